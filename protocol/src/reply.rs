@@ -1,0 +1,125 @@
+//! Headers of answers.
+
+use sluice_model::{QueueId, QueueOffset, Timestamp};
+
+use crate::{Ext, FieldError, field::fields};
+
+macro_rules! replies {
+    ($($name:ident),*) => {$(
+        impl $name {
+            pub fn encode(&self) -> Ext {
+                self.to_ext()
+            }
+
+            /// Reads the header of an answer; fails with the name of a missing or malformed field.
+            pub fn decode(ext: &Ext) -> Result<Self, FieldError> {
+                Self::from_ext(ext)
+            }
+        }
+    )*};
+}
+
+fields! {
+    /// Where a message was stored.
+    SendReply {
+        /// Address and log position; for a batch, several separated by commas.
+        message_id: String = must "msgId",
+        queue: QueueId = must "queueId",
+        /// Offset in the queue; of a batch, the first.
+        offset: QueueOffset = must "queueOffset",
+        transaction_id: Option<String> = may "transactionId",
+        region: Option<String> = may "MSG_REGION",
+        trace: Option<String> = may "TRACE_ON",
+    }
+
+    /// What goes with the messages of a pull, whether there are any or not.
+    PullReply {
+        /// Id of the broker to be asked next; 0 is the master.
+        suggested_broker: i64 = must "suggestWhichBrokerId",
+        next_offset: i64 = must "nextBeginOffset",
+        min_offset: i64 = must "minOffset",
+        max_offset: i64 = must "maxOffset",
+        topic_sys_flag: Option<i32> = may "topicSysFlag",
+        group_sys_flag: Option<i32> = may "groupSysFlag",
+    }
+
+    /// An offset.
+    OffsetReply {
+        offset: i64 = must "offset",
+    }
+
+    /// A time.
+    TimeReply {
+        time: Timestamp = must "timestamp",
+    }
+
+    /// How far the index goes that answered a query by key.
+    QueryReply {
+        indexed_until: Timestamp = must "indexLastUpdateTimestamp",
+        indexed_offset: i64 = must "indexLastUpdatePhyoffset",
+    }
+
+    /// What the broker can do and whether it has to learn the client's subscriptions again.
+    HeartbeatReply {
+        heartbeat_with_fingerprint: bool = or(false) "IS_SUPPORT_HEART_BEAT_V2",
+        subscription_changed: bool = or(false) "IS_SUB_CHANGE",
+    }
+
+    /// Version of a broker's configuration, as text.
+    ConfigReply {
+        version: String = must "version",
+    }
+
+    /// How many topics there are, whatever the page shows.
+    TopicPageReply {
+        total: i32 = must "totalTopicNum",
+    }
+
+    /// How many groups there are, whatever the page shows.
+    GroupPageReply {
+        total: i32 = must "totalGroupNum",
+    }
+
+    /// Addresses of the master, for a replica that registered.
+    RegisterReply {
+        ha_address: Option<String> = may "haServerAddr",
+        master_address: Option<String> = may "masterAddr",
+    }
+
+    /// Whether the name server's picture of a broker is out of date.
+    DataVersionReply {
+        changed: bool = must "changed",
+    }
+
+    /// A configuration value.
+    KvReply {
+        value: Option<String> = may "value",
+    }
+
+    /// How many topics lost the permission to write.
+    WipeWriteReply {
+        count: i32 = must "wipeTopicCount",
+    }
+
+    /// How many topics got the permission to write.
+    AddWriteReply {
+        count: i32 = must "addTopicCount",
+    }
+}
+
+replies!(
+    SendReply,
+    PullReply,
+    OffsetReply,
+    TimeReply,
+    QueryReply,
+    HeartbeatReply,
+    ConfigReply,
+    TopicPageReply,
+    GroupPageReply,
+    RegisterReply,
+    DataVersionReply,
+    KvReply,
+    WipeWriteReply,
+    AddWriteReply
+);
