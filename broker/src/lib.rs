@@ -1,1 +1,61 @@
+//! The broker: the owner of the log and of everything derived from it.
+//!
+//! Synchronous: no sockets, no tasks, no clock (time is an argument). Three handles share one broker:
+//!
+//! - [`Broker`], the one writer: verbs stage records, [`Broker::write`] puts them into the log;
+//! - [`Applier`], the one owner of the disk's side: makes what was written durable, then visible;
+//! - [`Reader`], for everybody else, cheap to clone: fetches, positions, members.
+//!
+//! What the broker wants done outside it asks for as an [`Effect`].
 
+mod admin;
+mod append;
+mod applier;
+mod back;
+mod broker;
+mod codec;
+mod config;
+mod documents;
+mod error;
+mod filter;
+mod groups;
+mod halves;
+mod locks;
+mod members;
+mod offsets;
+mod open;
+mod reader;
+mod schedule;
+mod stage;
+mod state;
+mod system;
+mod topics;
+mod transaction;
+mod unique;
+mod views;
+mod waiters;
+
+pub use append::{Send, Sent, check_batch};
+pub use applier::Applier;
+pub use back::Back;
+pub use broker::{Broker, Effect};
+pub use config::Config;
+pub use documents::Document;
+pub use error::{Error, Result};
+pub use filter::Filter;
+pub use groups::Group;
+pub use halves::Half;
+pub use members::{
+    Changed, ConsumeModel, ConsumeType, ConsumerGroup, Heartbeat, Joined, Member, Members, SessionId, Subscription,
+};
+pub use offsets::Position;
+pub use open::{Opened, open};
+pub use reader::{Fetch, FetchStatus, Fetched, Reader};
+pub use schedule::LEVELS_MS;
+/// Storage's own words that callers of the broker need.
+pub use sluice_storage::{Boundary, Config as StoreConfig, Disk, RealDisk, Recovery, Retention, Written};
+pub use stage::StageUnit;
+pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system};
+pub use topics::{Durability, Permission, Topic, TopicKind, kind_text, parse_kind};
+pub use transaction::{HalfCheck, Verdict};
+pub use waiters::Token;

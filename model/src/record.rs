@@ -349,6 +349,15 @@ impl<'a> RecordView<'a> {
         pairs(self.properties()).filter(|(k, _)| *k != key::UNIT && *k != key::RECORD_CRC)
     }
 
+    /// Where the sender's own pairs stand within the record's bytes; the log's own come last.
+    pub fn own_properties_range(&self) -> std::ops::Range<usize> {
+        let (start, text) = (self.properties.0, self.properties());
+        let logs_own =
+            |pair: &str| pair.split_once('\u{1}').is_some_and(|(k, _)| k == key::UNIT || k == key::RECORD_CRC);
+        let own = text.split_inclusive('\u{2}').take_while(|pair| !logs_own(pair)).map(str::len).sum::<usize>();
+        start..start + own
+    }
+
     pub fn tag_code(&self) -> TagCode {
         TagCode::of(self.property(key::TAGS))
     }
@@ -484,6 +493,7 @@ mod tests {
             let view = RecordView::parse(&out[prefix.len()..]).unwrap();
             view.verify().unwrap();
             prop_assert_eq!(view.unit(), Some(place.unit));
+            prop_assert_eq!(&out[prefix.len()..][view.own_properties_range()], sent.properties.as_bytes());
             prop_assert_eq!(view.queue_offset(), place.queue_offset);
             prop_assert_eq!(view.stored_at(), place.stored_at);
             prop_assert_eq!(view.store_host(), place.store_host);

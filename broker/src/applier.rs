@@ -1,0 +1,96 @@
+//! The other half of writing: what was written becomes durable, visible, and wakes whoever waited for it.
+
+use std::sync::Arc;
+
+use sluice_model::{
+    LogOffset, RecordView, Timestamp,
+    record::{self, Peek},
+};
+use sluice_storage::{Retention, Syncer, Written};
+
+use crate::{
+    broker::{Effect, Shared},
+    error::Result,
+    reader::Reader,
+    views::LogViews,
+    waiters::Token,
+};
+
+/// Owner of the disk's side of the views. Not `Clone`: there is one, beside the one [`crate::Broker`].
+pub struct Applier {
+    store: sluice_storage::Applier,
+    syncer: Syncer,
+    shared: Arc<Shared>,
+    reader: Reader,
+    woken: Vec<Token>,
+}
+
+impl Applier {
+    pub(crate) fn new(store: sluice_storage::Applier, syncer: Syncer, shared: Arc<Shared>, reader: Reader) -> Self {
+        Self { store, syncer, shared, reader, woken: Vec::new() }
+    }
+
+    /// Brings everything written so far to the disk. The first failure is final: the log takes nothing more.
+    pub fn sync(&self) -> Result<LogOffset> {
+        Ok(self.syncer.sync()?)
+    }
+
+    /// Makes a durable batch visible and answers with what follows from it.
+    pub fn apply(&mut self, written: &Written, effects: &mut Vec<Effect>) -> Result<()> {
+        self.store.apply(written, &mut LogViews::new(&self.shared))?;
+        self.wake(written);
+        effects.extend(self.woken.drain(..).map(Effect::Wake));
+        Ok(())
+    }
+
+    /// Looks for waiting fetches only now that the batch can be read: one that registered a moment ago either saw the
+    /// batch or is found here.
+    fn wake(&mut self, written: &Written) {
+        let mut waiters = self.shared.waiters.lock();
+        let mut rest = written.bytes.as_slice();
+        while !waiters.is_empty() && !rest.is_empty() {
+            let step = match record::peek(rest) {
+                Peek::Record { size } => {
+                    if let Ok(record) = RecordView::parse(rest) {
+                        waiters.arrived(record.topic(), record.queue(), record.queue_offset(), &mut self.woken);
+                    }
+                    size
+                }
+                Peek::Blank { .. } => record::BLANK_LEN,
+                Peek::Nothing | Peek::Garbage => return,
+            };
+            rest = rest.get(step..).unwrap_or_default();
+        }
+    }
+
+    /// Writes what had no room on the disk before, so that the log takes messages again when there is room.
+    pub fn retry(&mut self) -> Result<()> {
+        Ok(self.store.retry()?)
+    }
+
+    /// Whether enough was applied since the last checkpoint.
+    pub fn checkpoint_due(&self) -> bool {
+        self.store.checkpoint_due()
+    }
+
+    /// Writes a checkpoint: start-up needs to read only what came after it.
+    ///
+    /// The state may be ahead of what was applied here, but never of the disk: what it has seen is made durable first.
+    pub fn checkpoint(&mut self) -> Result<()> {
+        let snapshot = self.shared.state.read().snapshot()?;
+        self.sync()?;
+        Ok(self.store.checkpoint(&LogViews::taken(&self.shared, snapshot))?)
+    }
+
+    /// Notes how far the log is durable, so that damage below is told from a write that was cut short.
+    pub fn mark_durable(&mut self) -> Result<()> {
+        Ok(self.store.mark_durable()?)
+    }
+
+    /// Deletes whole old segments, none that anything still points into; answers with the log's new start.
+    pub fn retain(&mut self, now: Timestamp, policy: &Retention) -> Result<LogOffset> {
+        let pin = self.shared.state.read().oldest_pin().unwrap_or(LogOffset(u64::MAX));
+        let pin = pin.min(self.reader.oldest_delayed().unwrap_or(pin));
+        Ok(self.store.retain(now, policy, pin)?)
+    }
+}

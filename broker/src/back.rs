@@ -1,0 +1,83 @@
+//! Verb: hand a message back that could not be consumed.
+
+use std::borrow::Cow;
+
+use sluice_model::{GroupName, LogOffset, MessageId, QueueId, RecordView, Timestamp, TopicName, key};
+
+use crate::{
+    broker::Broker,
+    error::Result,
+    groups::Group,
+    schedule,
+    topics::{Durability, Permission, Topic},
+};
+
+/// A message that a consumer could not consume.
+#[derive(Clone, Debug)]
+pub struct Back {
+    pub group: GroupName,
+    /// Where the message stands in the log.
+    pub at: LogOffset,
+    /// Negative: to the dead letters at once. 0: the broker chooses by the number of failures. Else this level.
+    pub delay_level: i32,
+    /// The client's own limit; `None` takes the group's.
+    pub max_reconsume_times: Option<u32>,
+}
+
+impl Broker {
+    /// Stages the message again, for the group's retry topic after a delay, or for its dead-letter topic when it failed
+    /// too often. Fails with `NotFound` when no message stands there.
+    pub fn send_back(&mut self, back: Back, now: Timestamp) -> Result<Durability> {
+        let record = self.reader.store().record_at(back.at)?;
+        let mut message = RecordView::parse(&record)?.to_message()?;
+        let group = self.ensure_group(&back.group, now)?;
+        let failures = message.reconsume_times.max(0) as u32;
+        let origin = message
+            .properties
+            .get(key::ORIGIN_MESSAGE_ID)
+            .map(str::to_owned)
+            .unwrap_or_else(|| MessageId { broker: self.config().advertised, log_offset: back.at }.to_string());
+        let first_topic = message.properties.get(key::RETRY_TOPIC).unwrap_or(message.topic.as_str()).to_owned();
+        let mut changes: Vec<(&str, Option<Cow<'_, str>>)> = vec![
+            (key::RETRY_TOPIC, Some(Cow::Borrowed(&first_topic))),
+            (key::ORIGIN_MESSAGE_ID, Some(Cow::Owned(origin.clone()))),
+            (key::DELAY, None),
+        ];
+        message.reconsume_times += 1;
+        if back.delay_level < 0 || failures >= back.max_reconsume_times.unwrap_or(group.retries) {
+            changes.push((key::DEAD_LETTER_TOPIC, Some(Cow::Borrowed(&first_topic))));
+            changes.push((key::DEAD_LETTER_MESSAGE_ID, Some(Cow::Owned(origin))));
+            message.properties = message.properties.changed(&changes)?;
+            message.topic = self.dead_letter_topic(&back.group, now)?;
+            message.queue = QueueId(0);
+        } else {
+            message.properties = message.properties.changed(&changes)?;
+            message.topic = TopicName::retry_of(&back.group);
+            message.queue = QueueId(self.next_queue % group.retry_queues.max(1));
+            // Level 3 is the first of Apache's retry delays (10 s).
+            let level = if back.delay_level == 0 { 3 + failures as usize } else { back.delay_level as usize };
+            schedule::redirect(&mut message, level.clamp(1, schedule::LEVELS_MS.len()))?;
+        }
+        self.stage_one(message, now)?;
+        Ok(self.config().durability)
+    }
+
+    /// The group's settings; an unknown group is made, with its retry topic.
+    pub fn ensure_group(&mut self, name: &GroupName, now: Timestamp) -> Result<std::sync::Arc<Group>> {
+        let known = self.shared.state.read().groups.get(name).cloned();
+        if let Some(group) = known {
+            return Ok(group);
+        }
+        self.put_group(Group::new(name.clone()), now)?;
+        Ok(self.reader.group(name))
+    }
+
+    /// The topic of a group's dead letters; made if need be.
+    pub fn dead_letter_topic(&mut self, group: &GroupName, now: Timestamp) -> Result<TopicName> {
+        let name = TopicName::dead_letter_of(group);
+        if self.topic(&name).is_none() {
+            self.put_topic(Topic { permission: Permission::READ_WRITE, ..Topic::new(name.clone(), 1) }, now)?;
+        }
+        Ok(name)
+    }
+}

@@ -1,0 +1,60 @@
+//! Verb: commit what a pipeline's stage made of its source, together with how far it came.
+
+use sluice_model::{GroupName, Message, QueueId, QueueOffset, Timestamp, TopicName, limits};
+
+use crate::{Error, broker::Broker, error::Result, offsets::Position, system::SYSTEM};
+
+/// What a stage read, and what came of it.
+#[derive(Debug)]
+pub struct StageUnit {
+    /// The group under which the stage's position is kept.
+    pub group: GroupName,
+    pub topic: TopicName,
+    pub queue: QueueId,
+    /// Where the stage had read from.
+    pub from: QueueOffset,
+    /// Where it will read next.
+    pub next: QueueOffset,
+    /// Messages for the sinks, with topic and queue.
+    pub outputs: Vec<Message>,
+}
+
+impl Broker {
+    /// Stages outputs and position as one unit: both are there after a crash, or neither is.
+    ///
+    /// Fails with `Conflict` when the position is not at `from` any more (another stage came first), `NotFound` when a
+    /// sink does not exist, and `Invalid` when the unit is too large.
+    pub fn commit_stage(&mut self, unit: StageUnit, now: Timestamp) -> Result<()> {
+        let known = self.shared.state.read().offsets.get(&unit.group, &unit.topic, unit.queue);
+        if known.is_some_and(|known| known != unit.from) {
+            let text =
+                format!("{} stands at {known:?} in {} {}, not at {}", unit.group, unit.topic, unit.queue, unit.from);
+            return Err(Error::Conflict(text));
+        }
+        if unit.outputs.len() >= limits::UNIT_RECORDS {
+            let text = format!("expected fewer than {} messages in one unit", limits::UNIT_RECORDS);
+            return Err(Error::invalid("outputs", text));
+        }
+        let mut messages = unit.outputs;
+        for message in &mut messages {
+            if SYSTEM.is_closed(message.topic.as_str()) {
+                return Err(Error::Denied(format!("topic {:?} belongs to the broker", message.topic)));
+            }
+            self.ensure_unique_key(message, now)?;
+            let topic = self.topic(&message.topic).ok_or_else(|| Error::not_found("topic", &message.topic))?;
+            message.queue = QueueId(message.queue.0 % topic.write_queues);
+            if message.body.len() > limits::BODY_LEN {
+                return Err(Error::invalid("body", format!("expected at most {} bytes", limits::BODY_LEN)));
+            }
+        }
+        let position = Position { group: unit.group, topic: unit.topic, queue: unit.queue, offset: unit.next };
+        if messages.is_empty() {
+            // Nothing came of it: reading the same records again would come to nothing again.
+            self.shared.state.write().offsets.commit(position);
+            return Ok(());
+        }
+        messages.push(self.positions_message(&[position], now));
+        self.stage(&messages, now)?;
+        Ok(())
+    }
+}
