@@ -1,5 +1,6 @@
 //! Frames against bytes written by hand from the layout, and against whatever else may come.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 use sluice_protocol::{Body, Encoding, Ext, Frame, FrameError, Language, Response, ResponseCode, decode};

@@ -1,5 +1,6 @@
 //! Requests and bodies: what clients send is read, what is missing or malformed is named.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 use bytes::Bytes;
 use sluice_model::{GroupName, Properties, QueueId, SysFlag, Timestamp, TopicName};
 use sluice_protocol::{
