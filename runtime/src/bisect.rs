@@ -1,0 +1,189 @@
+//! One step over a run of records: the call, and the search for the one record that ends it.
+
+use crate::batch::{Batch, Record};
+use crate::bindings::Action;
+use crate::error::Failure;
+use crate::output::{Output, RecordFailure, Verdict};
+
+/// A record between two steps.
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
+    pub(crate) record: Record,
+    /// Index of the source record in the turn's batch.
+    pub(crate) source: usize,
+    pub(crate) target: usize,
+    pub(crate) deliver_at: u64,
+}
+
+/// What a step made of its records.
+#[derive(Default)]
+pub(crate) struct Ran {
+    pub(crate) flows: Vec<Flow>,
+    /// Failures by source record.
+    pub(crate) failed: Vec<(usize, Fall)>,
+    /// The source record that ended the step: none after it was tried.
+    pub(crate) cut: Option<usize>,
+    /// Calls that ended an instance.
+    pub(crate) traps: u64,
+    pub(crate) deadline_missed: bool,
+}
+
+/// Why a source record falls, and what the plugin wants done about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fall {
+    pub(crate) action: Action,
+    pub(crate) code: String,
+    pub(crate) reason: String,
+}
+
+impl Fall {
+    fn of(failure: &Failure) -> Fall {
+        match failure {
+            Failure::Fault { action, code, reason } => {
+                Fall { action: *action, code: code.clone(), reason: reason.clone() }
+            }
+            other => Fall { action: Action::Retry, code: other.code().to_owned(), reason: reason_of(other) },
+        }
+    }
+}
+
+fn reason_of(failure: &Failure) -> String {
+    match failure {
+        Failure::Trap { stack, .. } if !stack.is_empty() => format!("{failure}, in {}", stack.join(" < ")),
+        other => other.to_string(),
+    }
+}
+
+/// A plugin's answer to one batch.
+pub(crate) enum Answer {
+    Verdict(Verdict),
+    Output(Output),
+}
+
+/// Runs the call over all flows. If it fails as a whole, halves them until one record is found that fails alone; the records before it
+/// stand, and those after it are left for the next turn, so a turn makes at most a few dozen calls whatever the plugin does.
+///
+/// # Errors
+/// Those of `call`'s outer result, which mean that no instance could be had.
+pub(crate) fn run<E>(
+    flows: Vec<Flow>,
+    batch: &mut Batch,
+    attempt: impl Fn(usize) -> u16,
+    mut call: impl FnMut(&Batch) -> Result<Result<Answer, Failure>, E>,
+) -> Result<Ran, E> {
+    let mut ran = Ran::default();
+    // Stack of runs still to be tried, the next on top.
+    let mut todo = vec![flows];
+    while let Some(mut part) = todo.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        batch.clear();
+        let taken = part.iter().take_while(|flow| batch.push(&flow.record, attempt(flow.source))).count();
+        if taken == 0 {
+            let size = part[0].record.size();
+            let reason = format!("the record has {size} bytes, more than a batch may hold");
+            ran.fall(part[0].source, Fall { action: Action::DeadLetter, code: "too-large".into(), reason });
+            return Ok(ran);
+        }
+        let rest = part.split_off(taken);
+        if !rest.is_empty() {
+            todo.push(rest);
+        }
+        match call(batch)? {
+            Ok(answer) => ran.accept(part, answer),
+            Err(Failure::Fault { action, code, reason }) => {
+                let fall = Fall { action, code, reason };
+                ran.failed.extend(part.iter().map(|flow| (flow.source, fall.clone())));
+            }
+            Err(failure) => {
+                ran.traps += u64::from(!matches!(failure, Failure::Nonsense(_)));
+                ran.deadline_missed |= matches!(failure, Failure::Deadline { .. });
+                if part.len() == 1 {
+                    ran.fall(part[0].source, Fall::of(&failure));
+                    return Ok(ran);
+                }
+                let right = part.split_off(part.len() / 2);
+                todo.push(right);
+                todo.push(part);
+            }
+        }
+    }
+    Ok(ran)
+}
+
+impl Ran {
+    fn fall(&mut self, source: usize, fall: Fall) {
+        self.failed.push((source, fall));
+        self.cut = Some(source);
+    }
+
+    fn fail_all(&mut self, part: &[Flow], failed: Vec<RecordFailure>) {
+        for RecordFailure { index, action, code, reason } in failed {
+            self.failed.push((part[index].source, Fall { action, code, reason }));
+        }
+    }
+
+    fn accept(&mut self, part: Vec<Flow>, answer: Answer) {
+        match answer {
+            Answer::Verdict(verdict) => {
+                self.fail_all(&part, verdict.failed.clone());
+                let kept = part.into_iter().enumerate().filter(|(i, _)| verdict.keeps(*i));
+                self.flows.extend(kept.map(|(_, flow)| flow));
+            }
+            Answer::Output(Output { produced, failed }) => {
+                self.fail_all(&part, failed);
+                for item in produced {
+                    let from = &part[item.origin];
+                    let (target, at) = (item.target, item.deliver_at);
+                    let deliver_at = if at == 0 { from.deliver_at } else { at };
+                    let record = item.applied_to(&from.record);
+                    self.flows.push(Flow { record, source: from.source, target, deliver_at });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bindings::Columns;
+    use std::convert::Infallible;
+
+    fn flows(n: usize) -> Vec<Flow> {
+        let record = |i: usize| Record { offset: i as u64, stored_at: i as u64, ..Record::default() };
+        (0..n).map(|i| Flow { record: record(i), source: i, target: 0, deliver_at: 0 }).collect()
+    }
+
+    #[test]
+    fn one_poison_record_among_many_is_found_in_few_calls() {
+        let mut batch = Batch::new(Columns::empty(), 0);
+        let mut calls = 0;
+        // The call sees only the newest time of its batch, which is that of its last record: the poison is record 700.
+        let ran = run::<Infallible>(
+            flows(1000),
+            &mut batch,
+            |_| 0,
+            |batch| {
+                calls += 1;
+                let last = usize::try_from(batch.time()).unwrap();
+                Ok(if (last + 1 - batch.len()..=last).contains(&700) {
+                    Err(Failure::Trap { message: "boom".into(), stack: vec!["inner".into(), "outer".into()] })
+                } else {
+                    crate::output::check_verdict(
+                        crate::bindings::sluice::plugin::types::Verdict { keep: vec![], failed: vec![] },
+                        batch.len(),
+                    )
+                    .map(Answer::Verdict)
+                    .map_err(Failure::Nonsense)
+                })
+            },
+        )
+        .unwrap();
+        assert_eq!(ran.flows.len(), 700);
+        assert_eq!(ran.cut, Some(700));
+        assert_eq!(ran.failed[0].1.reason, "the plugin trapped: boom, in inner < outer");
+        assert!(calls <= 22, "{calls} calls");
+    }
+}

@@ -1,0 +1,90 @@
+use std::sync::Arc;
+
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::bindings::sluice::plugin as imports;
+use crate::error::{Error, Refusal};
+use crate::gate;
+use crate::host::State;
+use crate::limits::Config;
+use crate::manifest::Report;
+use crate::plugin::Plugin;
+use crate::ticker::Ticker;
+
+/// Memory of a freed instance that stays resident for the next one, bytes.
+const KEEP_RESIDENT: usize = 256 * 1024;
+
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) config: Config,
+    pub(crate) ticker: Ticker,
+}
+
+/// The engine that compiles and runs plugins. Cloning gives another handle; the last one stops its thread.
+#[derive(Clone)]
+pub struct Runtime {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Runtime {
+    /// Starts the engine and its tick thread.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the address space for [`Config::instances`] is not to be had.
+    pub fn new(config: Config) -> Result<Runtime, Error> {
+        let engine = Engine::new(&settings(&config)).map_err(|e| Error::Engine(format!("{e:#}")))?;
+        let ticking = engine.clone();
+        let ticker = Ticker::start(move || ticking.increment_epoch()).map_err(|e| Error::Engine(e.to_string()))?;
+        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker }) })
+    }
+
+    /// The upload gate: compiles and checks a component, or a core module that carries its component type. What is accepted here
+    /// starts; a config can still be refused, see [`Plugin::check_config`].
+    ///
+    /// `name_hint` names the upload in messages. Takes as long as the compilation, so call it off the hot threads.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with a stable code and what the author can do.
+    pub fn load(&self, name_hint: &str, bytes: &[u8]) -> Result<(Plugin, Report), Refusal> {
+        gate::admit(self, name_hint, bytes)
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    pub(crate) fn linker(&self, component: &Component) -> wasmtime::Result<Linker<State>> {
+        let mut linker = Linker::new(&self.shared.engine);
+        imports::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::lookup::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        crate::wasi::add_to_linker(&mut linker, component, &self.shared.engine)?;
+        Ok(linker)
+    }
+}
+
+fn settings(config: &Config) -> wasmtime::Config {
+    let mut c = wasmtime::Config::new();
+    // Concurrency support makes every call several times dearer; the contract is synchronous.
+    c.concurrency_support(false)
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        .wasm_memory64(false)
+        .memory_init_cow(true);
+    let instances = config.instances;
+    let core = instances.saturating_mul(4);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(core)
+        .total_memories(instances)
+        .total_tables(core)
+        .max_memory_size(usize::try_from(config.memory).unwrap_or(usize::MAX))
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(16 * 1024)
+        .pagemap_scan(Enabled::Auto);
+    c.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    c
+}

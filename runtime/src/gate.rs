@@ -1,0 +1,186 @@
+//! The upload gate. Every check that can fail later is made here.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+use wasmparser::{Encoding, Parser, Payload};
+use wasmtime::component::{Component, InstancePre};
+
+use crate::bindings::exports::sluice::plugin as exports;
+use crate::engine::Runtime;
+use crate::error::{Refusal, RefusalCode};
+use crate::host::State;
+use crate::instance;
+use crate::manifest::{Manifest, Report, Role};
+use crate::plugin::{Exports, Plugin, Program};
+use crate::wasi;
+
+const CONTRACT: &str = "sluice:plugin/";
+const VERSION: &str = "@0.1.0";
+/// Interfaces of the contract that the host provides.
+const GRANTED: [&str; 5] = ["types", "log", "metrics", "context", "lookup"];
+const HOW: &str = "build it with `sluice plugin build`, or with any toolchain that makes components";
+
+pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plugin, Report), Refusal> {
+    let limit = runtime.shared.config.component;
+    if bytes.len() as u64 > limit {
+        let message = format!("{hint}: {} bytes, but a component may have at most {limit}", bytes.len());
+        return Err(Refusal::new(RefusalCode::TooLarge, message));
+    }
+    let digest: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let encoded = as_component(hint, bytes)?;
+    let start = Instant::now();
+    let component = compile(runtime, hint, encoded)?;
+    let compile_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let imports = check_imports(runtime, hint, &component)?;
+    let roles = check_roles(runtime, hint, &component)?;
+    let pre = link(runtime, hint, &component)?;
+    let exports = find_exports(hint, &pre, &roles)?;
+    let mut program = Program {
+        runtime: runtime.clone(),
+        pre,
+        exports,
+        digest: digest.clone(),
+        roles: roles.clone(),
+        manifest: None,
+    };
+    let raw =
+        instance::describe(&program).map_err(|(code, failure)| Refusal::new(code, format!("{hint}: {failure}")))?;
+    let manifest =
+        Manifest::check(raw).map_err(|e| Refusal::new(RefusalCode::Manifest, format!("{hint}: its manifest: {e}")))?;
+    program.manifest = Some(manifest.clone());
+    let plugin = Plugin { program: Arc::new(program) };
+    Ok((plugin, Report { digest, roles, imports, size: bytes.len() as u64, compile_ms, manifest }))
+}
+
+/// A component as it is, or a core module with its component type made into one.
+fn as_component(hint: &str, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let refuse = |code, text: String| Err(Refusal::new(code, format!("{hint}: {text}")));
+    if !bytes.starts_with(b"\0asm") {
+        return refuse(RefusalCode::NotWasm, format!("not WebAssembly: it does not start with \\0asm; {HOW}"));
+    }
+    match Parser::new(0).parse_all(bytes).next() {
+        Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => return Ok(bytes.to_vec()),
+        Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => {}
+        Some(Err(e)) => return refuse(RefusalCode::Invalid, format!("not valid WebAssembly: {e}")),
+        _ => return refuse(RefusalCode::Invalid, "not valid WebAssembly: no header".into()),
+    }
+    if !has_component_type(bytes) {
+        return refuse(
+            RefusalCode::CoreModule,
+            format!("a core module without a component type, not a component; {HOW}"),
+        );
+    }
+    let encoded = wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(bytes)
+        .and_then(|mut encoder| encoder.encode());
+    encoded.or_else(|e| {
+        let text = format!("{e:#}");
+        let hint = if text.contains("wasi_snapshot_preview1") {
+            "; build for wasm32-unknown-unknown or wasm32-wasip2"
+        } else {
+            ""
+        };
+        refuse(RefusalCode::NotAComponent, format!("the core module cannot be made a component: {text}{hint}"))
+    })
+}
+
+fn has_component_type(module: &[u8]) -> bool {
+    Parser::new(0)
+        .parse_all(module)
+        .any(|payload| matches!(payload, Ok(Payload::CustomSection(section)) if section.name().starts_with("component-type")))
+}
+
+/// Compiles on a thread of its own, so that a module made to compile for ever costs the caller only the timeout.
+fn compile(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<Component, Refusal> {
+    let engine = runtime.shared.engine.clone();
+    let (send, receive) = mpsc::sync_channel(1);
+    let spawned = std::thread::Builder::new().name("plugin-compile".into()).spawn(move || {
+        // The receiver may have stopped waiting; then nobody wants the result.
+        let _ = send.send(Component::new(&engine, bytes).map_err(|e| format!("{e:#}")));
+    });
+    if let Err(e) = spawned {
+        return Err(Refusal::new(RefusalCode::CompileTimeout, format!("{hint}: no thread to compile on: {e}")));
+    }
+    let timeout = runtime.shared.config.compile_timeout;
+    match receive.recv_timeout(timeout) {
+        Ok(Ok(component)) => Ok(component),
+        Ok(Err(e)) => Err(Refusal::new(RefusalCode::Invalid, format!("{hint}: does not compile: {e}"))),
+        Err(_) => {
+            let message = format!("{hint}: compiling took longer than {} s", timeout.as_secs());
+            Err(Refusal::new(RefusalCode::CompileTimeout, message))
+        }
+    }
+}
+
+fn check_imports(runtime: &Runtime, hint: &str, component: &Component) -> Result<Vec<String>, Refusal> {
+    let engine = &runtime.shared.engine;
+    let names: Vec<String> = component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect();
+    let granted =
+        |name: &str| GRANTED.iter().any(|known| name == format!("{CONTRACT}{known}{VERSION}")) || wasi::is_known(name);
+    let unknown: Vec<&str> = names.iter().map(String::as_str).filter(|name| !granted(name)).collect();
+    if unknown.is_empty() {
+        return Ok(names);
+    }
+    if let Some(other) = unknown.iter().find(|name| name.starts_with(CONTRACT)) {
+        let message = format!(
+            "{hint}: imports {other}, but this broker speaks {CONTRACT}*{VERSION}; build it with the SDK of this release"
+        );
+        return Err(Refusal::new(RefusalCode::ContractVersion, message));
+    }
+    let message = format!(
+        "{hint}: imports {}, which no plugin is granted. Granted are sluice:plugin/{{{}}}{VERSION} and wasi:{{cli, io, clocks, random, \
+         filesystem}}@0.2, without files",
+        unknown.join(", "),
+        GRANTED.join(", ")
+    );
+    Err(Refusal::new(RefusalCode::UnknownImport, message))
+}
+
+fn check_roles(runtime: &Runtime, hint: &str, component: &Component) -> Result<Vec<Role>, Refusal> {
+    let engine = &runtime.shared.engine;
+    let names: Vec<String> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exported = |name: &str| names.iter().any(|n| *n == format!("{CONTRACT}{name}{VERSION}"));
+    let other = names.iter().find(|name| name.starts_with(CONTRACT) && !name.ends_with(VERSION));
+    if let Some(other) = other {
+        let message = format!(
+            "{hint}: exports {other}, but this broker speaks {CONTRACT}*{VERSION}; build it with the SDK of this release"
+        );
+        return Err(Refusal::new(RefusalCode::ContractVersion, message));
+    }
+    let all = [Role::Filter, Role::Transform, Role::CheckTransaction];
+    let roles: Vec<Role> = all.into_iter().filter(|role| exported(role.as_str())).collect();
+    if !exported("plugin") || roles.is_empty() {
+        let has = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+        let message = format!(
+            "{hint}: a plugin exports {CONTRACT}plugin{VERSION} and at least one of filter, transform, check-transaction; this one exports {has}"
+        );
+        return Err(Refusal::new(RefusalCode::NoRole, message));
+    }
+    Ok(roles)
+}
+
+fn link(runtime: &Runtime, hint: &str, component: &Component) -> Result<InstancePre<State>, Refusal> {
+    let pre = runtime.linker(component).and_then(|linker| linker.instantiate_pre(component));
+    pre.map_err(|e| Refusal::new(RefusalCode::ImportType, format!("{hint}: does not link: {e:#}")))
+}
+
+fn find_exports(hint: &str, pre: &InstancePre<State>, roles: &[Role]) -> Result<Exports, Refusal> {
+    let refuse = |e: wasmtime::Error| Refusal::new(RefusalCode::ExportType, format!("{hint}: {e:#}"));
+    let has = |role: Role| roles.contains(&role).then_some(());
+    Ok(Exports {
+        plugin: exports::plugin::GuestIndices::new(pre).map_err(refuse)?,
+        filter: has(Role::Filter).map(|()| exports::filter::GuestIndices::new(pre)).transpose().map_err(refuse)?,
+        transform: has(Role::Transform)
+            .map(|()| exports::transform::GuestIndices::new(pre))
+            .transpose()
+            .map_err(refuse)?,
+        check: has(Role::CheckTransaction)
+            .map(|()| exports::check_transaction::GuestIndices::new(pre))
+            .transpose()
+            .map_err(refuse)?,
+    })
+}

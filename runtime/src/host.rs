@@ -1,0 +1,287 @@
+//! What a plugin may ask of its host, and the state of one instance.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::{ResourceLimiter, Result, bail};
+
+use crate::bindings::sluice::plugin::{context, log, lookup, metrics};
+use crate::limits::Limits;
+use crate::ports::Lookup;
+use crate::wasi::Wasi;
+
+pub use crate::bindings::sluice::plugin::log::Level;
+pub use crate::bindings::sluice::plugin::metrics::Kind as MetricKind;
+
+const MAX_METRICS: usize = 64;
+const MAX_FIELDS: usize = 32;
+const MAX_HITS: u32 = 100;
+/// Lookups of one call.
+const MAX_LOOKUPS: u32 = 64;
+
+/// Where a plugin runs, as it may see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Name of the pipeline, or of the group whose filter or checker this is.
+    pub pipeline: String,
+    pub step: String,
+    pub queue: u32,
+    pub input_topic: String,
+    /// The pipeline's sinks, by output.
+    pub output_topics: Vec<String>,
+}
+
+/// What a plugin was given beyond its records.
+#[derive(Clone, Default)]
+pub struct Grants {
+    pub lookup: Option<Arc<dyn Lookup>>,
+    /// Topics that the lookup may read.
+    pub topics: Vec<String>,
+}
+
+/// A line that a plugin wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    pub context: &'a Context,
+    pub level: Level,
+    pub message: &'a str,
+    pub fields: &'a [(String, String)],
+}
+
+/// A value that a plugin measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observation<'a> {
+    pub context: &'a Context,
+    pub name: &'a str,
+    pub kind: MetricKind,
+    pub value: f64,
+}
+
+/// Hears what plugins log and measure, on the thread that calls them.
+pub trait Observer: Send + Sync {
+    fn enabled(&self, level: Level) -> bool;
+    fn log(&self, line: &LogLine<'_>);
+    fn metric(&self, observation: &Observation<'_>);
+}
+
+/// Hears nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn enabled(&self, _: Level) -> bool {
+        false
+    }
+    fn log(&self, _: &LogLine<'_>) {}
+    fn metric(&self, _: &Observation<'_>) {}
+}
+
+/// Marks the error of a call that ran too long.
+#[derive(Debug, thiserror::Error)]
+#[error("deadline")]
+pub(crate) struct DeadlineReached;
+
+pub(crate) struct Memory {
+    pub(crate) limit: u64,
+    pub(crate) refused: bool,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        let fits = desired as u64 <= self.limit;
+        self.refused |= !fits;
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
+        Ok(desired <= 100_000)
+    }
+}
+
+/// Everything that belongs to one instance.
+pub(crate) struct State {
+    pub(crate) context: Context,
+    pub(crate) limits: Limits,
+    pub(crate) memory: Memory,
+    pub(crate) now: u64,
+    /// Half of the running call's deadline, and the thread's time on the processor when the first half was over.
+    pub(crate) half: Duration,
+    pub(crate) second_half_from: Option<Duration>,
+    /// The last panic message, which the SDK logs before it traps.
+    pub(crate) panic: Option<String>,
+    pub(crate) wasi: Wasi,
+    grants: Grants,
+    observer: Arc<dyn Observer>,
+    lines: u32,
+    lookups: u32,
+    metrics: Vec<(String, MetricKind)>,
+}
+
+impl State {
+    pub(crate) fn new(context: Context, limits: Limits, grants: Grants, observer: Arc<dyn Observer>) -> State {
+        State {
+            memory: Memory { limit: limits.memory, refused: false },
+            context,
+            limits,
+            now: 0,
+            half: Duration::ZERO,
+            second_half_from: None,
+            panic: None,
+            wasi: Wasi::default(),
+            grants,
+            observer,
+            lines: 0,
+            lookups: 0,
+            metrics: Vec::new(),
+        }
+    }
+
+    /// Resets what is counted for each call.
+    pub(crate) fn begin(&mut self, deadline: Duration) {
+        self.half = deadline / 2;
+        self.second_half_from = None;
+        self.lines = 0;
+        self.lookups = 0;
+    }
+
+    pub(crate) fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        if !self.observer.enabled(level) {
+            return;
+        }
+        self.lines += 1;
+        let limit = self.limits.log_lines;
+        if self.lines > limit.saturating_add(1) {
+            return;
+        }
+        if self.lines > limit {
+            let text = format!("more than {limit} lines in one call, the rest is dropped");
+            let line = LogLine { context: &self.context, level: Level::Warn, message: &text, fields: &[] };
+            return self.observer.log(&line);
+        }
+        let (message, fields) = cut(message, fields, self.limits.log_line);
+        self.observer.log(&LogLine { context: &self.context, level, message, fields });
+    }
+}
+
+/// Shortens a line to its limit: the message first, then fields from the end.
+fn cut<'a>(message: &'a str, fields: &'a [(String, String)], limit: usize) -> (&'a str, &'a [(String, String)]) {
+    let mut end = message.len().min(limit);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut room = limit - end;
+    let fits = |(name, value): &&(String, String)| {
+        let size = name.len() + value.len();
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    };
+    let kept = fields.iter().take(MAX_FIELDS).take_while(fits).count();
+    (&message[..end], &fields[..kept])
+}
+
+impl log::Host for State {
+    fn enabled(&mut self, level: Level) -> Result<bool> {
+        Ok(self.observer.enabled(level))
+    }
+
+    fn write(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
+        if fields.iter().any(|(name, _)| name == "panic") {
+            let place =
+                &fields.iter().find(|(name, _)| name == "panic").map(|(_, place)| place.as_str()).unwrap_or_default();
+            let mut text = format!("{message} at {place}");
+            text.truncate(text.floor_char_boundary(1024));
+            self.panic = Some(text);
+        }
+        State::log(self, level, &message, &fields);
+        Ok(())
+    }
+}
+
+impl metrics::Host for State {
+    fn register(&mut self, name: String, kind: MetricKind) -> Result<std::result::Result<u32, String>> {
+        let fine = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        if !fine {
+            return Ok(Err(format!("metric {name:?}: expected 1 to 64 lower-case letters, digits and `_`")));
+        }
+        let known = self.metrics.iter().position(|(other, _)| *other == name);
+        let index = match known {
+            Some(index) if self.metrics[index].1 != kind => {
+                return Ok(Err(format!("metric {name} is registered with another kind")));
+            }
+            Some(index) => index,
+            None if self.metrics.len() == MAX_METRICS => return Ok(Err(format!("at most {MAX_METRICS} metrics"))),
+            None => {
+                self.metrics.push((name, kind));
+                self.metrics.len() - 1
+            }
+        };
+        Ok(u32::try_from(index).map_err(|e| e.to_string()))
+    }
+
+    fn observe(&mut self, id: u32, value: f64) -> Result<()> {
+        let Some((name, kind)) = self.metrics.get(id as usize) else {
+            bail!("metrics.observe: {id} was not registered");
+        };
+        self.observer.metric(&Observation { context: &self.context, name, kind: *kind, value });
+        Ok(())
+    }
+}
+
+impl context::Host for State {
+    fn get(&mut self) -> Result<context::Info> {
+        let Context { pipeline, step, queue, input_topic, output_topics } = self.context.clone();
+        Ok(context::Info { pipeline, step, queue, input_topic, output_topics })
+    }
+
+    fn now(&mut self) -> Result<u64> {
+        Ok(self.now)
+    }
+}
+
+impl lookup::Host for State {
+    fn by_key(
+        &mut self,
+        topic: String,
+        key: String,
+        limit: u32,
+    ) -> Result<std::result::Result<Vec<lookup::Hit>, String>> {
+        self.lookups += 1;
+        if self.lookups > MAX_LOOKUPS {
+            return Ok(Err(format!("more than {MAX_LOOKUPS} lookups in one call")));
+        }
+        let Some(port) = self.grants.lookup.as_ref().filter(|_| self.grants.topics.contains(&topic)) else {
+            let granted = if self.grants.topics.is_empty() { "none".into() } else { self.grants.topics.join(", ") };
+            return Ok(Err(format!("topic {topic} is not granted to this plugin; granted: {granted}")));
+        };
+        let hits = match port.by_key(&topic, &key, limit.min(MAX_HITS)) {
+            Ok(hits) => hits,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        Ok(Ok(hits
+            .into_iter()
+            .take(limit.min(MAX_HITS) as usize)
+            .map(|hit| lookup::Hit {
+                queue: hit.queue,
+                offset: hit.offset,
+                stored_at: hit.stored_at,
+                headers: hit.headers,
+                body: hit.body.to_vec(),
+            })
+            .collect()))
+    }
+}
+
+impl crate::bindings::sluice::plugin::types::Host for State {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_between_characters() {
+        let fields = [("name".to_owned(), "x".repeat(20))];
+        assert_eq!(cut("grün", &fields, 3), ("gr", &fields[..0]));
+        assert_eq!(cut("short", &fields, 100), ("short", &fields[..]));
+    }
+}
