@@ -1,5 +1,8 @@
 package interop;
 
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.Socket;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -61,7 +64,21 @@ public final class Main {
             }
         }
         List<Check> chosen = CHECKS.stream().filter(c -> names.isEmpty() || names.contains(c.name())).toList();
+        if (!reachable(World.NAMESRV)) {
+            System.out.printf("no name server answers at %s (NAMESRV_ADDR)%ninterop java: 0 passed, %d failed%n", World.NAMESRV, chosen.size());
+            System.exit(1);
+        }
         System.exit(runAll(chosen, jobs) ? 0 : 1);
+    }
+
+    private static boolean reachable(String address) {
+        int colon = address.lastIndexOf(':');
+        try (Socket socket = new Socket()) {
+            socket.connect(new InetSocketAddress(address.substring(0, colon), Integer.parseInt(address.substring(colon + 1))), 3_000);
+            return true;
+        } catch (IOException | RuntimeException unreachable) {
+            return false;
+        }
     }
 
     private static void usage(String why) {
