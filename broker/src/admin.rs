@@ -63,12 +63,18 @@ impl Broker {
         if self.shared.state.read().groups.get(name).is_none() {
             return Err(Error::not_found("group", name));
         }
-        let properties = Properties::from_pairs([("deleted", name.as_str())])?;
-        self.stage_one(record(&SYSTEM.groups, properties, Bytes::new(), now), now)?;
+        self.forget_positions(name, now)?;
         let retry = TopicName::retry_of(name);
         if self.topic(&retry).is_some() {
             self.delete_topic(&retry, now)?;
         }
+        Ok(())
+    }
+
+    /// Drops every position of a group that has no settings of its own, such as a pipeline's.
+    pub fn forget_positions(&mut self, name: &GroupName, now: Timestamp) -> Result<()> {
+        let properties = Properties::from_pairs([("deleted", name.as_str())])?;
+        self.stage_one(record(&SYSTEM.groups, properties, Bytes::new(), now), now)?;
         Ok(())
     }
 

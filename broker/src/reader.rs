@@ -203,11 +203,20 @@ impl Reader {
         Ok(self.store.offset_at_time(topic, queue, time, boundary)?)
     }
 
-    /// When the message at an offset was stored; `None` when it is not there.
-    pub fn stored_at(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Timestamp> {
+    fn entry(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         self.store.entries(topic, queue, offset, 1, &mut entries);
-        let entry = entries.first().filter(|entry| entry.queue_offset == offset)?;
+        entries.first().filter(|entry| entry.queue_offset == offset).copied()
+    }
+
+    /// Where the message at an offset stands in the log; `None` when it is not there.
+    pub fn log_offset(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<LogOffset> {
+        self.entry(topic, queue, offset).map(|entry| entry.log_offset)
+    }
+
+    /// When the message at an offset was stored; `None` when it is not there.
+    pub fn stored_at(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Timestamp> {
+        let entry = self.entry(topic, queue, offset)?;
         let record = self.store.record(entry.log_offset, entry.size).ok()?;
         RecordView::parse(&record).ok().map(|record| record.stored_at())
     }

@@ -35,6 +35,15 @@ pub struct HalfCheck {
     pub attempts: u32,
 }
 
+impl HalfCheck {
+    /// The message as it will be if it is committed: under its own topic and queue.
+    pub fn message(&self) -> Result<Message> {
+        let mut message = RecordView::parse(&self.record)?.to_message()?;
+        release(&mut message, &[])?;
+        Ok(message)
+    }
+}
+
 impl Broker {
     /// Decides a half message: with [`Verdict::Commit`] the message itself and the decision are one unit.
     ///

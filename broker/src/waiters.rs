@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sluice_model::{QueueId, QueueOffset, TopicName};
 
 /// Names one waiting fetch; the shell makes them and is told when to ask again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
 /// Most fetches that may wait at a time.

@@ -15,6 +15,11 @@ macro_rules! words {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),* }
             }
+
+            /// Reads the word on the wire.
+            pub fn parse(word: &str) -> Option<Self> {
+                match word { $($text => Some(Self::$name),)* _ => None }
+            }
         }
 
         impl Serialize for $type {
@@ -30,9 +35,10 @@ macro_rules! words {
                 enum Form { Word(String), Ordinal(u8) }
                 let expected = concat!("expected one of", $(" ", $text),*);
                 match Form::deserialize(from).map_err(|_| D::Error::custom(expected))? {
-                    $(Form::Word(word) if word == $text => Ok(Self::$name),)*
                     $(Form::Ordinal($ordinal) => Ok(Self::$name),)*
-                    Form::Word(word) => Err(D::Error::custom(format!("{expected}, got {word:?}"))),
+                    Form::Word(word) => {
+                        Self::parse(&word).ok_or_else(|| D::Error::custom(format!("{expected}, got {word:?}")))
+                    }
                     Form::Ordinal(other) => Err(D::Error::custom(format!("{expected}, got {other}"))),
                 }
             }

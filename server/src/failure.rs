@@ -1,0 +1,45 @@
+use sluice_model::Kind;
+
+/// Why a request failed, as every door reports it: each maps the kind to its own codes and shows the text.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    pub kind: Kind,
+    /// The field of the request that is to blame, or what was not found, when there is one.
+    pub field: Option<String>,
+    pub text: String,
+}
+
+impl Failure {
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, field: None, text: text.into() }
+    }
+
+    pub fn invalid(field: &str, text: impl Into<String>) -> Self {
+        Self { kind: Kind::Invalid, field: Some(field.to_owned()), text: text.into() }
+    }
+
+    pub fn not_found(what: &str, name: impl std::fmt::Display) -> Self {
+        Self { kind: Kind::NotFound, field: Some(what.to_owned()), text: format!("{what} \"{name}\" does not exist") }
+    }
+}
+
+impl From<sluice_broker::Error> for Failure {
+    fn from(error: sluice_broker::Error) -> Self {
+        let field = match &error {
+            sluice_broker::Error::Invalid { field, .. } => Some((*field).to_owned()),
+            sluice_broker::Error::NotFound { what, .. } => Some((*what).to_owned()),
+            sluice_broker::Error::Model(sluice_model::Error::Invalid { field, .. }) => Some((*field).to_owned()),
+            _ => None,
+        };
+        Self { kind: error.kind(), field, text: error.to_string() }
+    }
+}
+
+impl From<sluice_model::Error> for Failure {
+    fn from(error: sluice_model::Error) -> Self {
+        sluice_broker::Error::from(error).into()
+    }
+}
+
+pub type Result<T> = std::result::Result<T, Failure>;

@@ -1,0 +1,278 @@
+//! One queue of a pipeline's source, as the runtime's ports see it.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use sluice_broker::{Fetch, FetchStatus, Reader, StageUnit, Token};
+use sluice_model::{
+    GroupName, Host, Kind, Message, Properties, QueueId, QueueOffset, RecordView, SysFlag, Timestamp, TopicName, key,
+    limits,
+};
+use sluice_protocol::compress;
+use sluice_runtime::{
+    Record,
+    ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit},
+};
+
+use super::spec::{Checked, Start};
+use crate::{failure::Failure, shell::Shell};
+
+/// Properties that say how a message is to be delivered, not what it is: they end with the source.
+const DELIVERY_KEYS: [&str; 8] = [
+    key::DELAY,
+    key::RETRY_TOPIC,
+    key::ORIGIN_MESSAGE_ID,
+    key::TRANSACTION_PREPARED,
+    key::PRODUCER_GROUP,
+    key::MAX_RECONSUME_TIMES,
+    key::REAL_TOPIC,
+    key::REAL_QUEUE,
+];
+
+/// Where a stage reads.
+pub(super) struct Input {
+    reader: Reader,
+    topic: TopicName,
+    queue: QueueId,
+    filter: sluice_broker::Filter,
+}
+
+/// Where a stage writes, and how far it came.
+pub(super) struct Output {
+    shell: Shell,
+    group: GroupName,
+    topic: TopicName,
+    queue: QueueId,
+    start: Start,
+    sinks: Vec<TopicName>,
+    dead_letters: TopicName,
+    /// Where the last committed unit ended.
+    position: QueueOffset,
+}
+
+impl Input {
+    pub fn new(shell: &Shell, checked: &Checked, queue: QueueId) -> Self {
+        let (topic, filter) = (checked.topic.clone(), checked.filter.clone());
+        Self { reader: shell.reader.clone(), topic, queue, filter }
+    }
+}
+
+impl Output {
+    pub fn new(shell: Shell, checked: &Checked, queue: QueueId) -> Self {
+        Self {
+            shell,
+            group: checked.group.clone(),
+            topic: checked.topic.clone(),
+            queue,
+            start: checked.start,
+            sinks: checked.sinks.clone(),
+            dead_letters: TopicName::dead_letter_of(&checked.group),
+            position: QueueOffset(0),
+        }
+    }
+
+    pub fn id(&self) -> QueueId {
+        self.queue
+    }
+
+    /// Messages of the source that were not read yet.
+    pub fn lag(&self) -> u64 {
+        self.shell.reader.bounds(&self.topic, self.queue).1.0.saturating_sub(self.position.0)
+    }
+
+    /// Asks to be woken under `token` by the next message; `false` when one is there already.
+    pub fn wait(&self, token: Token) -> bool {
+        self.shell.reader.wait(&self.topic, self.queue, self.position, token)
+    }
+
+    fn reader(&self) -> &Reader {
+        &self.shell.reader
+    }
+
+    /// Where a pipeline that is new to this queue begins.
+    fn first(&self) -> Result<QueueOffset, PortError> {
+        let (min, max) = self.reader().bounds(&self.topic, self.queue);
+        match self.start {
+            Start::Earliest => Ok(min),
+            Start::Latest => Ok(max),
+            Start::At(time) => self
+                .reader()
+                .offset_at_time(&self.topic, self.queue, time, sluice_broker::Boundary::Lower)
+                .map_err(|error| trouble(&error.into())),
+        }
+    }
+
+    fn outgoing(&self, out: Outgoing, seen: &mut Option<u64>) -> Result<Message, PortError> {
+        if out.deliver_at > 0 {
+            return Err(PortError::Failed("a plugin asked for a delivery time, which is not served".to_owned()));
+        }
+        let topic =
+            self.sinks.get(out.sink).ok_or_else(|| PortError::Failed(format!("there is no sink {}", out.sink)))?;
+        // A second output of one record is another message and needs an id of its own.
+        let first = seen.replace(out.record.offset) != Some(out.record.offset);
+        let properties = properties(&out.record, first).map_err(|error| trouble(&error.into()))?;
+        Ok(self.message(topic.clone(), &out.record, properties))
+    }
+
+    fn dead_letter(&self, dead: &DeadLetter) -> Result<Message, PortError> {
+        let own = properties(&dead.record, true).map_err(|error| trouble(&error.into()))?;
+        let (queue, offset, tries) = (dead.queue.to_string(), dead.record.offset.to_string(), dead.tries.to_string());
+        let reason: String = dead.reason.chars().filter(|c| !c.is_control()).take(1024).collect();
+        let properties = own.changed(&[
+            ("SLUICE_ERROR_CODE", Some(Cow::Borrowed(&dead.code))),
+            ("SLUICE_ERROR", Some(Cow::Borrowed(&reason))),
+            ("SLUICE_PLUGIN", Some(Cow::Borrowed(&dead.step))),
+            ("SLUICE_PLUGIN_DIGEST", Some(Cow::Borrowed(&dead.digest))),
+            ("SLUICE_SOURCE_TOPIC", Some(Cow::Borrowed(self.topic.as_str()))),
+            ("SLUICE_SOURCE_QUEUE", Some(Cow::Borrowed(&queue))),
+            ("SLUICE_SOURCE_OFFSET", Some(Cow::Borrowed(&offset))),
+            ("SLUICE_TRIES", Some(Cow::Borrowed(&tries))),
+        ]);
+        let properties = properties.map_err(|error| trouble(&error.into()))?;
+        Ok(self.message(self.dead_letters.clone(), &dead.record, properties))
+    }
+
+    fn message(&self, topic: TopicName, record: &Record, properties: Properties) -> Message {
+        let born_at = Timestamp(i64::try_from(record.born_at).unwrap_or(i64::MAX));
+        Message {
+            born_host: Host::LOCAL,
+            sys_flag: SysFlag::default(),
+            // One stage a queue, and one queue of a sink for it: the order within the queue is kept.
+            ..Message::new(topic, self.queue, born_at, properties, record.value.clone())
+        }
+    }
+}
+
+impl Progress for Output {
+    fn load(&mut self) -> Result<u64, PortError> {
+        let known = self.reader().offset(&self.group, &self.topic, self.queue);
+        self.position = match known {
+            Some(known) => known,
+            None => {
+                let first = self.first()?;
+                let position = sluice_broker::Position {
+                    group: self.group.clone(),
+                    topic: self.topic.clone(),
+                    queue: self.queue,
+                    offset: first,
+                };
+                self.reader().commit_offset(position).map_err(|error| trouble(&error.into()))?;
+                first
+            }
+        };
+        Ok(self.position.0)
+    }
+}
+
+impl Source for Input {
+    fn read(
+        &mut self,
+        position: u64,
+        max_records: usize,
+        max_bytes: usize,
+        into: &mut Vec<Record>,
+    ) -> Result<u64, PortError> {
+        let fetch = Fetch {
+            topic: self.topic.clone(),
+            queue: self.queue,
+            from: QueueOffset(position),
+            max_messages: u32::try_from(max_records).unwrap_or(u32::MAX),
+            max_bytes,
+            filter: self.filter.clone(),
+        };
+        let found = self.reader.fetch(&fetch).map_err(|error| trouble(&error.into()))?;
+        if found.status == FetchStatus::TooLarge {
+            let text = format!("offset {position} is behind the end of queue {}", self.queue);
+            return Err(PortError::Failed(text));
+        }
+        for piece in found.records {
+            read_records(&piece, into)?;
+        }
+        Ok(found.next.0)
+    }
+}
+
+impl Sink for Output {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
+        let mut seen = None;
+        let mut outputs = Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len());
+        for out in unit.outputs {
+            outputs.push(self.outgoing(out, &mut seen)?);
+        }
+        for dead in &unit.dead_letters {
+            outputs.push(self.dead_letter(dead)?);
+        }
+        let next = QueueOffset(unit.position);
+        let staged = StageUnit {
+            group: self.group.clone(),
+            topic: self.topic.clone(),
+            queue: self.queue,
+            from: self.position,
+            next,
+            outputs,
+        };
+        let with_dead_letters = !unit.dead_letters.is_empty();
+        let group = self.group.clone();
+        let committed = self.shell.ask_blocking(move |broker, now| {
+            if with_dead_letters {
+                broker.dead_letter_topic(&group, now)?;
+            }
+            broker.commit_stage(staged, now)
+        });
+        committed.map_err(|failure| trouble(&failure))?;
+        self.position = next;
+        Ok(())
+    }
+}
+
+/// What passes is tried again; what does not stops the stage.
+fn trouble(failure: &Failure) -> PortError {
+    match failure.kind {
+        Kind::Busy | Kind::Full | Kind::Timeout => PortError::Busy(failure.text.clone()),
+        _ => PortError::Failed(failure.text.clone()),
+    }
+}
+
+fn read_records(piece: &Bytes, into: &mut Vec<Record>) -> Result<(), PortError> {
+    let mut at = 0;
+    while at < piece.len() {
+        let view = RecordView::parse(&piece[at..]).map_err(|error| PortError::Failed(error.to_string()))?;
+        let bytes = piece.slice(at..at + view.bytes().len());
+        at += bytes.len();
+        into.push(to_record(&view, &bytes)?);
+    }
+    Ok(())
+}
+
+fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
+    let value = match view.sys_flag().compression() {
+        None => bytes.slice(view.body_range()),
+        Some(compression) => compress::decompress(view.body(), compression, limits::SYSTEM_BODY_LEN)
+            .map_err(|error| PortError::Failed(format!("{}: {error}", view.queue_offset())))?
+            .into(),
+    };
+    let part = |text: &str| bytes.slice_ref(text.as_bytes());
+    Ok(Record {
+        offset: view.queue_offset().0,
+        key: view.property(key::KEYS).map(part),
+        tag: view.property(key::TAGS).map(part).unwrap_or_default(),
+        headers: bytes.slice(view.own_properties_range()),
+        value,
+        born_at: u64::try_from(view.born_at().0).unwrap_or(0),
+        stored_at: u64::try_from(view.stored_at().0).unwrap_or(0),
+    })
+}
+
+/// The properties of a message to be sent: the headers, with the record's key and tag.
+fn properties(record: &Record, keep_id: bool) -> Result<Properties, sluice_model::Error> {
+    let headers = Properties::parse(record.headers.clone())?;
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let (key_text, tag) = (record.key.as_ref().map(text), text(&record.tag));
+    let dropped = |name: &str| {
+        DELIVERY_KEYS.contains(&name) || name == key::KEYS || name == key::TAGS || (name == key::UNIQUE_KEY && !keep_id)
+    };
+    let kept = headers.iter().filter(|(name, _)| !dropped(name));
+    let own = key_text.as_deref().map(|text| (key::KEYS, text)).into_iter();
+    let tag = (!tag.is_empty()).then_some((key::TAGS, tag.as_str()));
+    Properties::from_pairs(kept.chain(own).chain(tag))
+}

@@ -1,0 +1,307 @@
+//! What users write to describe a pipeline, and its checks.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_broker::Filter;
+use sluice_model::{GroupName, Timestamp, TopicName};
+use sluice_runtime::{Context, Limits, Policy, Role, Step, Then};
+
+use crate::{
+    failure::{Failure, Result},
+    plugins::Plugins,
+    shell::Shell,
+    units,
+};
+
+/// Most plugins in one chain.
+const STEPS_LIMIT: usize = 32;
+/// Most sinks of one pipeline.
+const SINKS_LIMIT: usize = 64;
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    pub name: String,
+    pub source: SourceSpec,
+    pub steps: Vec<StepSpec>,
+    pub sinks: Vec<String>,
+    #[serde(default)]
+    pub on_failure: FailureSpec,
+    #[serde(default)]
+    pub limits: LimitsSpec,
+    #[serde(default)]
+    pub delivery: Delivery,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    pub topic: String,
+    /// `earliest`, `latest` or `@` and a time; where a new pipeline begins.
+    #[serde(default = "latest")]
+    pub start: String,
+    /// A tag expression: only messages that it takes enter the pipeline.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct StepSpec {
+    /// `name`, `name@1` or `name@sha256:…`.
+    pub plugin: String,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct FailureSpec {
+    pub retries: u32,
+    pub backoff: String,
+    pub then: ThenSpec,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum ThenSpec {
+    #[default]
+    DeadLetter,
+    Skip,
+    Stop,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+}
+
+/// What a crash may do to the sinks. Outputs and position are always one unit of the log, so both hold; the weaker word
+/// is there for those who want to promise less.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    #[default]
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+impl Default for FailureSpec {
+    fn default() -> Self {
+        Self { retries: 3, backoff: "1s".to_owned(), then: ThenSpec::DeadLetter }
+    }
+}
+
+fn latest() -> String {
+    "latest".to_owned()
+}
+
+/// Where a new pipeline begins to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+    At(Timestamp),
+}
+
+/// A specification whose every name was found and every value checked.
+#[derive(Clone)]
+pub struct Checked {
+    pub spec: Spec,
+    /// The group under which positions are kept.
+    pub group: GroupName,
+    pub topic: TopicName,
+    pub start: Start,
+    pub filter: Filter,
+    pub sinks: Vec<TopicName>,
+    pub steps: Vec<Step>,
+    pub policy: Policy,
+    pub limits: Limits,
+}
+
+impl Spec {
+    /// Reads JSON or YAML; fails with the field and what was expected there.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(text).map_err(|_| Failure::invalid("body", "body: expected UTF-8"))?;
+        if text.trim_start().starts_with('{') {
+            return serde_json::from_str(text).map_err(|error| Failure::invalid("body", format!("pipeline: {error}")));
+        }
+        serde_norway::from_str(text).map_err(|error| Failure::invalid("body", format!("pipeline: {error}")))
+    }
+
+    /// Looks every name up and checks every value. Starts each plugin once with its config.
+    pub fn check(self, shell: &Shell, plugins: &Plugins) -> Result<Checked> {
+        let group = self.group()?;
+        let topic = existing(shell, "source.topic", &self.source.topic)?;
+        let sinks = self.sinks(shell, &topic)?;
+        let filter = Filter::parse(self.source.filter.as_deref().unwrap_or("*"))
+            .map_err(|error| Failure::invalid("source.where", format!("source.where: {error}")))?;
+        let steps = self.steps(plugins)?;
+        Ok(Checked {
+            group,
+            start: parse_start(&self.source.start)?,
+            topic,
+            filter,
+            sinks,
+            steps,
+            policy: self.policy()?,
+            limits: self.limits(plugins)?,
+            spec: self,
+        })
+    }
+
+    fn group(&self) -> Result<GroupName> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(fits) {
+            let text = format!("name: expected 1 to 64 letters, digits, - and _, got {:?}", self.name);
+            return Err(Failure::invalid("name", text));
+        }
+        Ok(GroupName::parse(&format!("pipeline-{}", self.name))?)
+    }
+
+    fn sinks(&self, shell: &Shell, source: &TopicName) -> Result<Vec<TopicName>> {
+        if !(1..=SINKS_LIMIT).contains(&self.sinks.len()) {
+            let text = format!("sinks: expected 1 to {SINKS_LIMIT} topics, got {}", self.sinks.len());
+            return Err(Failure::invalid("sinks", text));
+        }
+        let sinks: Vec<TopicName> =
+            self.sinks.iter().map(|name| existing(shell, "sinks", name)).collect::<Result<_>>()?;
+        if sinks.contains(source) {
+            let text = format!("sinks: topic {source:?} is the source as well, the pipeline would never end");
+            return Err(Failure::invalid("sinks", text));
+        }
+        Ok(sinks)
+    }
+
+    fn steps(&self, plugins: &Plugins) -> Result<Vec<Step>> {
+        if !(1..=STEPS_LIMIT).contains(&self.steps.len()) {
+            let text = format!("steps: expected 1 to {STEPS_LIMIT} plugins, got {}", self.steps.len());
+            return Err(Failure::invalid("steps", text));
+        }
+        let last = self.steps.len() - 1;
+        let steps = self.steps.iter().enumerate().map(|(at, step)| {
+            let field = format!("steps[{at}]");
+            let version = plugins.resolve(&step.plugin).map_err(|failure| Failure {
+                field: Some(format!("{field}.plugin")),
+                text: format!("{field}.plugin: {failure}"),
+                ..failure
+            })?;
+            let context = Context {
+                pipeline: self.name.clone(),
+                step: step.plugin.clone(),
+                input_topic: self.source.topic.clone(),
+                output_topics: if at == last { self.sinks.clone() } else { Vec::new() },
+                ..Context::default()
+            };
+            let roles = version.plugin.has(Role::Filter) || version.plugin.has(Role::Transform);
+            if !roles {
+                let text = format!("{field}.plugin: {} is neither filter nor transform", step.plugin);
+                return Err(Failure::invalid(&format!("{field}.plugin"), text));
+            }
+            version
+                .plugin
+                .check_config(&step.config, &context)
+                .map_err(|error| Failure::invalid(&format!("{field}.config"), format!("{field}.config: {error}")))?;
+            Ok(Step { name: step.plugin.clone(), plugin: version.plugin, config: step.config.clone() })
+        });
+        steps.collect()
+    }
+
+    fn policy(&self) -> Result<Policy> {
+        let backoff = units::parse_duration(&self.on_failure.backoff)
+            .map_err(|text| Failure::invalid("on_failure.backoff", format!("on_failure.backoff: {text}")))?;
+        if self.on_failure.retries > 100 || backoff > Duration::from_secs(60) {
+            let text = "on_failure: expected at most 100 retries and a backoff of at most 60s";
+            return Err(Failure::invalid("on_failure", text));
+        }
+        let then = match self.on_failure.then {
+            ThenSpec::DeadLetter => Then::DeadLetter,
+            ThenSpec::Skip => Then::Skip,
+            ThenSpec::Stop => Then::Stop,
+        };
+        Ok(Policy { retries: self.on_failure.retries, backoff, then })
+    }
+
+    fn limits(&self, plugins: &Plugins) -> Result<Limits> {
+        let mut limits = Limits::default();
+        if let Some(memory) = &self.limits.memory {
+            limits.memory = units::parse_size(memory)
+                .map_err(|text| Failure::invalid("limits.memory", format!("limits.memory: {text}")))?;
+        }
+        if let Some(deadline) = &self.limits.deadline {
+            limits.deadline = units::parse_duration(deadline)
+                .map_err(|text| Failure::invalid("limits.deadline", format!("limits.deadline: {text}")))?;
+        }
+        limits
+            .check(plugins.runtime().config())
+            .map_err(|error| Failure::invalid("limits", format!("limits: {error}")))?;
+        Ok(limits)
+    }
+}
+
+fn existing(shell: &Shell, field: &str, name: &str) -> Result<TopicName> {
+    let topic = TopicName::parse(name).map_err(|error| Failure::invalid(field, format!("{field}: {error}")))?;
+    shell.reader.topic(&topic).map_err(|error| Failure {
+        field: Some(field.to_owned()),
+        text: format!("{field}: {error}"),
+        ..Failure::from(error)
+    })?;
+    Ok(topic)
+}
+
+fn parse_start(text: &str) -> Result<Start> {
+    let time =
+        |text: &str| text.parse::<jiff::Timestamp>().ok().map(|time| Start::At(Timestamp(time.as_millisecond())));
+    match text {
+        "earliest" => Ok(Start::Earliest),
+        "latest" => Ok(Start::Latest),
+        other => other.strip_prefix('@').and_then(time).ok_or_else(|| {
+            let text = format!("source.start: expected earliest, latest or @2026-01-31T12:00:00Z, got {other:?}");
+            Failure::invalid("source.start", text)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YAML: &str = "
+name: big-orders
+source: { topic: orders, start: earliest, where: 'a || b' }
+steps:
+  - { plugin: json-filter@1, config: { path: /status, equals: paid } }
+sinks: [ orders-eu ]
+on_failure: { retries: 1, backoff: 10ms, then: skip }
+limits: { memory: 16MiB, deadline: 10ms }
+";
+
+    #[test]
+    fn yaml_and_json_say_the_same() {
+        let yaml = Spec::parse(YAML.as_bytes()).unwrap();
+        let json = Spec::parse(serde_json::to_string(&yaml).unwrap().as_bytes()).unwrap();
+        assert_eq!(yaml, json);
+        assert_eq!(yaml.on_failure.then, ThenSpec::Skip);
+        assert_eq!(yaml.delivery, Delivery::ExactlyOnce);
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let text = YAML.replace("sinks:", "sinkz:");
+        assert!(Spec::parse(text.as_bytes()).unwrap_err().text.contains("sinkz"));
+        let never = format!("{YAML}delivery: at-most-once\n");
+        assert!(Spec::parse(never.as_bytes()).unwrap_err().text.contains("at-least-once"));
+    }
+
+    #[test]
+    fn a_start_is_a_word_or_a_time() {
+        assert_eq!(parse_start("@1970-01-01T00:00:01Z").unwrap(), Start::At(Timestamp(1000)));
+        assert!(parse_start("yesterday").unwrap_err().text.contains("source.start"));
+    }
+}

@@ -1,0 +1,252 @@
+//! Pulling messages, and holding pulls that found none until there are.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sluice_broker::{ConsumeModel, Fetch, FetchStatus, Fetched, Filter, Position, Reader, Token};
+use sluice_model::{Kind, QueueOffset, limits};
+use sluice_protocol::{Body, Response, ResponseCode, reply, request::PullMessage};
+use sluice_transport::{Responder, Session};
+
+use super::{Door, failed};
+use crate::failure::{Failure, Result};
+
+/// Longest time a pull is held, whatever it asks for.
+const HOLD_LIMIT: Duration = Duration::from_secs(60);
+
+/// A pull that waits for a message.
+struct Held {
+    fetch: Fetch,
+    responder: Responder,
+    session: u64,
+    until: Instant,
+}
+
+/// The pulls that wait.
+#[derive(Default)]
+pub struct Pulls {
+    next: AtomicU64,
+    held: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_token: HashMap<Token, Held>,
+    by_deadline: BTreeSet<(Instant, Token)>,
+}
+
+impl Waiting {
+    fn take(&mut self, token: Token) -> Option<Held> {
+        let held = self.by_token.remove(&token)?;
+        self.by_deadline.remove(&(held.until, token));
+        Some(held)
+    }
+}
+
+impl Pulls {
+    pub fn len(&self) -> usize {
+        self.held.lock().by_token.len()
+    }
+
+    /// Holds a pull. It is answered by whoever takes it out again: a message, the deadline, or the end of its session.
+    fn hold(&self, reader: &Reader, mut held: Held) -> Option<Held> {
+        held.responder.park();
+        let token = Token(self.next.fetch_add(1, Ordering::Relaxed));
+        let (topic, queue, from) = (held.fetch.topic.clone(), held.fetch.queue, held.fetch.from);
+        let mut waiting = self.held.lock();
+        waiting.by_deadline.insert((held.until, token));
+        waiting.by_token.insert(token, held);
+        drop(waiting);
+        // Registered last: a wake that comes at once finds the pull here.
+        if reader.wait(&topic, queue, from, token) { None } else { self.held.lock().take(token) }
+    }
+
+    pub(super) fn drop_session(&self, reader: &Reader, session: u64) {
+        let mut waiting = self.held.lock();
+        let gone: Vec<Token> = waiting.by_token.iter().filter(|(_, h)| h.session == session).map(|(t, _)| *t).collect();
+        let gone: Vec<_> = gone.into_iter().filter_map(|token| Some((token, waiting.take(token)?))).collect();
+        drop(waiting);
+        for (token, held) in gone {
+            reader.stop_waiting(&held.fetch.topic, token);
+        }
+    }
+
+    /// Takes out the pulls whose time is up.
+    fn expired(&self, reader: &Reader, now: Instant) -> Vec<Held> {
+        let mut waiting = self.held.lock();
+        let due: Vec<Token> = waiting.by_deadline.iter().take_while(|(at, _)| *at <= now).map(|(_, t)| *t).collect();
+        let due: Vec<_> = due.into_iter().filter_map(|token| Some((token, waiting.take(token)?))).collect();
+        drop(waiting);
+        due.into_iter()
+            .map(|(token, held)| {
+                reader.stop_waiting(&held.fetch.topic, token);
+                held
+            })
+            .collect()
+    }
+}
+
+impl Door {
+    pub(super) fn pull(&self, session: &Session, request: PullMessage, responder: Responder) {
+        let fetch = match self.to_fetch(&request) {
+            Ok(fetch) => fetch,
+            Err(response) => return responder.send(*response),
+        };
+        let wait = request.suspend_ms.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()).min(HOLD_LIMIT));
+        let until = Instant::now() + wait.unwrap_or_default();
+        self.serve(Held { fetch, responder, session: session.id(), until });
+    }
+
+    /// A message has come for a held pull, or may have.
+    pub fn wake(&self, token: Token) {
+        let held = self.parts.pulls.held.lock().take(token);
+        if let Some(held) = held {
+            self.serve(held);
+        }
+    }
+
+    /// Answers held pulls whose time is up.
+    pub fn expire_pulls(&self) {
+        for held in self.parts.pulls.expired(&self.parts.shell.reader, Instant::now()) {
+            self.serve(held);
+        }
+    }
+
+    fn serve(&self, mut held: Held) {
+        loop {
+            match self.parts.shell.reader.fetch(&held.fetch) {
+                Err(error) => return held.responder.send(failed(&error.into())),
+                Ok(found) => {
+                    let empty = matches!(found.status, FetchStatus::AtEnd | FetchStatus::NoMatch);
+                    if !empty || held.until <= Instant::now() {
+                        self.parts.metrics.get(found.count as usize);
+                        return held.responder.send(to_response(found));
+                    }
+                    // Not wanted: go on behind it, and wait for the next one there.
+                    held.fetch.from = found.next;
+                    if found.next >= found.max {
+                        match self.parts.pulls.hold(&self.parts.shell.reader, held) {
+                            None => return,
+                            Some(back) => held = back,
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn to_fetch(&self, request: &PullMessage) -> std::result::Result<Fetch, Box<Response>> {
+        let refuse = |failure: Failure| Box::new(failed(&failure));
+        let reader = &self.parts.shell.reader;
+        let topic = reader.topic(&request.topic).map_err(|error| refuse(error.into()))?;
+        if !topic.permission.readable() {
+            return Err(refuse(Failure::new(Kind::Denied, format!("topic {:?} may not be read", request.topic))));
+        }
+        if !reader.group(&request.group).enabled {
+            let text = format!("group {:?} may not consume: it is disabled", request.group);
+            return Err(refuse(Failure::new(Kind::Denied, text)));
+        }
+        let filter = self.filter(request)?;
+        self.commit(request);
+        let Ok(from) = u64::try_from(request.offset) else {
+            // A negative offset is below every queue.
+            let (min, max) = reader.bounds(&request.topic, request.queue);
+            let nothing = Fetched { status: FetchStatus::TooSmall, next: min, min, max, records: Vec::new(), count: 0 };
+            return Err(Box::new(to_response(nothing)));
+        };
+        Ok(Fetch {
+            topic: request.topic.clone(),
+            queue: request.queue,
+            from: QueueOffset(from),
+            max_messages: u32::try_from(request.max_messages).unwrap_or(1),
+            max_bytes: request.max_bytes.and_then(|most| usize::try_from(most).ok()).unwrap_or(limits::PULL_BYTES),
+            filter,
+        })
+    }
+
+    /// What the request says it wants, or what the group's heartbeat said.
+    fn filter(&self, request: &PullMessage) -> std::result::Result<Filter, Box<Response>> {
+        if let Some(expression) = &request.subscription {
+            return parse_filter(expression, request.expression_type.as_deref())
+                .map_err(|failure| Box::new(failed(&failure)));
+        }
+        let missing = |code, what: &str| {
+            let text =
+                format!("group {:?} has not said what it wants of topic {:?}: {what}", request.group, request.topic);
+            Err(Box::new(Response::error(code, text)))
+        };
+        let known = self.parts.shell.reader.members(|members| {
+            let group = members.group(&request.group)?;
+            Some(group.subscriptions.get(&request.topic).cloned())
+        });
+        match known {
+            None => missing(ResponseCode::SubscriptionNotExist, "no member sent a heartbeat"),
+            Some(None) => missing(ResponseCode::SubscriptionNotExist, "its heartbeats do not name the topic"),
+            // The heartbeat that says what it wants now is still on its way: everything is sent, and the client, which
+            // compares tags itself, takes what it wants.
+            Some(Some(subscription)) if subscription.version < request.sub_version => Ok(Filter::All),
+            Some(Some(subscription)) => Ok(subscription.filter.clone()),
+        }
+    }
+
+    /// Takes over the offset that came with the pull, if it is one of this queue; a pull is not refused for it.
+    fn commit(&self, request: &PullMessage) {
+        let Some(offset) = request.commit.and_then(|offset| u64::try_from(offset).ok()) else { return };
+        let reader = &self.parts.shell.reader;
+        let broadcasting = reader.members(|members| {
+            members.group(&request.group).is_some_and(|group| group.model == ConsumeModel::Broadcasting)
+        });
+        if broadcasting {
+            return;
+        }
+        let position = Position {
+            group: request.group.clone(),
+            topic: request.topic.clone(),
+            queue: request.queue,
+            offset: QueueOffset(offset),
+        };
+        if let Err(error) = reader.commit_offset(position) {
+            tracing::debug!(group = %request.group, %error, "an offset that came with a pull was not taken");
+        }
+    }
+}
+
+/// Fails with the field `subscription` for an expression that does not parse or is of another language than tags.
+pub(super) fn parse_filter(expression: &str, language: Option<&str>) -> Result<Filter> {
+    match language {
+        None | Some("" | "TAG") => Ok(Filter::parse(expression)?),
+        Some(other) => {
+            let text = format!("subscription: expected a tag expression, {other} is not served");
+            Err(Failure::invalid("subscription", text))
+        }
+    }
+}
+
+fn to_response(found: Fetched) -> Response {
+    let (code, remark) = match found.status {
+        FetchStatus::Found => (ResponseCode::Success, "FOUND"),
+        FetchStatus::NoMatch => (ResponseCode::PullRetryImmediately, "NO_MATCHED_MESSAGE"),
+        FetchStatus::AtEnd => (ResponseCode::PullNotFound, "OFFSET_OVERFLOW_ONE"),
+        FetchStatus::TooSmall => (ResponseCode::PullOffsetMoved, "OFFSET_TOO_SMALL"),
+        FetchStatus::TooLarge => (ResponseCode::PullOffsetMoved, "OFFSET_OVERFLOW_BADLY"),
+    };
+    let signed = |offset: QueueOffset| i64::try_from(offset.0).unwrap_or(i64::MAX);
+    let header = reply::PullReply {
+        suggested_broker: 0,
+        next_offset: signed(found.next),
+        min_offset: signed(found.min),
+        max_offset: signed(found.max),
+        topic_sys_flag: None,
+        group_sys_flag: None,
+    };
+    Response {
+        code,
+        remark: Some(remark.to_owned()),
+        ext: header.encode(),
+        body: found.records.into_iter().collect::<Body>(),
+    }
+}

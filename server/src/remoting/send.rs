@@ -1,0 +1,119 @@
+//! Sending, sending back, ending a transaction.
+
+use bytes::Bytes;
+use sluice_broker::{Back, Send, Sent, Verdict, check_batch};
+use sluice_model::{Host, Message, Properties, QueueId, TopicName, Transaction};
+use sluice_protocol::{
+    Response, batch, reply,
+    request::{EndTransaction, SendBack, SendMessage},
+};
+use sluice_transport::{Responder, Session};
+
+use super::{Door, answer, failed};
+use crate::failure::{Failure, Result};
+
+/// `commitOrRollback` of a producer's decision.
+const COMMIT: i32 = 8;
+const ROLLBACK: i32 = 12;
+
+impl Door {
+    pub(super) fn send(&self, session: &Session, request: SendMessage, responder: Responder) {
+        let prepared = request.sys_flag.transaction() == Transaction::Prepared;
+        let send = match to_send(session, request) {
+            Ok(send) => send,
+            Err(failure) => return responder.send(failed(&failure)),
+        };
+        let metrics = self.parts.metrics.clone();
+        let (count, bytes) = (send.messages.len(), send.messages.iter().map(|message| message.body.len()).sum());
+        self.parts.shell.send(send, move |result| {
+            if result.is_ok() {
+                metrics.put(count, bytes);
+            }
+            responder.send(answer(result.map(|sent| stored(sent, prepared))));
+        });
+    }
+
+    pub(super) fn send_back(&self, request: SendBack, responder: Responder) {
+        let back = Back {
+            group: request.group,
+            at: request.offset,
+            delay_level: request.delay_level,
+            max_reconsume_times: request.max_reconsume_times.and_then(|times| u32::try_from(times).ok()),
+        };
+        let verb = move |broker: &mut sluice_broker::Broker, now| broker.send_back(back, now);
+        self.parts.shell.call(verb, |result| responder.send(answer(result.map(|_| Response::ok()))));
+    }
+
+    pub(super) fn end_transaction(&self, request: EndTransaction, responder: Responder) {
+        let verdict = match request.decision {
+            COMMIT => Verdict::Commit,
+            ROLLBACK => Verdict::Rollback,
+            // Not known yet: the broker will ask.
+            0 => return responder.send(Response::ok()),
+            other => {
+                let text = format!("commitOrRollback: expected 0, {COMMIT} or {ROLLBACK}, got {other}");
+                return responder.send(failed(&Failure::invalid("commitOrRollback", text)));
+            }
+        };
+        let group = request.group.clone();
+        let verb = move |broker: &mut sluice_broker::Broker, now| {
+            broker.decide(&group, request.half_offset, request.log_offset, verdict, now)
+        };
+        self.parts.shell.call(verb, move |result| {
+            if let Err(failure) = &result {
+                tracing::debug!(group = %request.group, half = %request.half_offset, %failure, "a decision came to nothing");
+            }
+            responder.send(answer(result.map(|()| Response::ok())));
+        });
+    }
+}
+
+fn to_send(session: &Session, request: SendMessage) -> Result<Send> {
+    let born_host = Host(session.peer());
+    let message = |flag, properties: Properties, body: Bytes| Message {
+        topic: request.topic.clone(),
+        queue: QueueId(0),
+        flag,
+        sys_flag: request.sys_flag,
+        born_at: request.born_at,
+        born_host,
+        reconsume_times: request.reconsume_times,
+        prepared_at: 0,
+        properties,
+        body,
+    };
+    let messages = if request.batch {
+        let items = batch::decode(request.body.clone()).map_err(|error| Failure::invalid("body", error.to_string()))?;
+        check_batch(items.len())?;
+        items.into_iter().map(|item| message(item.flag, item.properties, item.body)).collect()
+    } else {
+        vec![message(request.flag, request.properties.clone(), request.body.clone())]
+    };
+    let template = TopicName::parse(&request.default_topic).ok();
+    Ok(Send {
+        messages,
+        // Any negative number means any queue.
+        queue: u32::try_from(request.queue).ok().map(QueueId),
+        template: template.map(|topic| (topic, u32::try_from(request.default_topic_queues).unwrap_or(0))),
+        max_reconsume_times: request.max_reconsume_times.and_then(|times| u32::try_from(times).ok()),
+    })
+}
+
+fn stored(sent: Sent, prepared: bool) -> Response {
+    let mut message_id = String::with_capacity(33 * sent.ids.len());
+    for (at, id) in sent.ids.iter().enumerate() {
+        if at > 0 {
+            message_id.push(',');
+        }
+        message_id.push_str(&id.to_string());
+    }
+    let reply = reply::SendReply {
+        message_id,
+        queue: sent.queue,
+        offset: sent.queue_offset,
+        transaction_id: prepared.then_some(sent.unique_key),
+        region: Some("DefaultRegion".to_owned()),
+        trace: Some("true".to_owned()),
+    };
+    Response::ok().with_ext(reply.encode())
+}
