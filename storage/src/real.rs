@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
 use crate::{Disk, Error, File, map::map};
 
 const LOCK: &str = "sluice.lock";
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A directory of the machine, locked against other processes for as long as this value lives.
 pub struct RealDisk {
