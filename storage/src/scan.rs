@@ -78,6 +78,7 @@ fn sound(bytes: &[u8], at: u64, summed: bool) -> Result<RecordView<'_>, String> 
 fn is_summed(record: &RecordView<'_>) -> bool {
     let properties = record.properties().as_bytes();
     let sum = properties.len().checked_sub(SUM_LEN).map(|at| &properties[at..]);
-    let digits = sum.and_then(|sum| sum.strip_prefix(key::RECORD_CRC.as_bytes())?.strip_prefix(&[1])?.strip_suffix(&[2]));
+    let digits =
+        sum.and_then(|sum| sum.strip_prefix(key::RECORD_CRC.as_bytes())?.strip_prefix(&[1])?.strip_suffix(&[2]));
     digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_digit))
 }

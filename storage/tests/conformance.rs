@@ -1,4 +1,6 @@
 //! One suite for both disks: the fake must do what the real one does.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop where it fails")]
+
 #[path = "kit/mod.rs"]
 mod kit;
 

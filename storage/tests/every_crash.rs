@@ -1,4 +1,6 @@
 //! The process dies at every call that changes the disk, and what was not synced is kept, dropped or torn.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop where it fails")]
+
 #[path = "kit/mod.rs"]
 mod kit;
 

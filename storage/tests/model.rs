@@ -1,4 +1,6 @@
 //! Random scripts with crashes in between, against a plain list of what was appended.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop where it fails")]
+
 #[path = "kit/mod.rs"]
 mod kit;
 

@@ -5,9 +5,7 @@ pub mod driver;
 
 use std::sync::Arc;
 
-use sluice_model::{
-    Host, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName,
-};
+use sluice_model::{Host, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName};
 use sluice_storage::{Applied, Config, Disk, Entry, Error, Opened, Views, Written, open};
 
 /// Remembers every record it was given, in order.
