@@ -36,6 +36,20 @@ fn files_keep_what_is_written_and_are_zero_elsewhere() {
 }
 
 #[test]
+fn holes_can_be_skipped() {
+    on_both(|disk| {
+        let file = disk.create("f", 1 << 20).unwrap();
+        assert_eq!(file.next_data(0).unwrap(), None);
+        file.write_at(b"x", 300_000).unwrap();
+        let found = file.next_data(0).unwrap().unwrap();
+        assert!(found > 200_000 && found <= 300_000, "{found}");
+        assert_eq!(file.next_data(300_000).unwrap(), Some(300_000));
+        assert_eq!(file.next_data(400_000).unwrap(), None);
+        assert_eq!(file.next_data(1 << 20).unwrap(), None);
+    });
+}
+
+#[test]
 fn creating_a_file_that_is_there_extends_it_and_keeps_its_content() {
     on_both(|disk| {
         disk.create("f", 100).unwrap().write_at(b"x", 99).unwrap();
