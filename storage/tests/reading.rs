@@ -6,7 +6,7 @@ mod kit;
 
 use kit::{World, keyed, message, small, topic};
 use sluice_model::{Host, Kind, LogOffset, QueueId, Timestamp};
-use sluice_storage::{Boundary, Config, fake::FakeDisk};
+use sluice_storage::{Boundary, Config, RealDisk, fake::FakeDisk};
 
 fn opened() -> World {
     World::open(&FakeDisk::new(), small()).unwrap()
@@ -131,7 +131,7 @@ fn keys_lead_to_records_over_many_runs() {
     }
     assert!(disk.paths().iter().filter(|path| path.starts_with("keyindex/")).count() > 20);
     let find = |key: &str, from, to, max| {
-        let found = world.log.reader.by_key(&topic("t"), key, (Timestamp(from), Timestamp(to)), max).unwrap();
+        let found = world.log.reader.by_key(&topic("t"), key, Timestamp(from), Timestamp(to), max).unwrap();
         let read = |at: &LogOffset| {
             let bytes = world.log.reader.record_at(*at).unwrap();
             sluice_model::RecordView::parse(&bytes).unwrap().stored_at().0
@@ -145,4 +145,37 @@ fn keys_lead_to_records_over_many_runs() {
     assert_eq!(find("third-1", 50, 60, 100), [58, 55, 52], "both ends included");
     assert_eq!(find("even-1", 0, 1000, 1000).len(), 100);
     assert!(find("id-200", 0, 1000, 10).is_empty() && find("even", 0, 1000, 10).is_empty());
+}
+
+#[test]
+fn a_queue_goes_on_in_the_next_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { segment_len: 16 << 20, checkpoint_bytes: u64::MAX >> 24, ..Config::default() };
+    let disk: std::sync::Arc<dyn sluice_storage::Disk> = std::sync::Arc::new(RealDisk::open(dir.path()).unwrap());
+    let mut world = World::open_on(disk.clone(), config.clone()).unwrap();
+    let count = 300_700u64;
+    for first in (0..count).step_by(1000) {
+        for n in first..count.min(first + 1000) {
+            world.log.appender.stage(&[message("t", 0, &n.to_be_bytes())], world.now, Host::LOCAL).unwrap();
+        }
+        let written = world.log.appender.write().unwrap().unwrap();
+        world.finish(written).unwrap();
+        world.views.0.clear();
+    }
+    let check = |world: &World| {
+        assert_eq!(world.bounds("t", 0), Some((0, count)));
+        let entries = world.entries("t", 0, 299_000, 1700);
+        assert_eq!(entries.len(), 1700);
+        for (entry, n) in entries.iter().zip(299_000u64..) {
+            let bytes = world.log.reader.record(entry.log_offset, entry.size).unwrap();
+            assert_eq!(sluice_model::RecordView::parse(&bytes).unwrap().body(), n.to_be_bytes());
+        }
+    };
+    check(&world);
+    world.checkpoint().unwrap();
+    drop(world);
+    assert_eq!(disk.list("consumequeue/t/0").unwrap().len(), 2);
+    let world = World::open_on(disk, config).unwrap();
+    assert!(world.log.recovery.is_clean());
+    check(&world);
 }

@@ -180,7 +180,7 @@ impl World {
     }
 
     pub fn by_key(&self, name: &str, key: &str) -> Vec<LogOffset> {
-        let ever = (Timestamp(i64::MIN), Timestamp(i64::MAX));
-        self.log.reader.by_key(&topic(name), key, ever, 1000).unwrap()
+        let (from, to) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+        self.log.reader.by_key(&topic(name), key, from, to, 1000).unwrap()
     }
 }
