@@ -206,7 +206,7 @@ impl Appender {
         let room = self.segment.end() - self.end;
         self.pending.extend_from_slice(&record::blank(room as u32));
         self.write_pending()?;
-        self.shared.sync(&[self.segment.clone()])?;
+        self.shared.sync(std::slice::from_ref(&self.segment))?;
         self.shared.segments.write().push_back(segment.clone());
         self.next_segment = None;
         self.written = self.pending.len();

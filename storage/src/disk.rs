@@ -39,6 +39,8 @@ pub trait File: Send + Sync {
     /// Makes what was written to this file durable (`fdatasync`).
     fn sync(&self) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
+    /// The first position at or behind `from` that may hold something else than zero; `None` when all is zero.
+    fn next_data(&self, from: u64) -> io::Result<Option<u64>>;
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }

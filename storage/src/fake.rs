@@ -498,6 +498,14 @@ impl File for FakeFile {
         Ok(state.files.get(&self.id).ok_or(io::ErrorKind::NotFound)?.now.len)
     }
 
+    fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
+        let state = self.disk.0.lock();
+        state.alive()?;
+        let content = &state.files.get(&self.id).ok_or(io::ErrorKind::NotFound)?.now;
+        let next = content.sectors.range(from / SECTOR..).next().map(|(sector, _)| (sector * SECTOR).max(from));
+        Ok(next.filter(|at| *at < content.len))
+    }
+
     fn slice(&self, from: u64, len: usize) -> io::Result<Bytes> {
         let mut bytes = vec![0; len];
         self.read_at(&mut bytes, from)?;

@@ -172,7 +172,7 @@ impl Queue {
     fn next_block(&self) -> (u64, Vec<u8>) {
         let state = self.state.read();
         let first = state.flushed;
-        let end = state.end().min((first / FILE_ENTRIES + 1) * FILE_ENTRIES);
+        let end = state.end().min(end_of_file(first));
         let slots = state.tail.range((first - state.base) as usize..(end - state.base) as usize);
         let mut bytes = Vec::with_capacity(slots.len() * ENTRY as usize);
         for slot in slots {
@@ -229,31 +229,26 @@ impl Queue {
 
     /// Puts up to `max` entries from `from` on into `out`, none of a record at or after `readable`.
     pub fn entries(&self, from: QueueOffset, max: usize, readable: LogOffset, out: &mut Vec<Entry>) {
-        let (mut at, end, base) = {
-            let state = self.state.read();
-            let end = state.visible_end(readable);
-            if from.0 < state.min || from.0 >= end {
-                return;
-            }
-            let end = end.min(from.0.saturating_add(max as u64));
-            if from.0 >= state.base {
-                state.copy(from.0, end, out);
-                return;
-            }
-            (from.0, end, state.base)
-        };
-        let before = out.len();
-        while at < end.min(base) {
-            let to = end.min(base).min((at / FILE_ENTRIES + 1) * FILE_ENTRIES).min(at + READ_ENTRIES);
+        let (before, mut at, mut end) = (out.len(), from.0, from.0.saturating_add(max as u64));
+        while at < end {
+            let base = {
+                let state = self.state.read();
+                end = end.min(state.visible_end(readable));
+                if at < state.min || at >= end {
+                    break;
+                }
+                if at >= state.base {
+                    state.copy(at, end, out);
+                    break;
+                }
+                state.base
+            };
+            // Entries before those in memory do not change any more: no lock while they are read.
+            let to = end.min(base).min(end_of_file(at)).min(at + READ_ENTRIES);
             if self.read(at, to, readable, out).is_err() {
-                return;
+                break;
             }
             at = to;
-        }
-        // What was in memory a moment ago is there or in a file now; files never lag behind.
-        let state = self.state.read();
-        if at >= state.base {
-            state.copy(at, end, out);
         }
         if self.dropped.load(Ordering::Acquire) {
             out.truncate(before);

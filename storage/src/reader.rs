@@ -102,12 +102,13 @@ impl Reader {
     }
 
     /// Places of up to `max` records of a topic that have `key` and were stored from `from` to `to` (both included),
-    /// newest first.
+    /// newest first. Looks at 10 000 places of the key in the log at most, the newest ones.
     pub fn by_key(
         &self,
         topic: &TopicName,
         key: &str,
-        (from, to): (Timestamp, Timestamp),
+        from: Timestamp,
+        to: Timestamp,
         max: usize,
     ) -> Result<Vec<LogOffset>, Error> {
         let mut found: Vec<LogOffset> = Vec::new();

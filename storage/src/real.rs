@@ -8,12 +8,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, fallocate, statvfs, syncfs};
+use rustix::{
+    fs::{FallocateFlags, SeekFrom, fallocate, seek, statvfs, syncfs},
+    io::Errno,
+};
 
 use crate::{Disk, Error, File, map::map};
 
 const LOCK: &str = "sluice.lock";
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A directory of the machine, locked against other processes for as long as this value lives.
 pub struct RealDisk {
@@ -125,7 +128,7 @@ impl File for RealFile {
 
     fn allocate(&self, from: u64, len: u64) -> io::Result<()> {
         match fallocate(&self.file, FallocateFlags::KEEP_SIZE, from, len) {
-            Err(rustix::io::Errno::OPNOTSUPP) => write_zeros(&self.file, from, len),
+            Err(Errno::OPNOTSUPP) => write_zeros(&self.file, from, len),
             done => Ok(done?),
         }
     }
@@ -136,6 +139,16 @@ impl File for RealFile {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    fn next_data(&self, from: u64) -> io::Result<Option<u64>> {
+        match seek(&self.file, SeekFrom::Data(from)) {
+            Ok(at) => Ok(Some(at.max(from))),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that keeps no track of holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((from < self.len()?).then_some(from)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn slice(&self, from: u64, len: usize) -> io::Result<Bytes> {

@@ -1,6 +1,9 @@
 //! Opening a log: the same records, applied in the same way, from the newest checkpoint to the last whole unit.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use sluice_model::{LogOffset, RecordView, TopicName};
 
@@ -339,7 +342,7 @@ fn remove_leftovers(shared: &Shared) {
             }
         }
     }
-    let runs: Vec<String> = shared.keys.runs().iter().map(|run| run.extent.path()).collect();
+    let runs: HashSet<String> = shared.keys.runs().iter().map(|run| run.extent.path()).collect();
     for name in disk.list(RUN_DIR).unwrap_or_default() {
         let path = format!("{RUN_DIR}/{name}");
         if !runs.contains(&path) {

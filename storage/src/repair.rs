@@ -15,38 +15,41 @@ use crate::{
     shared::Shared,
 };
 
-/// Whether the files of a queue have what the checkpoint says: looks at the ends of each file and at the newest entries.
+/// Whether the files of a queue have what the checkpoint says: looks at the ends of each file and at its newest entries.
 pub(crate) fn is_sound(queue: &Queue, mark: &QueueMark, reader: &Reader) -> bool {
+    let mut first = mark.min.0;
     let mut last_at = None;
-    let mut offset = mark.min.0;
-    while offset < mark.end.0 {
-        let end = queue::end_of_file(offset).min(mark.end.0);
-        let tail = offset.max(end.saturating_sub(BLOCK as u64));
-        for offset in [offset].into_iter().chain(tail..end) {
-            let Some(entry) = queue.entry(QueueOffset(offset), LogOffset(u64::MAX)) else { return false };
-            if last_at > Some(entry.log_offset) {
-                return false;
-            }
-            last_at = Some(entry.log_offset);
-        }
-        let ends = [offset, end - 1];
-        if !ends.iter().all(|offset| leads_to_its_record(queue, QueueOffset(*offset), reader)) {
+    while first < mark.end.0 {
+        let end = queue::end_of_file(first).min(mark.end.0);
+        let newest = first.max(end.saturating_sub(BLOCK as u64));
+        let mut entries: Vec<Entry> = Vec::with_capacity(BLOCK + 1);
+        queue.entries(QueueOffset(first), 1, ALL, &mut entries);
+        queue.entries(QueueOffset(newest), (end - newest) as usize, ALL, &mut entries);
+        let whole = entries.len() as u64 == 1 + end - newest;
+        let places = last_at.into_iter().chain(entries.iter().map(|entry| entry.log_offset));
+        if !whole || !places.is_sorted() {
             return false;
         }
-        offset = end;
+        let ends = [entries.first(), entries.last()];
+        if !ends.into_iter().flatten().all(|entry| leads_to_its_record(queue, entry, reader)) {
+            return false;
+        }
+        last_at = entries.last().map(|entry| entry.log_offset);
+        first = end;
     }
     true
 }
 
-fn leads_to_its_record(queue: &Queue, offset: QueueOffset, reader: &Reader) -> bool {
-    let Some(entry) = queue.entry(offset, LogOffset(u64::MAX)) else { return false };
+const ALL: LogOffset = LogOffset(u64::MAX);
+
+fn leads_to_its_record(queue: &Queue, entry: &Entry, reader: &Reader) -> bool {
     if entry.log_offset < reader.start() {
         return true;
     }
     let Ok(bytes) = reader.record(entry.log_offset, entry.size) else { return false };
     RecordView::parse(&bytes).is_ok_and(|record| {
         let place = (record.topic(), record.queue(), record.queue_offset());
-        place == (queue.topic.as_str(), queue.id, offset)
+        place == (queue.topic.as_str(), queue.id, entry.queue_offset)
     })
 }
 

@@ -62,9 +62,12 @@ fn each_page(segment: &Segment, from: u64, mut each: impl FnMut(u64, &[u8]) -> R
     let mut bytes = vec![0; CHUNK];
     let mut at = from;
     while at < segment.len {
+        match segment.file.next_data(at).map_err(|error| segment.failed("read", error))? {
+            Some(next) => at = next,
+            None => return Ok(()),
+        }
         // Chunks end at page boundaries, so that only the first page may be part of one.
-        let end = (at + CHUNK as u64).next_multiple_of(CHUNK as u64) - CHUNK as u64;
-        let end = if end <= at { at + CHUNK as u64 } else { end }.min(segment.len);
+        let end = (at / PAGE as u64 * PAGE as u64 + CHUNK as u64).min(segment.len);
         let chunk = &mut bytes[..(end - at) as usize];
         segment.file.read_at(chunk, at).map_err(|error| segment.failed("read", error))?;
         let mut rest = &*chunk;

@@ -1,4 +1,6 @@
 //! One suite for both disks: the fake must do what the real one does.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop where it fails")]
+
 #[path = "kit/mod.rs"]
 mod kit;
 
@@ -30,6 +32,20 @@ fn files_keep_what_is_written_and_are_zero_elsewhere() {
         assert_eq!(file.len().unwrap(), 10_000);
         assert_eq!(kind(file.read_at(&mut read, 9_995)), io::ErrorKind::UnexpectedEof);
         assert_eq!(kind(file.slice(9_999, 2)), io::ErrorKind::UnexpectedEof);
+    });
+}
+
+#[test]
+fn holes_can_be_skipped() {
+    on_both(|disk| {
+        let file = disk.create("f", 1 << 20).unwrap();
+        assert_eq!(file.next_data(0).unwrap(), None);
+        file.write_at(b"x", 300_000).unwrap();
+        let found = file.next_data(0).unwrap().unwrap();
+        assert!(found > 200_000 && found <= 300_000, "{found}");
+        assert_eq!(file.next_data(300_000).unwrap(), Some(300_000));
+        assert_eq!(file.next_data(400_000).unwrap(), None);
+        assert_eq!(file.next_data(1 << 20).unwrap(), None);
     });
 }
 

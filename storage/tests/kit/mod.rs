@@ -1,6 +1,8 @@
 //! What the tests of the log share: views that remember, messages, and a world around an open log.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub mod driver;
+
 use std::sync::Arc;
 
 use sluice_model::{Host, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName};
@@ -10,13 +12,20 @@ use sluice_storage::{Applied, Config, Disk, Entry, Error, Opened, Views, Written
 #[derive(Default, Clone, Debug, PartialEq, Eq)]
 pub struct Seen(pub Vec<Record>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     pub at: u64,
     pub topic: String,
     pub queue: u32,
     pub offset: u64,
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at, topic, queue, offset, body } = self;
+        write!(f, "{topic}/{queue}#{offset}@{at}({})", body.escape_ascii())
+    }
 }
 
 /// A record of this topic deletes the topic that its body names.
@@ -171,7 +180,7 @@ impl World {
     }
 
     pub fn by_key(&self, name: &str, key: &str) -> Vec<LogOffset> {
-        let ever = (Timestamp(i64::MIN), Timestamp(i64::MAX));
-        self.log.reader.by_key(&topic(name), key, ever, 1000).unwrap()
+        let (from, to) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+        self.log.reader.by_key(&topic(name), key, from, to, 1000).unwrap()
     }
 }

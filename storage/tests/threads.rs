@@ -1,0 +1,99 @@
+//! The four ends of a log on threads of their own.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop where it fails")]
+
+#[path = "kit/mod.rs"]
+mod kit;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
+    },
+    thread,
+};
+
+use kit::{Seen, message, topic};
+use sluice_model::{Host, QueueId, QueueOffset, RecordView, Timestamp};
+use sluice_storage::{Config, Opened, Reader, RealDisk, open};
+
+const UNITS: u64 = 4000;
+
+fn config() -> Config {
+    Config {
+        segment_len: 256 * 1024,
+        allocate_step: 64 * 1024,
+        checkpoint_bytes: 200_000,
+        index_run_entries: 1000,
+        ..Config::default()
+    }
+}
+
+/// Reads both queues over and over: dense, the right records, and units of two always whole.
+fn read(reader: &Reader) -> u64 {
+    let second = reader.bounds(&topic("t"), QueueId(1)).map_or(0, |(_, end)| end.0);
+    let first = reader.bounds(&topic("t"), QueueId(0)).map_or(0, |(_, end)| end.0);
+    assert!(first >= second, "a unit has a message in each queue: {first} and {second}");
+    for from in [0, first.saturating_sub(700), first.saturating_sub(3)] {
+        let mut entries = Vec::new();
+        reader.entries(&topic("t"), QueueId(0), QueueOffset(from), 500, &mut entries);
+        assert!(entries.len() as u64 >= (first - from).min(500), "{} entries from {from} of {first}", entries.len());
+        for (entry, offset) in entries.iter().zip(from..) {
+            let bytes = reader.record(entry.log_offset, entry.size).unwrap();
+            let record = RecordView::parse(&bytes).unwrap();
+            assert_eq!((record.queue_offset().0, entry.queue_offset.0), (offset, offset));
+            assert_eq!(record.body(), offset.to_be_bytes());
+        }
+    }
+    first
+}
+
+#[test]
+fn readers_see_whole_units_while_others_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut views = Seen::default();
+    let log = open(Arc::new(RealDisk::open(dir.path()).unwrap()), config(), &mut views).unwrap();
+    let Opened { mut appender, syncer, mut applier, reader, .. } = log;
+    let (to_syncer, written) = sync_channel(64);
+    let (to_applier, durable) = sync_channel(64);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for n in 0..UNITS {
+                let body = n.to_be_bytes();
+                let unit = [message("t", 0, &body), message("t", 1, &body)];
+                appender.stage(&unit, Timestamp(n as i64), Host::LOCAL).unwrap();
+                if n % 7 == 0 || n + 1 == UNITS {
+                    to_syncer.send(appender.write().unwrap().unwrap()).unwrap();
+                }
+            }
+        });
+        scope.spawn(move || {
+            while let Ok(batch) = written.recv() {
+                assert!(syncer.sync().unwrap() >= batch.end);
+                to_applier.send(batch).unwrap();
+            }
+        });
+        let (done, views) = (&done, &mut views);
+        scope.spawn(move || {
+            while let Ok(batch) = durable.recv() {
+                applier.apply(&batch, views).unwrap();
+                if applier.checkpoint_due() {
+                    applier.mark_durable().unwrap();
+                    applier.checkpoint(views).unwrap();
+                }
+            }
+            done.store(true, Ordering::Release);
+        });
+        for _ in 0..2 {
+            let reader = reader.clone();
+            scope.spawn(move || {
+                while !done.load(Ordering::Acquire) {
+                    read(&reader);
+                }
+                assert_eq!(read(&reader), UNITS);
+            });
+        }
+    });
+    assert_eq!(views.0.len() as u64, 2 * UNITS);
+}
