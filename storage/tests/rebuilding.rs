@@ -5,7 +5,10 @@
 mod kit;
 
 use kit::{DELETIONS, World, keyed, message, small, topic};
-use sluice_storage::{Disk, fake::FakeDisk};
+use sluice_storage::{
+    Disk,
+    fake::{FakeDisk, Fate},
+};
 
 const QUEUE: &str = "consumequeue/t/0/00000000000000000000";
 
@@ -126,4 +129,19 @@ fn files_nobody_needs_are_removed() {
     assert!(disk.list("consumequeue/gone").unwrap().is_empty());
     assert!(disk.list("consumequeue/t/7").unwrap().is_empty());
     assert!(!disk.paths().contains(&"keyindex/left-over".to_owned()));
+}
+
+#[test]
+fn a_checkpoint_keeps_many_queues() {
+    let disk = FakeDisk::new();
+    let mut world = World::open(&disk, small()).unwrap();
+    for n in 0..80 {
+        world.put(&[message("t", n % 40, &[n as u8])]).unwrap();
+    }
+    world.checkpoint().unwrap();
+    let world = World::open(&disk.crash(Fate::Dropped, 0), small()).unwrap();
+    assert!(world.log.recovery.is_clean(), "{:?}", world.log.recovery);
+    for n in 0..40 {
+        assert_eq!(world.bodies("t", n), [[n as u8], [n as u8 + 40]]);
+    }
 }
