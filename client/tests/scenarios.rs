@@ -197,14 +197,14 @@ async fn consumers_of_a_group_share_the_messages_they_want() {
         consumer.stop().await;
     }
     // Offsets were stored when the consumers stopped: nothing comes again.
-    let again = world.client("share-d").push_consumer(&world.name("sharers")).subscribe(&topic, "*");
+    let again = world.client("share-d").push_consumer(&world.name("sharers")).subscribe(&topic, "a || b");
     let (to, mut from) = mpsc::unbounded_channel();
     let consumer = again.start_from(Start::First).start(move |messages: Vec<Received>| {
         messages.into_iter().for_each(|message| to.send(message).unwrap());
         async { Outcome::Done }
     });
     let consumer = consumer.await.unwrap();
-    let last = producer.send(Message::new(&topic, "last")).await.unwrap();
+    let last = producer.send(Message::new(&topic, "last").tag("a")).await.unwrap();
     assert_eq!(take(&mut from, 1).await[0].message_id, last.message_id);
     consumer.stop().await;
 }

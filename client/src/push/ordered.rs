@@ -23,21 +23,11 @@ const TRUST: Duration = Duration::from_secs(30);
 impl Worker {
     /// Consumes until `stopped`; what is under way is ended first.
     pub async fn run_ordered(&mut self, stopped: &mut watch::Receiver<bool>) {
-        let mut lock = Lock { asked: None, held: None };
-        tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => return,
-            () = async {
-                self.hold(&mut lock).await;
-                self.begin().await;
-            } => {}
-        }
+        let mut lock = Lock { asked: None, held: None, lost: true };
         loop {
             let messages = tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => break,
-                messages = async {
-                    self.hold(&mut lock).await;
-                    self.fetch().await
-                } => messages,
+                messages = self.fetch_locked(&mut lock) => messages,
             };
             for part in messages.chunks(self.consumer.options.batch) {
                 if !self.consume_in_order(part, &mut lock, stopped).await {
@@ -54,7 +44,8 @@ impl Worker {
         }
     }
 
-    /// Tries until the messages are done, given back, or the consumer stops: then they are left for who comes next.
+    /// Tries until the messages are done or given back. `false`: the consumer stops, or had lost the lock, and they are
+    /// left for who comes next.
     async fn consume_in_order(
         &mut self,
         messages: &[Received],
@@ -70,6 +61,9 @@ impl Worker {
             tokio::select! {
                 _ = stopped.wait_for(|stop| *stop) => return false,
                 () = self.hold(lock) => {}
+            }
+            if lock.lost {
+                return false;
             }
             let mut again = messages.to_vec();
             again.iter_mut().for_each(|message| message.reconsume_times += tries);
@@ -114,9 +108,21 @@ impl Worker {
             if lock.held.is_some_and(|at| at.elapsed() < TRUST) {
                 return;
             }
+            lock.lost = true;
             self.pause().await;
             lock.asked = None;
         }
+    }
+
+    /// Fetches the next messages under the lock. Another member may have gone on while the lock was lost: then the queue's
+    /// offset is asked for anew.
+    async fn fetch_locked(&mut self, lock: &mut Lock) -> Vec<Received> {
+        self.hold(lock).await;
+        if lock.lost {
+            self.begin().await;
+            lock.lost = false;
+        }
+        self.fetch().await
     }
 
     async fn lock(&self) -> Result<bool, Error> {
@@ -144,4 +150,6 @@ impl Worker {
 struct Lock {
     asked: Option<Instant>,
     held: Option<Instant>,
+    /// It was not held all the time since the queue's offset was asked for.
+    lost: bool,
 }

@@ -61,14 +61,15 @@ impl Progress {
         let mut state = self.state.lock();
         for offset in messages {
             let bytes = state.open.remove(&offset.0).unwrap_or(0);
-            state.bytes -= bytes;
+            state.bytes = state.bytes.saturating_sub(bytes);
         }
         drop(state);
         self.consumed.notify_one();
     }
 
+    /// Forgets what was fetched and begins at `next`.
     fn seek(&self, next: i64) {
-        self.state.lock().next = next;
+        *self.state.lock() = State { next, ..State::default() };
     }
 
     fn next(&self) -> i64 {

@@ -115,7 +115,9 @@ impl Broker {
         if (0..QUEUES).all(|queue| state.queues.contains_key(&(topic.to_owned(), queue))) {
             return;
         }
-        (0..QUEUES).for_each(|queue| drop(state.queues.entry((topic.to_owned(), queue)).or_default()));
+        for queue in 0..QUEUES {
+            state.queues.entry((topic.to_owned(), queue)).or_default();
+        }
         let mut topics: Vec<_> = state.queues.keys().map(|(topic, _)| topic.as_str()).collect();
         topics.dedup();
         let request = self.registration(&topics).encode();
