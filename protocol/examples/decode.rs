@@ -1,4 +1,5 @@
 //! How long reading a send and writing its answer take, per message.
+#![allow(clippy::disallowed_methods, reason = "a measurement needs the clock")]
 
 use std::{hint::black_box, time::Instant};
 
