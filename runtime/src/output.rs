@@ -161,7 +161,11 @@ impl Items {
             return Err(format!("{name}: expected {n} ends, got {}", ends.len()));
         }
         if !changed.is_empty() && changed.len() != n.div_ceil(8) {
-            return Err(format!("{name}: expected {} bytes of `changed` (or none), got {}", n.div_ceil(8), changed.len()));
+            return Err(format!(
+                "{name}: expected {} bytes of `changed` (or none), got {}",
+                n.div_ceil(8),
+                changed.len()
+            ));
         }
         let mut last = 0;
         for (i, end) in ends.iter().enumerate() {

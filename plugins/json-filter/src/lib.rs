@@ -62,7 +62,10 @@ impl ConfigValue for OnInvalid {
 impl Test {
     fn check(&self) -> Result<(), String> {
         if !self.path.is_empty() && !self.path.starts_with('/') {
-            return Err(format!("`path`: a JSON Pointer begins with `/`, got {:?}; write \"/{}\"", self.path, self.path));
+            return Err(format!(
+                "`path`: a JSON Pointer begins with `/`, got {:?}; write \"/{}\"",
+                self.path, self.path
+            ));
         }
         let tests = [
             self.equals.is_some(),

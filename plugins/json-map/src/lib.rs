@@ -30,7 +30,9 @@ impl Changes {
         for place in places {
             any = true;
             if !place.starts_with('/') {
-                return Err(format!("a place is a JSON Pointer and begins with `/`, got {place:?}; write \"/{place}\""));
+                return Err(format!(
+                    "a place is a JSON Pointer and begins with `/`, got {place:?}; write \"/{place}\""
+                ));
             }
         }
         if any { Ok(()) } else { Err("give at least one of rename, set, remove, redact".into()) }
@@ -91,11 +93,11 @@ fn put(body: &mut Value, place: &str, value: Value) -> Result<(), Failure> {
     for name in place.split('/').skip(1).map(unescape) {
         at = match at {
             Value::Object(fields) => fields.entry(name).or_insert_with(|| Value::Object(Map::new())),
-            Value::Array(items) => name
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| items.get_mut(index))
-                .ok_or_else(|| Failure::dead_letter("no-such-place", format!("{place}: the array has no item {name}")))?,
+            Value::Array(items) => {
+                name.parse::<usize>().ok().and_then(|index| items.get_mut(index)).ok_or_else(|| {
+                    Failure::dead_letter("no-such-place", format!("{place}: the array has no item {name}"))
+                })?
+            }
             _ => return Err(Failure::dead_letter("no-such-place", format!("{place}: {name} is inside of a value"))),
         };
     }

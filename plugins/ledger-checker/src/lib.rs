@@ -96,7 +96,11 @@ fn ledger_checker(message: &HalfMessage, cfg: &Ledger) -> Result<Decision, Strin
         return Ok(decision);
     }
     if cfg.give_up && message.attempt + 1 >= message.max_attempts {
-        return Ok(Decision::Rollback(format!("{} says nothing of {key} after {} checks", cfg.topic, message.attempt + 1)));
+        return Ok(Decision::Rollback(format!(
+            "{} says nothing of {key} after {} checks",
+            cfg.topic,
+            message.attempt + 1
+        )));
     }
     Ok(cfg.ask_again_ms.map_or(Decision::Unknown, Decision::AskAgainAfter))
 }

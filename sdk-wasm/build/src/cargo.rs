@@ -5,9 +5,9 @@ use std::{env, fs};
 
 use serde_json::Value;
 
+use crate::Guests;
 use crate::error::Error;
 use crate::toolchain::Toolchain;
-use crate::Guests;
 
 /// What an outer cargo, clippy or the user set for host code, and must not reach guest code.
 const CLEARED: [&str; 14] = [

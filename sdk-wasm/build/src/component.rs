@@ -15,7 +15,9 @@ pub fn componentize(wasm: &[u8]) -> Result<Vec<u8>, Error> {
         .parse_all(wasm)
         .any(|part| matches!(part, Ok(Payload::CustomSection(s)) if s.name().starts_with("component-type")));
     if !typed {
-        return Err(invalid("it exports no role; mark a function with #[filter], #[transform] or #[check_transaction]".into()));
+        return Err(invalid(
+            "it exports no role; mark a function with #[filter], #[transform] or #[check_transaction]".into(),
+        ));
     }
     let encoder = wit_component::ComponentEncoder::default().validate(true).module(wasm);
     encoder.and_then(|mut encoder| encoder.encode()).map_err(|e| invalid(format!("{e:#}")))

@@ -96,7 +96,9 @@ fn debian(target: Target, target_dir: &Path) -> Result<PathBuf, String> {
 
 /// Runs to the end or the timeout; gives what it printed, or the end of its complaints.
 fn run(mut command: Command, timeout: Duration) -> Result<String, String> {
-    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for name in
+        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+    {
         command.env_remove(name);
     }
     let mut child = command

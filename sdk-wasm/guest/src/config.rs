@@ -152,7 +152,9 @@ impl<T: ConfigValue> ConfigValue for Vec<(String, T)> {
         match value {
             Value::Object(fields) => fields
                 .into_iter()
-                .map(|(name, value)| Ok((T::read(value).map_err(|e| format!("{name}: {e}"))?, name)).map(|(v, n)| (n, v)))
+                .map(|(name, value)| {
+                    Ok((T::read(value).map_err(|e| format!("{name}: {e}"))?, name)).map(|(v, n)| (n, v))
+                })
                 .collect(),
             other => Err(format!("expected an object, got {other}")),
         }

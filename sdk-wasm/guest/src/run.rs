@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::record::Record;
 use crate::transform::{self, Out};
 use crate::wit::imports::log::{self, Level};
-pub use crate::wit::imports::types::{Columns, Fault, Manifest, Outputs, Param, Port};
 use crate::wit::imports::types::{self, Batch, Verdict};
+pub use crate::wit::imports::types::{Columns, Fault, Manifest, Outputs, Param, Port};
 
 /// Holds what `configure` read.
 pub type Slot<C> = OnceLock<C>;
@@ -67,10 +67,7 @@ pub fn filter(batch: &Batch, mut one: impl FnMut(Record<'_>) -> Result<bool, Fai
     Verdict { keep, failed }
 }
 
-pub fn transform(
-    batch: &Batch,
-    one: impl FnMut(Record<'_>, &mut Out<'_>) -> Result<(), Failure>,
-) -> types::Output {
+pub fn transform(batch: &Batch, one: impl FnMut(Record<'_>, &mut Out<'_>) -> Result<(), Failure>) -> types::Output {
     transform::each(batch, one)
 }
 

@@ -250,7 +250,10 @@ mod tests {
         assert_eq!(output.target, [0, 1, 0]);
         assert_eq!(output.failed.len(), 1);
         let values = output.values.unwrap();
-        assert_eq!((values.changed, values.items.data, values.items.ends), (vec![0b10], b"new".to_vec(), vec![0, 3, 3]));
+        assert_eq!(
+            (values.changed, values.items.data, values.items.ends),
+            (vec![0b10], b"new".to_vec(), vec![0, 3, 3])
+        );
         let keys = output.keys.map(|keys| (keys.changed, keys.items.data));
         assert!(keys.is_none_or(|(changed, data)| changed == [0] && data.is_empty()));
         assert!(output.deliver_at.is_empty() && output.headers.is_none());

@@ -21,27 +21,47 @@ pub mod imports {
     pub use sluice::plugin::*;
 }
 
-macro_rules! role {
-    ($module:ident, $world:literal, $export:literal $(, $import:literal: $at:path)*) => {
+/// The exports are split, because a generated export macro can exist only once in a crate: `plugin` once, and each role by itself.
+macro_rules! exports {
+    ($module:ident, $world:literal, $interface:literal, $macro_name:literal $(, $import:literal: $at:path)*) => {
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../wit",
+                inline: $interface,
                 world: $world,
                 pub_export_macro: true,
-                export_macro_name: $export,
+                export_macro_name: $macro_name,
                 default_bindings_module: "sluice_sdk::wit",
-                with: {
-                    "sluice:plugin/types@0.1.0": crate::wit::imports::types,
-                    "sluice:plugin/log@0.1.0": crate::wit::imports::log,
-                    "sluice:plugin/metrics@0.1.0": crate::wit::imports::metrics,
-                    "sluice:plugin/context@0.1.0": crate::wit::imports::context,
-                    $($import: $at,)*
-                },
+                with: { $($import: $at,)* },
             });
         }
     };
 }
 
-role!(filter, "sluice:plugin/filter-plugin", "export_filter");
-role!(transform, "sluice:plugin/transform-plugin", "export_transform");
-role!(check, "sluice:plugin/transaction-plugin", "export_check", "sluice:plugin/lookup@0.1.0": crate::wit::imports::lookup);
+exports!(
+    plugin,
+    "sluice:guest/plugin-exports",
+    "package sluice:guest; world plugin-exports { export sluice:plugin/plugin@0.1.0; }",
+    "export_plugin",
+    "sluice:plugin/types@0.1.0": crate::wit::imports::types
+);
+exports!(
+    filter,
+    "sluice:guest/filter-exports",
+    "package sluice:guest; world filter-exports { export sluice:plugin/filter@0.1.0; }",
+    "export_filter",
+    "sluice:plugin/types@0.1.0": crate::wit::imports::types
+);
+exports!(
+    transform,
+    "sluice:guest/transform-exports",
+    "package sluice:guest; world transform-exports { export sluice:plugin/transform@0.1.0; }",
+    "export_transform",
+    "sluice:plugin/types@0.1.0": crate::wit::imports::types
+);
+exports!(
+    check,
+    "sluice:guest/check-exports",
+    "package sluice:guest; world check-exports { export sluice:plugin/check-transaction@0.1.0; }",
+    "export_check"
+);

@@ -26,9 +26,9 @@ pub(crate) fn expand(role: Role, arguments: &Arguments, function: &ItemFn) -> Re
     let slot = config.clone().unwrap_or_else(|| quote!(::sluice_sdk::NoConfig));
     let manifest = manifest(arguments, &function.attrs, &slot);
     let (module, export) = match role {
-        Role::Filter => (format_ident!("filter"), quote!(::sluice_sdk::export_filter)),
-        Role::Transform => (format_ident!("transform"), quote!(::sluice_sdk::export_transform)),
-        Role::Check => (format_ident!("check"), quote!(::sluice_sdk::export_check)),
+        Role::Filter => (format_ident!("filter"), quote!(::sluice_sdk::wit::filter::export_filter)),
+        Role::Transform => (format_ident!("transform"), quote!(::sluice_sdk::wit::transform::export_transform)),
+        Role::Check => (format_ident!("check"), quote!(::sluice_sdk::wit::check::export_check)),
     };
     let exports = quote!(::sluice_sdk::wit::#module::exports::sluice::plugin);
     let body = body(role, function, config.is_some(), &exports);
@@ -46,7 +46,7 @@ pub(crate) fn expand(role: Role, arguments: &Arguments, function: &ItemFn) -> Re
             struct Plugin;
             static CONFIG: ::sluice_sdk::run::Slot<#slot> = ::sluice_sdk::run::Slot::new();
 
-            impl #exports::plugin::Guest for Plugin {
+            impl ::sluice_sdk::wit::plugin::exports::sluice::plugin::plugin::Guest for Plugin {
                 fn describe() -> ::sluice_sdk::run::Manifest {
                     ::sluice_sdk::run::start();
                     #manifest
@@ -61,6 +61,7 @@ pub(crate) fn expand(role: Role, arguments: &Arguments, function: &ItemFn) -> Re
 
             #body
 
+            ::sluice_sdk::wit::plugin::export_plugin!(Plugin with_types_in ::sluice_sdk::wit::plugin);
             #export!(Plugin with_types_in ::sluice_sdk::wit::#module);
         };
     })
@@ -138,7 +139,8 @@ fn config_type(role: Role, function: &ItemFn) -> Result<Option<TokenStream>> {
 
 fn manifest(arguments: &Arguments, attributes: &[Attribute], config: &TokenStream) -> TokenStream {
     let flags = &arguments.needs;
-    let port = |name: &TokenStream| quote!(::sluice_sdk::run::Port { name: #name.into(), doc: ::std::string::String::new() });
+    let port =
+        |name: &TokenStream| quote!(::sluice_sdk::run::Port { name: #name.into(), doc: ::std::string::String::new() });
     let outputs = match &arguments.outputs {
         Outputs::OnePerSink => quote!(::sluice_sdk::run::Outputs::OnePerSink),
         Outputs::One => {
