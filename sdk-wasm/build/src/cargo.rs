@@ -115,7 +115,7 @@ fn artifacts(messages: &str) -> Vec<(String, PathBuf)> {
             continue;
         }
         let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let wasm = files.filter(|file| Path::new(file).extension().is_some_and(|e| e == "wasm")).last();
+        let wasm = files.filter(|file| Path::new(file).extension().is_some_and(|e| e == "wasm")).next_back();
         if let (Some(file), Some(manifest)) = (wasm, message["manifest_path"].as_str())
             && let Some(name) = package_name(message["package_id"].as_str().unwrap_or_default(), manifest)
         {
