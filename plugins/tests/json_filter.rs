@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use serde_json::{Value, json};
 use sluice_plugins::ready_made;
 use sluice_testkit::{Kit, Run, record};

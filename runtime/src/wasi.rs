@@ -208,7 +208,6 @@ fn monotonic_clock(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool
 }
 
 fn wall_clock(i: &mut LinkerInstance<'_, State>) -> Result<()> {
-    #[expect(clippy::cast_possible_truncation, reason = "less than a billion")]
     i.func_wrap("now", |cx: Ctx<'_>, (): ()| {
         let now = cx.data().now;
         Ok((Datetime { seconds: now / 1000, nanoseconds: (now % 1000) as u32 * 1_000_000 },))

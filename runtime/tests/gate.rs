@@ -1,5 +1,7 @@
 //! Nothing that would fail later is accepted, and the refusal says what to do.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use common::{COMPONENT, PLUGIN, RUNTIME};

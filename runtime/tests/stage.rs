@@ -1,5 +1,7 @@
 //! The stage loop over fake ports.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

@@ -114,8 +114,8 @@ fn artifacts(messages: &str) -> Vec<(String, PathBuf)> {
         if message["reason"] != "compiler-artifact" {
             continue;
         }
-        let files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let wasm = files.filter(|file| Path::new(file).extension().is_some_and(|e| e == "wasm")).next_back();
+        let mut files = message["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let wasm = files.rfind(|file| Path::new(file).extension().is_some_and(|e| e == "wasm"));
         if let (Some(file), Some(manifest)) = (wasm, message["manifest_path"].as_str())
             && let Some(name) = package_name(message["package_id"].as_str().unwrap_or_default(), manifest)
         {
