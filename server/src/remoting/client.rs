@@ -127,7 +127,7 @@ impl Door {
         }))
     }
 
-    fn reset(&self, request: &ResetOffset) -> Result<Vec<(body::QueueRef, i64)>> {
+    pub(crate) fn reset(&self, request: &ResetOffset) -> Result<Vec<(body::QueueRef, i64)>> {
         let reader = &self.parts.shell.reader;
         let topic = reader.topic(&request.topic)?;
         if !reader.knows_group(&request.group) {
@@ -175,7 +175,7 @@ impl Door {
             body: body::ResetOffsetBody { offsets: body::QueueTable(moved.to_vec()) },
         };
         for session in members.unwrap_or_default().into_iter().filter_map(|id| self.parts.sessions.get(id)) {
-            session.send_oneway(notice.encode());
+            let _ = session.send_oneway(notice.encode());
         }
     }
 

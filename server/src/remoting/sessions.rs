@@ -38,7 +38,7 @@ impl Sessions {
         for Changed { group, sessions } in changed {
             let notice = ConsumersChanged { group }.encode();
             for session in sessions.into_iter().filter_map(|id| self.get(id)) {
-                session.send_oneway(notice.clone());
+                let _ = session.send_oneway(notice.clone());
             }
         }
     }
