@@ -1,0 +1,54 @@
+//! The tree of commands, and what their outcome means for the shell.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{log, run};
+
+/// A message broker that speaks RocketMQ's protocol and runs WebAssembly plugins on its streams.
+#[derive(Parser)]
+#[command(name = "sluice", version, arg_required_else_help = true, propagate_version = true)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+Start here:
+  sluice dev                          everything in one process, on loopback
+  echo hello | sluice produce greetings
+  sluice consume greetings --from earliest -n 1")]
+struct Cli {
+    /// What is logged, as in RUST_LOG: `info`, `debug`, `sluice_server=debug,info`.
+    #[arg(long, global = true, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run name server, broker, plugins and REST in one process, on loopback.
+    Dev(run::dev::Args),
+    /// Run a name server.
+    Namesrv(run::namesrv::Args),
+    /// Run a broker with plugins and REST.
+    Broker(run::broker::Args),
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    log::init(&cli.log)?;
+    match cli.command {
+        Command::Dev(args) => run::dev::run(args),
+        Command::Namesrv(args) => run::namesrv::run(args),
+        Command::Broker(args) => run::broker::run(args),
+    }
+}
