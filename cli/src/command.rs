@@ -2,9 +2,14 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-use crate::{log, run};
+use crate::{
+    ask::{group, pipeline, plugin, topic},
+    log, run,
+    stream::{bench, consume, produce},
+};
 
 /// A message broker that speaks RocketMQ's protocol and runs WebAssembly plugins on its streams.
 #[derive(Parser)]
@@ -31,6 +36,23 @@ enum Command {
     Namesrv(run::namesrv::Args),
     /// Run a broker with plugins and REST.
     Broker(run::broker::Args),
+    /// Send the lines of standard input or of a file as messages.
+    Produce(produce::Args),
+    /// Print the messages of a topic; no group's positions change.
+    Consume(consume::Args),
+    /// Topics.
+    Topic(topic::TopicArgs),
+    /// Consumer groups and their positions.
+    Group(group::GroupArgs),
+    /// WebAssembly plugins.
+    Plugin(plugin::PluginArgs),
+    /// Plugins between topics.
+    Pipeline(pipeline::PipelineArgs),
+    /// Measure a broker, Sluice's or Apache's.
+    Bench(bench::BenchArgs),
+    /// Print completions for a shell.
+    #[command(after_help = "Example:\n  source <(sluice completions bash)")]
+    Completions { shell: Shell },
 }
 
 pub fn main() -> ExitCode {
@@ -50,5 +72,16 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Dev(args) => run::dev::run(args),
         Command::Namesrv(args) => run::namesrv::run(args),
         Command::Broker(args) => run::broker::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Topic(args) => topic::run(args),
+        Command::Group(args) => group::run(args),
+        Command::Plugin(args) => plugin::run(args),
+        Command::Pipeline(args) => pipeline::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
+            Ok(())
+        }
     }
 }

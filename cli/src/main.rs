@@ -1,9 +1,14 @@
 //! The `sluice` binary: one command line for everything.
 
+mod ask;
 mod command;
 mod log;
+mod output;
+mod pairs;
+mod rest;
 mod run;
 mod settings;
+mod stream;
 
 use std::process::ExitCode;
 

@@ -145,7 +145,6 @@ impl Settings {
     pub fn resolve(layer: Layer) -> anyhow::Result<Self> {
         let broker = sluice_broker::Config::default();
         let store = sluice_broker::StoreConfig::default();
-        let span = |ms: i64| Span(std::time::Duration::from_millis(ms.unsigned_abs()));
         let settings = Self {
             name: layer.name.unwrap_or(broker.name),
             cluster: layer.cluster.unwrap_or(broker.cluster),
@@ -161,8 +160,8 @@ impl Settings {
             retention: layer.retention,
             retention_size: layer.retention_size,
             segment_size: layer.segment_size.unwrap_or(Size(store.segment_len)),
-            transaction_timeout: layer.transaction_timeout.unwrap_or(span(broker.transaction_timeout_ms)),
-            transaction_interval: layer.transaction_interval.unwrap_or(span(broker.transaction_interval_ms)),
+            transaction_timeout: layer.transaction_timeout.unwrap_or(Span::from_ms(broker.transaction_timeout_ms)),
+            transaction_interval: layer.transaction_interval.unwrap_or(Span::from_ms(broker.transaction_interval_ms)),
             transaction_checks: layer.transaction_checks.unwrap_or(broker.transaction_checks),
         };
         settings.check()?;

@@ -10,6 +10,11 @@ use sluice_server::units;
 pub struct Span(pub Duration);
 
 impl Span {
+    /// Negative is none.
+    pub fn from_ms(ms: i64) -> Self {
+        Self(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+    }
+
     /// Milliseconds.
     pub fn ms(self) -> i64 {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
