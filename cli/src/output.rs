@@ -37,10 +37,15 @@ impl OutputArgs {
 
     /// Prints one thing: every field of it, lists of objects below as tables of their own.
     pub fn one(&self, answer: &Value) -> anyhow::Result<()> {
+        self.one_as(answer, answer)
+    }
+
+    /// As [`Self::one`], with another view of the same for people.
+    pub fn one_as(&self, answer: &Value, view: &Value) -> anyhow::Result<()> {
         if self.output != Format::Table {
             return self.whole(answer);
         }
-        print!("{}", description(answer));
+        print!("{}", description(view));
         Ok(())
     }
 

@@ -94,7 +94,7 @@ pub fn run(args: PipelineArgs) -> anyhow::Result<()> {
         }
         Verb::Logs { pipeline, output, .. } => {
             let columns = [
-                ("time", "/time"),
+                ("at", "/at"),
                 ("level", "/level"),
                 ("step", "/step"),
                 ("queue", "/queue"),

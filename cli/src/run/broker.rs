@@ -21,7 +21,7 @@ Example:
   sluice broker --config sluice.toml --print-config")]
 pub struct Args {
     /// TOML, or RocketMQ's broker.conf.
-    #[arg(long, env = "SLUICE_CONFIG", value_name = "FILE")]
+    #[arg(short, long, env = "SLUICE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the effective values as TOML and end.
     #[arg(long)]

@@ -39,12 +39,29 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let began = Instant::now();
     block_on(async {
         let signals = Signals::listen()?;
-        let dev = Dev::start(args.data, args.port_offset, args.advertise).await?;
+        let dev = Dev::start(args.data, Ports::shifted(args.port_offset)?, args.advertise).await?;
         dev.describe(began);
         signals.wait().await;
         dev.stop().await;
         Ok(())
     })
+}
+
+/// Ports to listen on; 0 is any that is free.
+pub struct Ports {
+    name_server: u16,
+    broker: u16,
+    rest: u16,
+}
+
+impl Ports {
+    /// Whatever is free.
+    pub const ANY: Self = Self { name_server: 0, broker: 0, rest: 0 };
+
+    /// The usual ones, each `offset` higher.
+    fn shifted(offset: u16) -> anyhow::Result<Self> {
+        Ok(Self { name_server: shifted(9876, offset)?, broker: shifted(10_911, offset)?, rest: shifted(8082, offset)? })
+    }
 }
 
 /// A name server and a broker in this process.
@@ -60,13 +77,13 @@ pub struct Dev {
 
 impl Dev {
     /// Starts both; ready when it returns.
-    pub async fn start(data: PathBuf, offset: u16, advertise: Option<String>) -> anyhow::Result<Self> {
+    pub async fn start(data: PathBuf, ports: Ports, advertise: Option<String>) -> anyhow::Result<Self> {
         let bind: IpAddr = if advertise.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }.into();
         let option = "--port-offset";
         let wanted = [
-            Port { number: shifted(9876, offset)?, purpose: "name server", option },
-            Port { number: shifted(10_911, offset)?, purpose: "broker, RocketMQ remoting", option },
-            Port { number: shifted(8082, offset)?, purpose: "REST API", option },
+            Port { number: ports.name_server, purpose: "name server", option },
+            Port { number: ports.broker, purpose: "broker, RocketMQ remoting", option },
+            Port { number: ports.rest, purpose: "REST API", option },
         ];
         let [names, remoting, rest] = ports::bind(bind, wanted).await?;
         let host = advertise.as_deref().unwrap_or("127.0.0.1");

@@ -4,7 +4,7 @@ pub mod broker;
 pub mod dev;
 pub mod namesrv;
 mod ports;
-mod signals;
+pub mod signals;
 
 use std::future::Future;
 

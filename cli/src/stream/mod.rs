@@ -6,7 +6,12 @@ mod pattern;
 pub mod produce;
 mod start;
 
-use sluice_client::{Client, ClientConfig};
+use std::{
+    future::{Future, poll_fn},
+    task::Poll,
+};
+
+use sluice_client::{Client, ClientConfig, Error, Message, Producer};
 
 use crate::settings::addresses;
 
@@ -30,4 +35,23 @@ impl NameServers {
     pub fn hint(&self) -> String {
         format!("name server {}; `sluice dev` starts one here, --namesrv or SLUICE_NAMESRV names another", self.namesrv)
     }
+}
+
+/// Sends messages side by side; in the order in which they came, as far as they share a queue. Waits for all, and fails with
+/// the first failure.
+pub async fn send_some(producer: &Producer, messages: Vec<Message>) -> Result<(), Error> {
+    let mut waiting: Vec<_> = messages.into_iter().map(|message| Box::pin(producer.send(message))).collect();
+    let mut failed = None;
+    poll_fn(|context| {
+        waiting.retain_mut(|send| match send.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(result) => {
+                failed = failed.take().or(result.err());
+                false
+            }
+        });
+        if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    failed.map_or(Ok(()), Err)
 }

@@ -5,13 +5,13 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::json;
 use sluice_broker::LEVELS_MS;
 use sluice_client::{Message, Producer};
 use tokio::sync::mpsc;
 
-use super::NameServers;
+use super::{NameServers, send_some};
 use crate::{output::OutputArgs, run::block_on, settings::Span};
 
 /// Lines read ahead of what is sent.
@@ -106,33 +106,13 @@ async fn send_all(
     while lines.recv_many(&mut batch, IN_FLIGHT).await > 0 {
         let messages = batch.drain(..).map(|line| Ok(args.message(line.context("the input cannot be read")?)));
         let messages = messages.collect::<anyhow::Result<Vec<_>>>()?;
-        sent += send_some(producer, messages).await.with_context(|| {
+        let count = messages.len() as u64;
+        send_some(producer, messages).await.with_context(|| {
             format!("the message on line {} or one behind it was not sent ({})", sent + 1, args.names.hint())
         })?;
+        sent += count;
     }
     Ok(sent)
-}
-
-/// Sends messages side by side; in the order in which they came, as far as they share a queue.
-async fn send_some(producer: &Producer, messages: Vec<Message>) -> anyhow::Result<u64> {
-    let mut waiting: Vec<_> = messages.into_iter().map(|message| Box::pin(producer.send(message))).collect();
-    let count = waiting.len() as u64;
-    let mut failed = None;
-    std::future::poll_fn(|context| {
-        waiting.retain_mut(|send| match send.as_mut().poll(context) {
-            std::task::Poll::Pending => true,
-            std::task::Poll::Ready(result) => {
-                failed = failed.take().or(result.err());
-                false
-            }
-        });
-        if waiting.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    match failed {
-        Some(error) => bail!(error),
-        None => Ok(count),
-    }
 }
 
 impl Args {
