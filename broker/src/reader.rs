@@ -229,7 +229,7 @@ impl Reader {
         times: (Timestamp, Timestamp),
         max: usize,
     ) -> Result<Vec<Bytes>> {
-        let places = self.store.by_key(topic, key, times, max.min(limits::QUERY_MESSAGES))?;
+        let places = self.store.by_key(topic, key, times.0, times.1, max.min(limits::QUERY_MESSAGES))?;
         places.into_iter().map(|at| self.record_at(at)).collect()
     }
 
