@@ -8,12 +8,7 @@ use std::{
 use sluice_client::{Client, ClientConfig, PullConsumer, QueueRef};
 use tokio::task::JoinSet;
 
-use crate::{
-    Error, Report, Stop,
-    process::Watch,
-    report::Tally,
-    stop::Quota,
-};
+use crate::{Error, Report, Stop, process::Watch, report::Tally, stop::Quota};
 
 /// Most messages asked for at a time.
 const BATCH: usize = 160;
@@ -89,7 +84,8 @@ async fn read(
         tally.latencies.record(began.elapsed());
         let taken = quota.take(pulled.messages.len() as u64);
         tally.messages += taken;
-        tally.bytes += pulled.messages.iter().take(taken as usize).map(|message| message.body.len() as u64).sum::<u64>();
+        tally.bytes +=
+            pulled.messages.iter().take(taken as usize).map(|message| message.body.len() as u64).sum::<u64>();
     }
     Ok(tally)
 }

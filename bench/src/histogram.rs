@@ -75,7 +75,9 @@ mod tests {
 
     #[test]
     fn every_value_is_within_its_bucket() {
-        for value in (0..64).flat_map(|bits| [(1u64 << bits) - 1, 1 << bits, (1 << bits) + (1 << bits) / 3]).chain([u64::MAX]) {
+        for value in
+            (0..64).flat_map(|bits| [(1u64 << bits) - 1, 1 << bits, (1 << bits) + (1 << bits) / 3]).chain([u64::MAX])
+        {
             let at = bucket(value);
             assert!(at < BUCKETS && value <= upper(at), "{value}");
             assert!(at == 0 || value > upper(at - 1), "{value}");

@@ -6,12 +6,7 @@ use bytes::Bytes;
 use sluice_client::{Client, ClientConfig, Message, Producer, QueueRef, Topic};
 use tokio::task::JoinSet;
 
-use crate::{
-    Error, Report, Stop,
-    process::Watch,
-    report::Tally,
-    stop::Quota,
-};
+use crate::{Error, Report, Stop, process::Watch, report::Tally, stop::Quota};
 
 /// Failures in a row after which a worker gives up.
 const FAILURES: u32 = 100;

@@ -7,7 +7,9 @@ use clap_complete::Shell;
 
 use crate::{
     ask::{group, pipeline, plugin, topic},
-    log, run,
+    demo, log,
+    rest::Rest,
+    run,
     stream::{bench, consume, produce},
 };
 
@@ -24,6 +26,9 @@ struct Cli {
     /// What is logged, as in RUST_LOG: `info`, `debug`, `sluice_server=debug,info`.
     #[arg(long, global = true, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+    /// Address of the REST API, for the commands that ask a running server.
+    #[arg(long, global = true, env = "SLUICE_SERVER", default_value = "http://127.0.0.1:8082", value_name = "URL")]
+    server: String,
     #[command(subcommand)]
     command: Command,
 }
@@ -36,6 +41,8 @@ enum Command {
     Namesrv(run::namesrv::Args),
     /// Run a broker with plugins and REST.
     Broker(run::broker::Args),
+    /// See the main job done: orders through plugins, payments decided by a plugin, every message accounted for.
+    Demo(demo::Args),
     /// Send the lines of standard input or of a file as messages.
     Produce(produce::Args),
     /// Print the messages of a topic; no group's positions change.
@@ -68,17 +75,19 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
     log::init(&cli.log)?;
+    let rest = Rest::new(&cli.server);
     match cli.command {
         Command::Dev(args) => run::dev::run(args),
         Command::Namesrv(args) => run::namesrv::run(args),
         Command::Broker(args) => run::broker::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Topic(args) => topic::run(args),
-        Command::Group(args) => group::run(args),
-        Command::Plugin(args) => plugin::run(args),
-        Command::Pipeline(args) => pipeline::run(args),
+        Command::Topic(args) => topic::run(args, &rest),
+        Command::Group(args) => group::run(args, &rest),
+        Command::Plugin(args) => plugin::run(args, &rest),
+        Command::Pipeline(args) => pipeline::run(args, &rest),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
             Ok(())

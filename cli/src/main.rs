@@ -2,6 +2,7 @@
 
 mod ask;
 mod command;
+mod demo;
 mod log;
 mod output;
 mod pairs;

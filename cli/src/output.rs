@@ -1,5 +1,11 @@
 //! Answers on standard output: a table for people, JSON or YAML for programs.
 
+use std::{
+    fmt::Display,
+    io::{ErrorKind, Write},
+};
+
+use anyhow::Context;
 use clap::ValueEnum;
 use serde_json::Value;
 
@@ -31,8 +37,7 @@ impl OutputArgs {
         let rows: Vec<Vec<String>> =
             items.iter().map(|item| columns.iter().map(|(_, pointer)| cell(item, pointer)).collect()).collect();
         let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
-        print!("{}", table(&titles, &rows));
-        Ok(())
+        say(table(&titles, &rows).trim_end())
     }
 
     /// Prints one thing: every field of it, lists of objects below as tables of their own.
@@ -45,25 +50,36 @@ impl OutputArgs {
         if self.output != Format::Table {
             return self.whole(answer);
         }
-        print!("{}", description(view));
-        Ok(())
+        say(description(view).trim_end())
     }
 
     /// Prints what was done, which for programs is the changed thing itself.
     pub fn done(&self, answer: &Value, text: &str) -> anyhow::Result<()> {
         if self.output == Format::Table || answer.is_null() {
-            println!("{text}");
-            return Ok(());
+            return say(text);
         }
         self.whole(answer)
     }
 
     fn whole(&self, answer: &Value) -> anyhow::Result<()> {
         match self.output {
-            Format::Yaml => print!("{}", serde_norway::to_string(answer)?),
-            _ => println!("{}", serde_json::to_string_pretty(answer)?),
+            Format::Yaml => say(serde_norway::to_string(answer)?.trim_end()),
+            _ => say(serde_json::to_string_pretty(answer)?),
         }
-        Ok(())
+    }
+}
+
+/// Writes a line.
+pub fn say(text: impl Display) -> anyhow::Result<()> {
+    say_on(text).map(drop)
+}
+
+/// Writes a line; `false` when whoever read has had enough, as `head` does.
+pub fn say_on(text: impl Display) -> anyhow::Result<bool> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("standard output cannot be written"),
     }
 }
 

@@ -15,13 +15,6 @@ use ureq::{
 /// Most bytes of an answer.
 const ANSWER_LIMIT: u64 = 64 << 20;
 
-#[derive(clap::Args)]
-pub struct ServerArgs {
-    /// Address of the REST API.
-    #[arg(long, env = "SLUICE_SERVER", default_value = "http://127.0.0.1:8082", value_name = "URL")]
-    server: String,
-}
-
 /// A request's body with its content type.
 pub enum Content {
     Json(Value),
@@ -32,12 +25,6 @@ pub enum Content {
 pub struct Rest {
     agent: Agent,
     base: String,
-}
-
-impl ServerArgs {
-    pub fn connect(&self) -> Rest {
-        Rest::new(&self.server)
-    }
 }
 
 impl Rest {
@@ -71,8 +58,8 @@ impl Rest {
         self.full("POST", path, content)
     }
 
-    /// Gives every event of a stream to `each`, until the server ends it.
-    pub fn follow(&self, path: &str, mut each: impl FnMut(Value) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    /// Gives every event of a stream to `each`, until the server ends it or `each` has had enough.
+    pub fn follow(&self, path: &str, mut each: impl FnMut(Value) -> anyhow::Result<bool>) -> anyhow::Result<()> {
         let request = Request::get(self.url(path)).header("accept", "text/event-stream").body(())?;
         let response = self.reached(self.agent.run(request))?;
         if !response.status().is_success() {
@@ -80,8 +67,10 @@ impl Rest {
         }
         for line in BufReader::new(response.into_body().into_reader()).lines() {
             let line = line.context("the stream broke off; run the command again")?;
-            if let Some(event) = line.strip_prefix("data:") {
-                each(serde_json::from_str(event).unwrap_or_else(|_| Value::String(event.trim().to_owned())))?;
+            let Some(event) = line.strip_prefix("data:") else { continue };
+            let event = serde_json::from_str(event).unwrap_or_else(|_| Value::String(event.trim().to_owned()));
+            if !each(event)? {
+                break;
             }
         }
         Ok(())

@@ -22,7 +22,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         .output()
         .unwrap();
     let printed = stdout(&output);
-    for line in ["name = \"flag\"", "cluster = \"environment\"", "port = 1111", "retention = \"3d\"", "flush = \"sync\""] {
+    for line in
+        ["name = \"flag\"", "cluster = \"environment\"", "port = 1111", "retention = \"3d\"", "flush = \"sync\""]
+    {
         assert!(printed.lines().any(|printed| printed == line), "{line} in\n{printed}");
     }
 }
@@ -39,7 +41,8 @@ fn an_unknown_key_is_refused_by_its_name() {
 #[test]
 fn rocketmqs_own_file_is_read_and_unknown_keys_are_warned_about() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "brokerClusterName = C\nbrokerName=b\nlistenPort=10921\nflushDiskType=ASYNC_FLUSH\nbrokerRole=ASYNC_MASTER\n";
+    let text =
+        "brokerClusterName = C\nbrokerName=b\nlistenPort=10921\nflushDiskType=ASYNC_FLUSH\nbrokerRole=ASYNC_MASTER\n";
     let config = file(folder.path(), "broker.conf", text);
     let output = run(&["broker", "-c", &config, "--print-config"]);
     let printed = stdout(&output);

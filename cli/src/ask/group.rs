@@ -5,14 +5,12 @@ use serde_json::{Value, json};
 
 use super::topic::all;
 use crate::{
-    output::OutputArgs,
-    rest::{Content, ServerArgs, segment},
+    output::{OutputArgs, say},
+    rest::{Content, Rest, segment},
 };
 
 #[derive(Args)]
 pub struct GroupArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -49,13 +47,18 @@ enum Verb {
     Delete { group: String },
 }
 
-pub fn run(args: GroupArgs) -> anyhow::Result<()> {
-    let rest = args.server.connect();
+pub fn run(args: GroupArgs, rest: &Rest) -> anyhow::Result<()> {
     let path = |group: &str| format!("/groups/{}", segment(group));
     match args.verb {
         Verb::List { output } => {
-            let columns = [("name", "/name"), ("model", "/model"), ("members", "/members"), ("topics", "/topics"), ("lag", "/lag")];
-            output.list(&all(&rest, "/groups?limit=1000")?, &columns)
+            let columns = [
+                ("name", "/name"),
+                ("model", "/model"),
+                ("members", "/members"),
+                ("topics", "/topics"),
+                ("lag", "/lag"),
+            ];
+            output.list(&all(rest, "/groups?limit=1000")?, &columns)
         }
         Verb::Describe { group, output } => {
             let described = rest.get(&path(&group))?;
@@ -67,8 +70,7 @@ pub fn run(args: GroupArgs) -> anyhow::Result<()> {
         }
         Verb::Delete { group } => {
             rest.delete(&path(&group))?;
-            println!("group {group} is deleted");
-            Ok(())
+            say(format!("group {group} is deleted"))
         }
     }
 }
@@ -78,7 +80,8 @@ fn target(topic: &str, to: &str) -> Value {
     if let Some(time) = to.strip_prefix('@') {
         return json!({"topic": topic, "to": time});
     }
-    let place = to.split_once(':').and_then(|(queue, offset)| Some((queue.parse::<u32>().ok()?, offset.parse::<u64>().ok()?)));
+    let place =
+        to.split_once(':').and_then(|(queue, offset)| Some((queue.parse::<u32>().ok()?, offset.parse::<u64>().ok()?)));
     match place {
         Some((queue, offset)) => json!({"topic": topic, "to": offset, "queue": queue}),
         None => json!({"topic": topic, "to": to}),

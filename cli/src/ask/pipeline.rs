@@ -8,14 +8,12 @@ use serde_json::{Value, json};
 
 use super::topic::all;
 use crate::{
-    output::OutputArgs,
-    rest::{Content, Rest, ServerArgs, segment},
+    output::{OutputArgs, say, say_on},
+    rest::{Content, Rest, segment},
 };
 
 #[derive(Args)]
 pub struct PipelineArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -65,8 +63,7 @@ enum Verb {
     Delete { pipeline: String },
 }
 
-pub fn run(args: PipelineArgs) -> anyhow::Result<()> {
-    let rest = args.server.connect();
+pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
     match args.verb {
         Verb::Apply { file, output } => {
             let (name, spec) = read(&file)?;
@@ -81,39 +78,31 @@ pub fn run(args: PipelineArgs) -> anyhow::Result<()> {
                 ("sinks", "/spec/sinks"),
                 ("lag", "/lag"),
             ];
-            output.list(&all(&rest, "/pipelines?limit=1000")?, &columns)
+            output.list(&all(rest, "/pipelines?limit=1000")?, &columns)
         }
         Verb::Describe { pipeline, output } => output.one(&rest.get(&path(&pipeline))?),
-        Verb::Pause { pipeline } => verb(&rest, &pipeline, "pause", "paused"),
-        Verb::Resume { pipeline } => verb(&rest, &pipeline, "resume", "going on"),
+        Verb::Pause { pipeline } => verb(rest, &pipeline, "pause", "paused"),
+        Verb::Resume { pipeline } => verb(rest, &pipeline, "resume", "going on"),
         Verb::Logs { pipeline, follow: true, .. } => {
             rest.follow(&format!("{}/logs?follow=true", path(&pipeline)), |line| {
-                println!("{}", serde_json::to_string(&line)?);
-                Ok(())
+                say_on(serde_json::to_string(&line)?)
             })
         }
         Verb::Logs { pipeline, output, .. } => {
-            let columns = [
-                ("at", "/at"),
-                ("level", "/level"),
-                ("step", "/step"),
-                ("queue", "/queue"),
-                ("message", "/message"),
-            ];
+            let columns =
+                [("at", "/at"), ("level", "/level"), ("step", "/step"), ("queue", "/queue"), ("message", "/message")];
             output.list(&rest.get(&format!("{}/logs", path(&pipeline)))?, &columns)
         }
         Verb::Delete { pipeline } => {
             rest.delete(&path(&pipeline))?;
-            println!("pipeline {pipeline} is deleted");
-            Ok(())
+            say(format!("pipeline {pipeline} is deleted"))
         }
     }
 }
 
 fn verb(rest: &Rest, pipeline: &str, verb: &str, done: &str) -> anyhow::Result<()> {
     rest.post(&format!("{}:{verb}", path(pipeline)), Content::Json(json!({})))?;
-    println!("pipeline {pipeline} is {done}");
-    Ok(())
+    say(format!("pipeline {pipeline} is {done}"))
 }
 
 fn path(pipeline: &str) -> String {

@@ -8,14 +8,12 @@ use serde_json::Value;
 
 use super::topic::all;
 use crate::{
-    output::OutputArgs,
-    rest::{Content, ServerArgs, segment},
+    output::{OutputArgs, say},
+    rest::{Content, Rest, segment},
 };
 
 #[derive(Args)]
 pub struct PluginArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -61,8 +59,7 @@ enum Verb {
     },
 }
 
-pub fn run(args: PluginArgs) -> anyhow::Result<()> {
-    let rest = args.server.connect();
+pub fn run(args: PluginArgs, rest: &Rest) -> anyhow::Result<()> {
     let path = |plugin: &str| format!("/plugins/{}", segment(plugin));
     match args.verb {
         Verb::Push { file, name, output } => {
@@ -78,7 +75,7 @@ pub fn run(args: PluginArgs) -> anyhow::Result<()> {
                 ("digest", "/digest"),
                 ("size", "/size"),
             ];
-            output.list(&all(&rest, "/plugins?limit=1000")?, &columns)
+            output.list(&all(rest, "/plugins?limit=1000")?, &columns)
         }
         Verb::Describe { plugin, output } => output.one(&rest.get(&path(&plugin))?),
         Verb::Check { file, output } => {
@@ -91,8 +88,7 @@ pub fn run(args: PluginArgs) -> anyhow::Result<()> {
                 None => path(&plugin),
             };
             rest.delete(&path)?;
-            println!("plugin {plugin} is deleted");
-            Ok(())
+            say(format!("plugin {plugin} is deleted"))
         }
     }
 }
@@ -103,10 +99,15 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn name_of(file: &Path) -> anyhow::Result<String> {
     let stem = file.file_stem().and_then(|stem| stem.to_str());
-    stem.map(|stem| stem.replace('_', "-")).with_context(|| format!("{} has no name; give one with --name", file.display()))
+    stem.map(|stem| stem.replace('_', "-"))
+        .with_context(|| format!("{} has no name; give one with --name", file.display()))
 }
 
 fn summary(report: &Value) -> String {
     let field = |name: &str| report.get(name).map(|value| format!("{name} {value}"));
-    ["digest", "version", "roles", "size", "compile_ms"].iter().filter_map(|name| field(name)).collect::<Vec<_>>().join(", ")
+    ["digest", "version", "roles", "size", "compile_ms"]
+        .iter()
+        .filter_map(|name| field(name))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

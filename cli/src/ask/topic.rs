@@ -4,14 +4,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
 use crate::{
-    output::OutputArgs,
-    rest::{Content, Rest, ServerArgs, segment},
+    output::{OutputArgs, say},
+    rest::{Content, Rest, segment},
 };
 
 #[derive(Args)]
 pub struct TopicArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -81,9 +79,7 @@ enum Verb {
     },
     /// Delete a topic with its messages.
     #[command(after_help = "Example:\n  sluice topic delete orders")]
-    Delete {
-        topic: String,
-    },
+    Delete { topic: String },
 }
 
 impl Options {
@@ -101,8 +97,7 @@ impl Options {
     }
 }
 
-pub fn run(args: TopicArgs) -> anyhow::Result<()> {
-    let rest = args.server.connect();
+pub fn run(args: TopicArgs, rest: &Rest) -> anyhow::Result<()> {
     match args.verb {
         Verb::List { system, output } => {
             let columns = [
@@ -112,7 +107,7 @@ pub fn run(args: TopicArgs) -> anyhow::Result<()> {
                 ("permission", "/permission"),
                 ("messages", "/messages"),
             ];
-            output.list(&all(&rest, &format!("/topics?limit=1000&system={system}"))?, &columns)
+            output.list(&all(rest, &format!("/topics?limit=1000&system={system}"))?, &columns)
         }
         Verb::Create { topic, options, output } => {
             let made = rest.put(&path(&topic), Content::Json(options.body()))?;
@@ -125,8 +120,7 @@ pub fn run(args: TopicArgs) -> anyhow::Result<()> {
         }
         Verb::Delete { topic } => {
             rest.delete(&path(&topic))?;
-            println!("topic {topic} is deleted");
-            Ok(())
+            say(format!("topic {topic} is deleted"))
         }
     }
 }

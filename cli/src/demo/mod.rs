@@ -12,6 +12,7 @@ use serde_json::json;
 use sluice_client::{Client, ClientConfig};
 
 use crate::{
+    output::say,
     rest::{Content, Rest, segment},
     run::{
         block_on,
@@ -44,12 +45,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let dev = Dev::start(folder.path().to_owned(), Ports::ANY, None).await?;
         let shown = show(&dev, folder.path()).await;
         if args.keep && shown.is_ok() {
-            println!(
+            say(format!(
                 "\nIt goes on until Ctrl-C:\n  export SLUICE_SERVER=http://{} SLUICE_NAMESRV={}\n  sluice pipeline describe {}",
                 dev.rest,
                 dev.name_server,
                 orders::PIPELINE
-            );
+            ))?;
             signals.wait().await;
         }
         dev.stop().await;
@@ -60,7 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 /// Runs the whole show, and fails with what is missing.
 async fn show(dev: &Dev, folder: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
-    println!("started    broker {}, REST http://{}, data in {}", dev.broker, dev.rest, folder.display());
+    say(format!("started    broker {}, REST http://{}, data in {}", dev.broker, dev.rest, folder.display()))?;
     let rest = Rest::new(&format!("http://{}", dev.rest));
     // The server has threads of its own to answer on.
     tokio::task::block_in_place(|| prepare(&rest))?;
@@ -72,10 +73,9 @@ async fn show(dev: &Dev, folder: &Path) -> anyhow::Result<()> {
     orders.settle(&client, &rest, &mut account).await?;
     payments.settle(&client, &rest, &mut account).await?;
 
-    println!("\n{account}\ntook {:.1} s", began.elapsed().as_secs_f64());
+    say(format!("\n{account}\ntook {:.1} s", began.elapsed().as_secs_f64()))?;
     if account.is_even() {
-        println!("Every message is accounted for.");
-        return Ok(());
+        return say("Every message is accounted for.");
     }
     bail!("not every message is accounted for:\n{}", account.problems())
 }
@@ -88,20 +88,20 @@ fn prepare(rest: &Rest) -> anyhow::Result<()> {
     for name in PLUGINS {
         let plugin = sluice_plugins::ready_made(name).with_context(|| format!("plugin {name} is not in this build"))?;
         let report = rest.put(&format!("/plugins/{name}"), Content::Wasm(plugin.component.to_vec()))?;
-        println!(
+        say(format!(
             "plugin     {name} {}: {} KiB, roles {}, compiled in {} ms",
             plugin.version,
             plugin.component.len() / 1024,
             report["roles"],
             report["compile_ms"]
-        );
+        ))?;
     }
     rest.put(&format!("/pipelines/{}", orders::PIPELINE), Content::Yaml(orders::PIPELINE_YAML.into()))?;
-    println!("pipeline   {}: orders -> json-filter -> json-map -> paid-orders", orders::PIPELINE);
+    say(format!("pipeline   {}: orders -> json-filter -> json-map -> paid-orders", orders::PIPELINE))?;
     rest.put(
         &format!("/producer-groups/{}/checker", payments::GROUP),
         Content::Json(serde_json::from_str(payments::CHECKER_JSON)?),
     )?;
-    println!("checker    ledger-checker decides the half messages of {}", payments::GROUP);
+    say(format!("checker    ledger-checker decides the half messages of {}", payments::GROUP))?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sluice_client::{Client, Message, PullConsumer, Received};
 
 use super::{account::Account, screen::Screen};
-use crate::{rest::Rest, stream::send_some};
+use crate::{output::say, rest::Rest, stream::send_some};
 
 pub const PIPELINE: &str = "paid-orders";
 pub const PIPELINE_YAML: &str = include_str!("../../../examples/orders/pipeline.yaml");
@@ -44,9 +44,9 @@ impl Orders {
             let messages = burst.iter().map(|(key, line)| orders.message(key, line)).collect();
             send_some(&producer, messages).await?;
             orders.sent += burst.len() as u64;
-            screen.show(&orders.counts(&state(rest)?));
+            screen.show(&orders.counts(&state(rest)?))?;
         }
-        screen.end(&format!("orders     {} sent", orders.sent));
+        screen.end(&format!("orders     {} sent", orders.sent))?;
         Ok(orders)
     }
 
@@ -65,13 +65,13 @@ impl Orders {
         let until = Instant::now() + PATIENCE;
         let state = loop {
             let state = state(rest)?;
-            screen.show(&self.counts(&state));
+            screen.show(&self.counts(&state))?;
             if count(&state, "in") >= self.sent || Instant::now() > until {
                 break state;
             }
             tokio::time::sleep(LOOK).await;
         };
-        screen.end(&self.counts(&state));
+        screen.end(&self.counts(&state))?;
         self.compare(&state, client, rest, account).await
     }
 
@@ -100,8 +100,10 @@ impl Orders {
             count(state, "dropped"),
             dead.len()
         ));
-        println!("\nThe first that came out:");
-        delivered.iter().take(3).for_each(|order| println!("  {}", String::from_utf8_lossy(&order.body)));
+        say("\nThe first that came out:")?;
+        for order in delivered.iter().take(3) {
+            say(format!("  {}", String::from_utf8_lossy(&order.body)))?;
+        }
         Ok(())
     }
 

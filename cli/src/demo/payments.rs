@@ -13,7 +13,7 @@ use super::{
     orders::{keys, read},
     screen::Screen,
 };
-use crate::rest::Rest;
+use crate::{output::say, rest::Rest};
 
 pub const GROUP: &str = "demo-payments";
 pub const CHECKER_JSON: &str = include_str!("../../../examples/orders/checker.json");
@@ -55,7 +55,7 @@ impl Payments {
             let payment = Message::new(TOPIC, json!({"id": key, "amount": amount}).to_string()).key(key);
             producer.send(payment, async |_| Decision::Unknown).await?;
         }
-        println!("payments   {} half messages sent; their producer is gone", PAYMENTS.len());
+        say(format!("payments   {} half messages sent; their producer is gone", PAYMENTS.len()))?;
         Ok(Self)
     }
 
@@ -65,13 +65,13 @@ impl Payments {
         let until = Instant::now() + PATIENCE;
         let undecided = loop {
             let undecided = undecided(rest)?;
-            screen.show(&format!("payments   {undecided} of {} wait for the checker", PAYMENTS.len()));
+            screen.show(&format!("payments   {undecided} of {} wait for the checker", PAYMENTS.len()))?;
             if undecided == 0 || Instant::now() > until {
                 break undecided;
             }
             tokio::time::sleep(LOOK).await;
         };
-        screen.end(&format!("payments   {} decided", PAYMENTS.len() as u64 - undecided));
+        screen.end(&format!("payments   {} decided", PAYMENTS.len() as u64 - undecided))?;
         let committed = read(client, TOPIC).await?;
         account.equal("payments undecided", 0, undecided);
         account.compare(TOPIC, &COMMITTED.map(str::to_owned), &keys(&committed));

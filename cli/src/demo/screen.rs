@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::output::say;
+
 /// Time between two lines where there is no terminal.
 const PLAIN: Duration = Duration::from_secs(1);
 
@@ -18,18 +20,20 @@ impl Screen {
         Self { terminal: std::io::stdout().is_terminal(), last: None }
     }
 
-    pub fn show(&mut self, text: &str) {
+    pub fn show(&mut self, text: &str) -> anyhow::Result<()> {
         if self.terminal {
-            print!("\r\x1b[K{text}");
-            let _ = std::io::stdout().flush();
+            let mut out = std::io::stdout();
+            write!(out, "\r\x1b[K{text}")?;
+            out.flush()?;
         } else if self.last.is_none_or(|last| last.elapsed() >= PLAIN) {
-            println!("{text}");
+            say(text)?;
             self.last = Some(Instant::now());
         }
+        Ok(())
     }
 
     /// The last word on it.
-    pub fn end(&self, text: &str) {
-        println!("{}{text}", if self.terminal { "\r\x1b[K" } else { "" });
+    pub fn end(&self, text: &str) -> anyhow::Result<()> {
+        say(format!("{}{text}", if self.terminal { "\r\x1b[K" } else { "" }))
     }
 }

@@ -11,7 +11,10 @@ use super::{
     ports::{self, Port},
     signals::Signals,
 };
-use crate::settings::{Layer, Settings};
+use crate::{
+    output::say,
+    settings::{Layer, Settings},
+};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -37,8 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let file = args.config.as_deref().map(Layer::read).transpose()?.unwrap_or_default();
     let settings = Settings::resolve(args.layer.over(file))?;
     if args.print_config {
-        print!("{}", toml::to_string(&settings)?);
-        return Ok(());
+        return say(toml::to_string(&settings)?.trim_end());
     }
     block_on(serve(settings, args.bind))
 }
@@ -56,8 +58,11 @@ async fn serve(settings: Settings, bind: IpAddr) -> anyhow::Result<()> {
         tracing::warn!("no name server is given with --namesrv: clients cannot find this broker through one");
     }
     let rest_at = rest.local_addr()?;
-    let server = Server::start(settings.to_server(Host(advertised))?, remoting, rest).await.context("the broker did not start")?;
-    println!("broker  {} of {}, reached at {advertised}\nREST    http://{rest_at}/api/v1", settings.name, settings.cluster);
+    let server = Server::start(settings.to_server(Host(advertised))?, remoting, rest)
+        .await
+        .context("the broker did not start")?;
+    say(format!("broker  {} of {}, reached at {advertised}\nREST    http://{rest_at}/api/v1",
+        settings.name, settings.cluster))?;
     signals.wait().await;
     server.stop().await;
     Ok(())

@@ -16,7 +16,10 @@ use super::{
     ports::{self, Port, shifted},
     signals::Signals,
 };
-use crate::settings::{Layer, Settings};
+use crate::{
+    output::say,
+    settings::{Layer, Settings},
+};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -40,7 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     block_on(async {
         let signals = Signals::listen()?;
         let dev = Dev::start(args.data, Ports::shifted(args.port_offset)?, args.advertise).await?;
-        dev.describe(began);
+        say(dev.description(began))?;
         signals.wait().await;
         dev.stop().await;
         Ok(())
@@ -111,9 +114,9 @@ impl Dev {
         Ok(Self { name_server, broker: reached, rest: rest_at, data, server, stop_names, names })
     }
 
-    fn describe(&self, began: Instant) {
+    fn description(&self, began: Instant) -> String {
         let Self { name_server, broker, rest, data, .. } = self;
-        println!(
+        format!(
             "\
 sluice dev is ready after {} ms
 
@@ -129,7 +132,7 @@ Try it:
 Ctrl-C stops it.",
             began.elapsed().as_millis(),
             data.display(),
-        );
+        )
     }
 
     pub async fn stop(self) {

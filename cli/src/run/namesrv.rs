@@ -7,6 +7,7 @@ use super::{
     ports::{self, Port},
     signals::Signals,
 };
+use crate::output::say;
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  sluice namesrv --port 9876 --data /var/lib/sluice-namesrv")]
@@ -27,7 +28,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let signals = Signals::listen()?;
         let port = Port { number: args.port, purpose: "name server", option: "--port" };
         let [listener] = ports::bind(args.bind, [port]).await?;
-        println!("name server  {}", listener.local_addr()?);
+        say(format!("name server  {}", listener.local_addr()?))?;
         let config = sluice_namesrv::Config { data_dir: args.data, ..Default::default() };
         sluice_namesrv::run(listener, config, signals.wait()).await?;
         Ok(())

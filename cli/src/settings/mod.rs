@@ -82,7 +82,8 @@ pub struct Layer {
 impl Layer {
     /// Reads a file: RocketMQ's `broker.conf` when its name ends in `.conf` or `.properties`, TOML otherwise.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("--config: {} cannot be read", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("--config: {} cannot be read", path.display()))?;
         let end = path.extension().and_then(|end| end.to_str()).unwrap_or_default();
         let read = match end {
             "conf" | "properties" => properties::read(&text),

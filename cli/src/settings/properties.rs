@@ -82,7 +82,9 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named_with_its_key() {
-        for (text, key) in [("listenPort=x", "listenPort"), ("flushDiskType=LATER", "flushDiskType"), ("nonsense", "line 1")] {
+        for (text, key) in
+            [("listenPort=x", "listenPort"), ("flushDiskType=LATER", "flushDiskType"), ("nonsense", "line 1")]
+        {
             assert!(read(text).unwrap_err().to_string().contains(key), "{text}");
         }
     }

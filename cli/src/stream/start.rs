@@ -12,14 +12,18 @@ pub enum Start {
     Latest,
     At(Timestamp),
     /// One queue only.
-    Offset { queue: u32, offset: i64 },
+    Offset {
+        queue: u32,
+        offset: i64,
+    },
 }
 
 impl FromStr for Start {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || format!("expected earliest, latest, @2026-01-31T12:00:00Z, @-15m or queue:offset as 0:42, got {text:?}");
+        let expected =
+            || format!("expected earliest, latest, @2026-01-31T12:00:00Z, @-15m or queue:offset as 0:42, got {text:?}");
         match text {
             "earliest" => return Ok(Self::Earliest),
             "latest" => return Ok(Self::Latest),
