@@ -84,9 +84,7 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
         Verb::Pause { pipeline } => verb(rest, &pipeline, "pause", "paused"),
         Verb::Resume { pipeline } => verb(rest, &pipeline, "resume", "going on"),
         Verb::Logs { pipeline, follow: true, .. } => {
-            rest.follow(&format!("{}/logs?follow=true", path(&pipeline)), |line| {
-                say_on(serde_json::to_string(&line)?)
-            })
+            rest.follow(&format!("{}/logs?follow=true", path(&pipeline)), |line| say_on(serde_json::to_string(&line)?))
         }
         Verb::Logs { pipeline, output, .. } => {
             let columns =

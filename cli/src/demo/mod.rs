@@ -39,7 +39,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let folder = tempfile::Builder::new().prefix("sluice-demo-").tempdir().context("no temporary folder could be made")?;
+    let folder =
+        tempfile::Builder::new().prefix("sluice-demo-").tempdir().context("no temporary folder could be made")?;
     block_on(async {
         let signals = Signals::listen()?;
         let dev = Dev::start(folder.path().to_owned(), Ports::ANY, None).await?;

@@ -75,13 +75,7 @@ impl Orders {
         self.compare(&state, client, rest, account).await
     }
 
-    async fn compare(
-        &self,
-        state: &Value,
-        client: &Client,
-        rest: &Rest,
-        account: &mut Account,
-    ) -> anyhow::Result<()> {
+    async fn compare(&self, state: &Value, client: &Client, rest: &Rest, account: &mut Account) -> anyhow::Result<()> {
         let delivered = read(client, SINK).await?;
         let dead = dead_letters(rest)?;
         let filtered = self.sent - (self.paid.len() + self.broken.len()) as u64;
@@ -90,7 +84,10 @@ impl Orders {
         account.equal("orders filtered out", filtered, count(state, "dropped"));
         for order in &delivered {
             if !is_masked(order) {
-                account.problem(format!("{SINK}: order {} shows its card's number", keys(std::slice::from_ref(order)).concat()));
+                account.problem(format!(
+                    "{SINK}: order {} shows its card's number",
+                    keys(std::slice::from_ref(order)).concat()
+                ));
             }
         }
         account.line(format!(

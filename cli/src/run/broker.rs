@@ -61,8 +61,10 @@ async fn serve(settings: Settings, bind: IpAddr) -> anyhow::Result<()> {
     let server = Server::start(settings.to_server(Host(advertised))?, remoting, rest)
         .await
         .context("the broker did not start")?;
-    say(format!("broker  {} of {}, reached at {advertised}\nREST    http://{rest_at}/api/v1",
-        settings.name, settings.cluster))?;
+    say(format!(
+        "broker  {} of {}, reached at {advertised}\nREST    http://{rest_at}/api/v1",
+        settings.name, settings.cluster
+    ))?;
     signals.wait().await;
     server.stop().await;
     Ok(())
