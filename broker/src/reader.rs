@@ -368,6 +368,6 @@ impl Pieces {
     }
 
     fn read(&self, store: &sluice_storage::Reader) -> Result<Vec<Bytes>> {
-        Ok(self.spans.iter().map(|(at, len)| store.record(*at, *len)).collect::<std::result::Result<_, _>>()?)
+        Ok(self.spans.iter().map(|(at, len)| store.span(*at, *len)).collect::<std::result::Result<_, _>>()?)
     }
 }

@@ -60,8 +60,8 @@ impl RouteTable {
         let version = &from.body.topics.data_version;
         let changed = known.is_none_or(|known| known.version != *version || known.broker_id != from.broker_id);
         self.join(from);
-        if from.broker_id == MASTER && changed {
-            self.take_topics(from);
+        if from.broker_id == MASTER {
+            self.take_topics(from, changed);
         }
         let living = Living {
             broker: from.broker.clone(),
@@ -87,8 +87,13 @@ impl RouteTable {
         entry.broker_addrs.insert(from.broker_id, from.address.clone());
     }
 
-    fn take_topics(&mut self, from: &RegisterBroker) {
+    /// Takes the topics of a registration. Under a version already seen only those that are new: two topics made at the same
+    /// time may come one by one under one version.
+    fn take_topics(&mut self, from: &RegisterBroker, changed: bool) {
         for (name, topic) in &from.body.topics.topics {
+            if !changed && self.topics.get(name).is_some_and(|brokers| brokers.contains_key(&from.broker)) {
+                continue;
+            }
             let queues = RouteQueues {
                 broker_name: from.broker.clone(),
                 perm: topic.perm,
@@ -326,6 +331,10 @@ mod tests {
         more.body.topics.data_version.counter = 1;
         table.register(&more, 1, TIMEOUT, NOW).unwrap();
         assert_eq!(table.topics().len(), 3);
+        let mut same_version = broker("a", 0, 1, &["w"]);
+        same_version.body.topics.data_version.counter = 1;
+        table.register(&same_version, 1, TIMEOUT, NOW).unwrap();
+        assert_eq!(table.topics().len(), 4, "a new topic under a version already seen");
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(crate) fn check_output(raw: wit::Output, count: usize, outputs: usize, limit
 
 fn bytes_of(raw: &wit::Output) -> u64 {
     let columns = [&raw.keys, &raw.tags, &raw.values, &raw.headers];
-    columns.into_iter().flatten().map(|column| column.data.len() as u64).sum()
+    columns.into_iter().flatten().map(|patch| patch.items.data.len() as u64).sum()
 }
 
 fn produced(raw: wit::Output, count: usize, outputs: usize, limits: &Limits) -> Result<Output, String> {
@@ -144,20 +144,28 @@ fn same_length(name: &str, got: usize, n: usize) -> Result<(), String> {
     if got == 0 || got == n { Ok(()) } else { Err(format!("{name}: expected {n} items (or none), got {got}")) }
 }
 
-/// A column cut into its items without copying.
+/// A patch cut into its items without copying.
 struct Items {
     data: Bytes,
-    ends: std::vec::IntoIter<u32>,
-    start: usize,
+    changed: Vec<u8>,
+    ends: Vec<u32>,
+    index: usize,
 }
 
 impl Items {
-    fn check(name: &str, column: Option<wit::ColumnResult>, n: usize) -> Result<Items, String> {
-        let Some(wit::ColumnResult { data, ends }) = column else {
-            return Ok(Items { data: Bytes::new(), ends: Vec::new().into_iter(), start: 0 });
+    fn check(name: &str, patch: Option<wit::Patch>, n: usize) -> Result<Items, String> {
+        let Some(wit::Patch { changed, items: wit::ColumnResult { data, ends } }) = patch else {
+            return Ok(Items { data: Bytes::new(), changed: Vec::new(), ends: Vec::new(), index: 0 });
         };
         if ends.len() != n {
             return Err(format!("{name}: expected {n} ends, got {}", ends.len()));
+        }
+        if !changed.is_empty() && changed.len() != n.div_ceil(8) {
+            return Err(format!(
+                "{name}: expected {} bytes of `changed` (or none), got {}",
+                n.div_ceil(8),
+                changed.len()
+            ));
         }
         let mut last = 0;
         for (i, end) in ends.iter().enumerate() {
@@ -169,14 +177,17 @@ impl Items {
         if last as usize != data.len() {
             return Err(format!("{name}: the last end is {last}, but there are {} bytes of data", data.len()));
         }
-        Ok(Items { data: data.into(), ends: ends.into_iter(), start: 0 })
+        Ok(Items { data: data.into(), changed, ends, index: 0 })
     }
 
+    /// `None` if the next output keeps what its input has.
     fn next(&mut self) -> Option<Bytes> {
-        let end = self.ends.next()? as usize;
-        let item = self.data.slice(self.start..end);
-        self.start = end;
-        Some(item)
+        let index = self.index;
+        let end = *self.ends.get(index)? as usize;
+        self.index += 1;
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        let changed = self.changed.is_empty() || self.changed[index / 8] & (1 << (index % 8)) != 0;
+        changed.then(|| self.data.slice(start..end))
     }
 }
 
@@ -260,7 +271,9 @@ mod tests {
             error(wit::Output { deliver_at: vec![1], ..raw(vec![0, 1]) }),
             "deliver-at: expected 2 items (or none), got 1"
         );
-        let column = |data: &[u8], ends: &[u32]| Some(wit::ColumnResult { data: data.to_vec(), ends: ends.to_vec() });
+        let column = |data: &[u8], ends: &[u32]| {
+            Some(wit::Patch { changed: vec![], items: wit::ColumnResult { data: data.to_vec(), ends: ends.to_vec() } })
+        };
         let values = |data: &[u8], ends: &[u32]| error(wit::Output { values: column(data, ends), ..raw(vec![0, 1]) });
         assert_eq!(values(b"ab", &[2]), "values: expected 2 ends, got 1");
         assert_eq!(values(b"ab", &[2, 1]), "values: end 1 is 1, after 2 and with 2 bytes of data");

@@ -250,12 +250,9 @@ impl Stage {
     /// Applies the policy to the failures and commits what stands.
     fn settle(&mut self, records: Vec<Record>, next: u64, mut chained: Chained, sink: &mut dyn Sink) -> Turn {
         let mut settled = Settled::default();
-        for source in 0..records.len() {
-            if source >= chained.done {
-                break;
-            }
+        for (source, record) in records.iter().enumerate().take(chained.done) {
             let Some((step, fall)) = chained.falls[source].take() else { continue };
-            if !self.settle_one(&records[source], step, fall, &mut settled) {
+            if !self.settle_one(record, step, fall, &mut settled) {
                 chained.done = source;
                 break;
             }

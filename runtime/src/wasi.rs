@@ -102,7 +102,8 @@ struct IoError;
 struct Pollable;
 struct Descriptor;
 struct DirectoryStream;
-struct Terminal;
+struct TerminalInput;
+struct TerminalOutput;
 
 #[derive(ComponentType, Lift, Lower)]
 #[component(variant)]
@@ -130,7 +131,9 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>, component: &Component, e
         any = true;
         let ComponentItem::ComponentInstance(instance) = &extern_.ty else { continue };
         let has = |item: &str| instance.exports(engine).any(|(export, _)| export == item);
-        add(&mut linker.instance(import)?, name, &has)?;
+        let mut linked = linker.instance(import)?;
+        resources(&mut linked, &has)?;
+        add(&mut linked, name, &has)?;
     }
     // What is not answered above is denied when it is called. Imports outside WASI were refused before.
     if any { linker.define_unknown_imports_as_traps(component) } else { Ok(()) }
@@ -153,30 +156,18 @@ fn add(i: &mut LinkerInstance<'_, State>, name: &str, has: &dyn Fn(&str) -> bool
         "cli/stderr" => {
             i.func_wrap("get-stderr", |_: Ctx<'_>, (): ()| Ok((Resource::<OutputStream>::new_own(STDERR),)))
         }
-        "cli/terminal-input" => resource::<Terminal>(i, "terminal-input"),
-        "cli/terminal-output" => resource::<Terminal>(i, "terminal-output"),
-        "cli/terminal-stdin" => no_terminal(i, "get-terminal-stdin"),
-        "cli/terminal-stdout" => no_terminal(i, "get-terminal-stdout"),
-        "cli/terminal-stderr" => no_terminal(i, "get-terminal-stderr"),
+        "cli/terminal-input" | "cli/terminal-output" | "filesystem/types" => Ok(()),
+        "cli/terminal-stdin" => no_terminal::<TerminalInput>(i, "get-terminal-stdin"),
+        "cli/terminal-stdout" => no_terminal::<TerminalOutput>(i, "get-terminal-stdout"),
+        "cli/terminal-stderr" => no_terminal::<TerminalOutput>(i, "get-terminal-stderr"),
         "clocks/monotonic-clock" => monotonic_clock(i, has),
         "clocks/wall-clock" => wall_clock(i),
         "filesystem/preopens" => {
             i.func_wrap("get-directories", |_: Ctx<'_>, (): ()| Ok((Vec::<(Resource<Descriptor>, String)>::new(),)))
         }
-        "filesystem/types" => {
-            resource::<Descriptor>(i, "descriptor")?;
-            if has("directory-entry-stream") {
-                resource::<DirectoryStream>(i, "directory-entry-stream")
-            } else {
-                Ok(())
-            }
-        }
-        "io/error" => {
-            resource::<IoError>(i, "error")?;
-            i.func_wrap("[method]error.to-debug-string", |_: Ctx<'_>, (_,): (Resource<IoError>,)| {
-                Ok(("closed".to_owned(),))
-            })
-        }
+        "io/error" => i.func_wrap("[method]error.to-debug-string", |_: Ctx<'_>, (_,): (Resource<IoError>,)| {
+            Ok(("closed".to_owned(),))
+        }),
         "io/poll" => poll(i, has),
         "io/streams" => streams(i, has),
         "random/random" | "random/insecure" => random(i, name),
@@ -187,12 +178,28 @@ fn add(i: &mut LinkerInstance<'_, State>, name: &str, has: &dyn Fn(&str) -> bool
     }
 }
 
-fn resource<T: 'static>(i: &mut LinkerInstance<'_, State>, name: &str) -> Result<()> {
-    i.resource(name, ResourceType::host::<T>(), |_, _| Ok(()))
+/// Every interface that mentions a resource exports it again, so each must be given the same type.
+fn resources(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool) -> Result<()> {
+    let types = [
+        ("error", ResourceType::host::<IoError>()),
+        ("pollable", ResourceType::host::<Pollable>()),
+        ("input-stream", ResourceType::host::<InputStream>()),
+        ("output-stream", ResourceType::host::<OutputStream>()),
+        ("descriptor", ResourceType::host::<Descriptor>()),
+        ("directory-entry-stream", ResourceType::host::<DirectoryStream>()),
+        ("terminal-input", ResourceType::host::<TerminalInput>()),
+        ("terminal-output", ResourceType::host::<TerminalOutput>()),
+    ];
+    for (name, ty) in types {
+        if has(name) {
+            i.resource(name, ty, |_, _| Ok(()))?;
+        }
+    }
+    Ok(())
 }
 
-fn no_terminal(i: &mut LinkerInstance<'_, State>, name: &str) -> Result<()> {
-    i.func_wrap(name, |_: Ctx<'_>, (): ()| Ok((None::<Resource<Terminal>>,)))
+fn no_terminal<T: 'static>(i: &mut LinkerInstance<'_, State>, name: &str) -> Result<()> {
+    i.func_wrap(name, |_: Ctx<'_>, (): ()| Ok((None::<Resource<T>>,)))
 }
 
 fn monotonic_clock(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool) -> Result<()> {
@@ -208,7 +215,6 @@ fn monotonic_clock(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool
 }
 
 fn wall_clock(i: &mut LinkerInstance<'_, State>) -> Result<()> {
-    #[expect(clippy::cast_possible_truncation, reason = "less than a billion")]
     i.func_wrap("now", |cx: Ctx<'_>, (): ()| {
         let now = cx.data().now;
         Ok((Datetime { seconds: now / 1000, nanoseconds: (now % 1000) as u32 * 1_000_000 },))
@@ -217,7 +223,6 @@ fn wall_clock(i: &mut LinkerInstance<'_, State>) -> Result<()> {
 }
 
 fn poll(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool) -> Result<()> {
-    resource::<Pollable>(i, "pollable")?;
     if has("[method]pollable.ready") {
         i.func_wrap("[method]pollable.ready", |_: Ctx<'_>, (_,): (Resource<Pollable>,)| Ok((true,)))?;
     }
@@ -233,10 +238,6 @@ fn poll(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool) -> Result
 }
 
 fn streams(i: &mut LinkerInstance<'_, State>, has: &dyn Fn(&str) -> bool) -> Result<()> {
-    resource::<OutputStream>(i, "output-stream")?;
-    if has("input-stream") {
-        resource::<InputStream>(i, "input-stream")?;
-    }
     for read in ["[method]input-stream.read", "[method]input-stream.blocking-read"] {
         if has(read) {
             i.func_wrap(read, |_: Ctx<'_>, (_, _): (Resource<InputStream>, u64)| -> Result<(Stream<Vec<u8>>,)> {

@@ -1,21 +1,15 @@
 //! A disk in memory that behaves as badly as a real one may: what was not synced can vanish or tear at a crash, room
 //! runs out, and calls fail when told to.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    io,
-    sync::Arc,
-};
+mod state;
+
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::{Disk, File};
-
-const SECTOR: u64 = 512;
-const BLOCK: u64 = 4096;
-
-type Sector = [u8; SECTOR as usize];
+use state::{Change, Inode, Node, SECTOR, State, dead, eio, name, parent};
 
 /// What becomes of everything that was not synced when the power goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,50 +25,6 @@ pub enum Fate {
 /// A disk in memory. Clones are handles of the same disk.
 #[derive(Clone, Default)]
 pub struct FakeDisk(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    nodes: BTreeMap<String, Node>,
-    /// What `nodes` would be after losing every directory change that was not synced.
-    durable_nodes: BTreeMap<String, Node>,
-    changes: Vec<Change>,
-    files: HashMap<u64, Inode>,
-    last_inode: u64,
-    capacity: Option<u64>,
-    calls: u64,
-    crash_at: Option<u64>,
-    dead: bool,
-    failing_syncs: Option<u64>,
-    failing_writes: Option<String>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Node {
-    Dir,
-    File(u64),
-}
-
-/// A directory change that is not durable yet.
-#[derive(Clone)]
-enum Change {
-    Added(String, Node),
-    Removed(String),
-    Renamed(String, String, Node),
-}
-
-#[derive(Default, Clone)]
-struct Inode {
-    now: Content,
-    durable: Content,
-    dirty: BTreeSet<u64>,
-    blocks: BTreeSet<u64>,
-}
-
-#[derive(Default, Clone)]
-struct Content {
-    len: u64,
-    sectors: BTreeMap<u64, Sector>,
-}
 
 impl FakeDisk {
     pub fn new() -> Self {
@@ -121,33 +71,7 @@ impl FakeDisk {
 
     /// The disk as the next process finds it after a power cut now. This one stays as it is.
     pub fn crash(&self, fate: Fate, seed: u64) -> Self {
-        let state = self.0.lock();
-        let mut coin = Coin(seed);
-        let mut keep = |_: &str| match fate {
-            Fate::Kept => true,
-            Fate::Dropped => false,
-            Fate::Torn => coin.toss(),
-        };
-        let mut nodes = state.durable_nodes.clone();
-        for change in state.changes.iter().filter(|_| keep("entry")) {
-            change.apply(&mut nodes);
-        }
-        drop_orphans(&mut nodes);
-        let mut files = HashMap::new();
-        for node in nodes.values() {
-            if let Node::File(id) = node {
-                files.insert(*id, state.files[id].crashed(&mut keep));
-            }
-        }
-        let survivor = State {
-            durable_nodes: nodes.clone(),
-            nodes,
-            files,
-            last_inode: state.last_inode,
-            capacity: state.capacity,
-            ..State::default()
-        };
-        Self(Arc::new(Mutex::new(survivor)))
+        Self(Arc::new(Mutex::new(self.0.lock().crashed(fate, seed))))
     }
 
     /// The bytes of a file as a reader would see them; `None` when there is no such file.
@@ -186,160 +110,6 @@ struct FakeFile {
     disk: FakeDisk,
     id: u64,
     path: String,
-}
-
-impl State {
-    /// Counts a mutating call. `Ok(true)` when the process dies in it.
-    fn call(&mut self) -> io::Result<bool> {
-        if self.dead {
-            return Err(dead());
-        }
-        self.calls += 1;
-        self.dead = self.crash_at.is_some_and(|at| self.calls >= at);
-        Ok(self.dead)
-    }
-
-    fn call_or_die(&mut self) -> io::Result<()> {
-        if self.call()? { Err(dead()) } else { Ok(()) }
-    }
-
-    fn alive(&self) -> io::Result<()> {
-        if self.dead { Err(dead()) } else { Ok(()) }
-    }
-
-    fn file(&self, path: &str) -> io::Result<u64> {
-        match self.nodes.get(path) {
-            Some(Node::File(id)) => Ok(*id),
-            Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.nodes);
-        self.changes.push(change);
-    }
-
-    fn used(&self) -> u64 {
-        let used = |id: &u64| self.files.get(id).map_or(0, |inode| inode.blocks.len() as u64 * BLOCK);
-        self.nodes.values().map(|node| if let Node::File(id) = node { used(id) } else { 0 }).sum()
-    }
-
-    fn allocate(&mut self, id: u64, from: u64, len: u64) -> io::Result<()> {
-        if len == 0 {
-            return Ok(());
-        }
-        let blocks = from / BLOCK..=(from + len - 1) / BLOCK;
-        let inode = self.files.get(&id).ok_or(io::ErrorKind::NotFound)?;
-        let new = blocks.clone().filter(|block| !inode.blocks.contains(block)).count() as u64 * BLOCK;
-        if new > 0 && self.capacity.is_some_and(|capacity| self.used() + new > capacity) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        if let Some(inode) = self.files.get_mut(&id) {
-            inode.blocks.extend(blocks);
-        }
-        Ok(())
-    }
-
-    fn sync_dir(&mut self, dir: &str) {
-        let durable = &mut self.durable_nodes;
-        self.changes.retain(|change| {
-            let done = parent(change.path()) == dir;
-            if done {
-                change.apply(durable);
-            }
-            !done
-        });
-    }
-
-    fn sync_fails(&mut self) -> bool {
-        match self.failing_syncs {
-            Some(0) => {
-                self.failing_syncs = None;
-                true
-            }
-            left => {
-                self.failing_syncs = left.map(|left| left - 1);
-                false
-            }
-        }
-    }
-}
-
-impl Change {
-    fn apply(&self, nodes: &mut BTreeMap<String, Node>) {
-        match self {
-            Self::Added(path, node) => {
-                nodes.insert(path.clone(), *node);
-            }
-            Self::Removed(path) => {
-                nodes.remove(path);
-            }
-            Self::Renamed(from, to, node) => {
-                nodes.remove(from);
-                nodes.insert(to.clone(), *node);
-            }
-        }
-    }
-
-    fn path(&self) -> &str {
-        match self {
-            Self::Added(path, _) | Self::Removed(path) | Self::Renamed(_, path, _) => path,
-        }
-    }
-}
-
-impl Inode {
-    fn crashed(&self, keep: &mut impl FnMut(&str) -> bool) -> Self {
-        let mut content = self.durable.clone();
-        if self.now.len != content.len && keep("length") {
-            content.len = self.now.len;
-        }
-        for sector in self.dirty.iter().filter(|_| keep("sector")) {
-            if let Some(bytes) = self.now.sectors.get(sector) {
-                content.sectors.insert(*sector, *bytes);
-                content.len = content.len.max(self.now.len.min((sector + 1) * SECTOR));
-            }
-        }
-        Self { now: content.clone(), durable: content, dirty: BTreeSet::new(), blocks: self.blocks.clone() }
-    }
-
-    fn sync(&mut self) {
-        for sector in std::mem::take(&mut self.dirty) {
-            if let Some(bytes) = self.now.sectors.get(&sector) {
-                self.durable.sectors.insert(sector, *bytes);
-            }
-        }
-        self.durable.len = self.now.len;
-    }
-}
-
-impl Content {
-    fn read(&self, bytes: &mut [u8], at: u64) {
-        bytes.fill(0);
-        let end = at + bytes.len() as u64;
-        for (sector, content) in self.sectors.range(at / SECTOR..end.div_ceil(SECTOR)) {
-            let base = sector * SECTOR;
-            let (from, to) = (base.max(at), (base + SECTOR).min(end));
-            bytes[(from - at) as usize..(to - at) as usize]
-                .copy_from_slice(&content[(from - base) as usize..(to - base) as usize]);
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8], at: u64, mut touched: impl FnMut(u64)) {
-        let mut rest = bytes;
-        let mut at = at;
-        while !rest.is_empty() {
-            let inside = (at % SECTOR) as usize;
-            let part = rest.len().min(SECTOR as usize - inside);
-            let sector = self.sectors.entry(at / SECTOR).or_insert([0; SECTOR as usize]);
-            sector[inside..inside + part].copy_from_slice(&rest[..part]);
-            touched(at / SECTOR);
-            rest = &rest[part..];
-            at += part as u64;
-        }
-        self.len = self.len.max(at);
-    }
 }
 
 impl Disk for FakeDisk {
@@ -446,6 +216,19 @@ impl Disk for FakeDisk {
     }
 }
 
+impl FakeFile {
+    fn read_into_zeros(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
+        let state = self.disk.0.lock();
+        state.alive()?;
+        let content = &state.files.get(&self.id).ok_or(io::ErrorKind::NotFound)?.now;
+        if at + bytes.len() as u64 > content.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        content.read(bytes, at);
+        Ok(())
+    }
+}
+
 impl File for FakeFile {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock();
@@ -463,14 +246,8 @@ impl File for FakeFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<()> {
-        let state = self.disk.0.lock();
-        state.alive()?;
-        let content = &state.files.get(&self.id).ok_or(io::ErrorKind::NotFound)?.now;
-        if at + bytes.len() as u64 > content.len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        content.read(bytes, at);
-        Ok(())
+        bytes.fill(0);
+        self.read_into_zeros(bytes, at)
     }
 
     fn allocate(&self, from: u64, len: u64) -> io::Result<()> {
@@ -507,48 +284,9 @@ impl File for FakeFile {
     }
 
     fn slice(&self, from: u64, len: usize) -> io::Result<Bytes> {
+        // Memory that is zero already is not touched: a large file with little in it costs little.
         let mut bytes = vec![0; len];
-        self.read_at(&mut bytes, from)?;
+        self.read_into_zeros(&mut bytes, from)?;
         Ok(bytes.into())
-    }
-}
-
-/// A file without its directory cannot be reached.
-fn drop_orphans(nodes: &mut BTreeMap<String, Node>) {
-    let paths: Vec<String> = nodes.keys().cloned().collect();
-    // Parents sort before what is in them.
-    for path in paths {
-        if !parent(&path).is_empty() && !nodes.contains_key(parent(&path)) {
-            nodes.remove(&path);
-        }
-    }
-}
-
-fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(parent, _)| parent)
-}
-
-fn name(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
-}
-
-fn dead() -> io::Error {
-    io::Error::other("the process is dead")
-}
-
-fn eio() -> io::Error {
-    io::Error::other("input/output error")
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): the same seed, the same tosses.
-struct Coin(u64);
-
-impl Coin {
-    fn toss(&mut self) -> bool {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) & 1 == 1
     }
 }

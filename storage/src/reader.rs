@@ -49,6 +49,16 @@ impl Reader {
         Ok(bytes)
     }
 
+    /// Records that stand side by side, `len` bytes in all, in one piece. Fails as [`Self::record`], which looks at the
+    /// first of them only.
+    pub fn span(&self, at: LogOffset, len: u32) -> Result<Bytes, Error> {
+        let (first, bytes) = self.slice(at, len as usize)?;
+        if first > len as usize {
+            return Err(corrupt(at, format!("expected records of {len} bytes, found one of {first}")));
+        }
+        Ok(bytes)
+    }
+
     /// The record that begins at `at`. Fails with [`Error::NotFound`] when none does.
     pub fn record_at(&self, at: LogOffset) -> Result<Bytes, Error> {
         let no_record = || Error::NotFound(format!("a record at {at}"));

@@ -222,6 +222,9 @@ fn restore_keys(
 /// Bytes of the newest runs of the key index whose checksums are computed at a start.
 const CHECKED_BYTES: u64 = 64 << 20;
 
+/// Records after which a start gives up when their queue entries and keys cannot be written.
+const UNWRITTEN_RECORDS: u64 = 4_000_000;
+
 /// Where the records of the log end, and why.
 struct LogEnd {
     offset: LogOffset,
@@ -252,7 +255,8 @@ fn replay(
                 }
             }
             applier.write_blocks();
-            Ok(())
+            // On a full disk entries and keys gather in memory.
+            if recovery.replayed_records > UNWRITTEN_RECORDS { shared.room() } else { Ok(()) }
         })?;
         if let End::Broken { position, what } = end {
             return Ok(LogEnd { offset: LogOffset(segment.base + position), segment: n, what });

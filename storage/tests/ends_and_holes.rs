@@ -5,7 +5,10 @@
 mod kit;
 
 use kit::{World, message, small};
-use sluice_model::Kind;
+use sluice_model::{
+    Host, Kind, LogOffset, QueueOffset, Timestamp,
+    record::{self, Placement, UnitPlace},
+};
 use sluice_storage::{
     Config, Disk, Error,
     fake::{FakeDisk, Fate},
@@ -137,8 +140,12 @@ fn a_new_and_empty_segment_behind_a_torn_one_is_no_hole() {
     disk.damage(&last, 20, b"??").unwrap();
     let mut world = World::open(&disk, small()).unwrap();
     assert_eq!(world.log.reader.appended().0, base);
-    world.put(&[message("t", 0, b"goes on")]).unwrap();
-    assert_eq!(world.bodies("t", 0).last().unwrap(), b"goes on");
+    assert!(!disk.paths().contains(&format!("commitlog/{:020}", base + 4096)));
+    let before = world.bodies("t", 0).len();
+    for n in 0..10 {
+        world.put(&[message("t", 0, &[n; 1000])]).unwrap();
+    }
+    assert_eq!(world.bodies("t", 0).len(), before + 10);
 }
 
 #[test]
@@ -161,4 +168,30 @@ fn a_bad_setting_is_named() {
     let error = World::open(&FakeDisk::new(), config).err().unwrap();
     assert_eq!(error.kind(), Kind::Invalid);
     assert_eq!(error.to_string(), "segment_len: expected 4096 to 2147483648, got 10");
+}
+
+#[test]
+fn records_that_do_not_make_up_a_unit_are_cut() {
+    let places = |places: &[(u16, u16)]| {
+        let disk = FakeDisk::new();
+        disk.create_dir("commitlog").unwrap();
+        let mut bytes = Vec::new();
+        for (n, (index, count)) in places.iter().enumerate() {
+            let place = Placement {
+                queue_offset: QueueOffset(n as u64),
+                log_offset: LogOffset(bytes.len() as u64),
+                stored_at: Timestamp(0),
+                store_host: Host::LOCAL,
+                unit: UnitPlace { index: *index, count: *count },
+            };
+            record::encode(&mut bytes, &message("t", 0, b"x"), &place);
+        }
+        disk.create(FIRST, 4096).unwrap().write_at(&bytes, 0).unwrap();
+        World::open(&disk, small()).unwrap().bodies("t", 0).len()
+    };
+    assert_eq!(places(&[(0, 1), (0, 2), (1, 2)]), 3);
+    assert_eq!(places(&[(0, 1), (1, 2), (0, 1)]), 1, "the first of a unit is missing");
+    assert_eq!(places(&[(0, 1), (0, 2), (0, 1)]), 1, "the second of a unit is missing");
+    assert_eq!(places(&[(0, 1), (0, 3), (1, 2), (0, 1)]), 1, "two units are mixed up");
+    assert_eq!(places(&[(0, 1), (0, 3), (2, 3), (0, 1)]), 1, "the second of three is missing");
 }

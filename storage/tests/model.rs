@@ -76,7 +76,7 @@ fn play(actions: &[Action], config: &Config) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn the_log_agrees_with_a_list(actions in prop::collection::vec(action(), 1..150)) {

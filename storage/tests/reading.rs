@@ -179,3 +179,12 @@ fn a_queue_goes_on_in_the_next_file() {
     assert!(world.log.recovery.is_clean());
     check(&world);
 }
+
+#[test]
+fn the_default_settings_work_on_a_fake_disk() {
+    let disk = FakeDisk::new();
+    let mut world = World::open(&disk, Config::default()).unwrap();
+    world.put(&[message("t", 0, b"x")]).unwrap();
+    let world = World::open(&disk, Config::default()).unwrap();
+    assert_eq!(world.bodies("t", 0), [b"x".to_vec()]);
+}

@@ -5,7 +5,11 @@
 mod kit;
 
 use kit::{DELETIONS, World, keyed, message, small, topic};
-use sluice_storage::{Disk, fake::FakeDisk};
+use sluice_model::Host;
+use sluice_storage::{
+    Config, Disk,
+    fake::{FakeDisk, Fate},
+};
 
 const QUEUE: &str = "consumequeue/t/0/00000000000000000000";
 
@@ -126,4 +130,43 @@ fn files_nobody_needs_are_removed() {
     assert!(disk.list("consumequeue/gone").unwrap().is_empty());
     assert!(disk.list("consumequeue/t/7").unwrap().is_empty());
     assert!(!disk.paths().contains(&"keyindex/left-over".to_owned()));
+}
+
+#[test]
+fn a_checkpoint_keeps_many_queues() {
+    let disk = FakeDisk::new();
+    let mut world = World::open(&disk, small()).unwrap();
+    for n in 0..80 {
+        world.put(&[message("t", n % 40, &[n as u8])]).unwrap();
+    }
+    world.checkpoint().unwrap();
+    let world = World::open(&disk.crash(Fate::Dropped, 0), small()).unwrap();
+    assert!(world.log.recovery.is_clean(), "{:?}", world.log.recovery);
+    for n in 0..40 {
+        assert_eq!(world.bodies("t", n), [[n as u8], [n as u8 + 40]]);
+    }
+}
+
+#[test]
+fn entries_of_a_deleted_queue_are_not_written_over_those_of_the_new_one() {
+    let disk = FakeDisk::new();
+    let config = Config { segment_len: 1 << 20, ..small() };
+    let mut world = World::open(&disk, config.clone()).unwrap();
+    let mut stage = |body: &[u8], name: &str| {
+        world.log.appender.stage(&[message(name, 0, body)], world.now, Host::LOCAL).unwrap();
+        if name == DELETIONS {
+            world.log.appender.forget(&topic("t"));
+        }
+    };
+    // All in one batch: both queues have entries to write when it ends.
+    (0..300).for_each(|_| stage(b"old", "t"));
+    stage(b"t", DELETIONS);
+    (0..300).for_each(|_| stage(b"new", "t"));
+    let written = world.log.appender.write().unwrap().unwrap();
+    world.finish(written).unwrap();
+    world.checkpoint().unwrap();
+    for world in [world, World::open(&disk, config).unwrap()] {
+        assert!(world.log.recovery.is_clean());
+        assert_eq!(world.bodies("t", 0), vec![b"new".to_vec(); 300]);
+    }
 }

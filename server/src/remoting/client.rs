@@ -175,7 +175,7 @@ impl Door {
             body: body::ResetOffsetBody { offsets: body::QueueTable(moved.to_vec()) },
         };
         for session in members.unwrap_or_default().into_iter().filter_map(|id| self.parts.sessions.get(id)) {
-            let _ = session.send_oneway(notice.encode());
+            sessions::notify(&session, notice.encode());
         }
     }
 

@@ -4,11 +4,18 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use sluice_broker::{Changed, SessionId};
-use sluice_protocol::request::ConsumersChanged;
+use sluice_protocol::{Frame, request::ConsumersChanged};
 use sluice_transport::Session;
 
 pub(super) fn id(session: &Session) -> SessionId {
     SessionId(session.id())
+}
+
+/// Tells a client something that it finds out by itself in time, should it not be told.
+pub(super) fn notify(session: &Session, notice: Frame) {
+    if let Err(error) = session.send_oneway(notice) {
+        tracing::debug!(peer = %session.peer(), %error, "a client was not told");
+    }
 }
 
 #[derive(Default)]
@@ -38,7 +45,7 @@ impl Sessions {
         for Changed { group, sessions } in changed {
             let notice = ConsumersChanged { group }.encode();
             for session in sessions.into_iter().filter_map(|id| self.get(id)) {
-                let _ = session.send_oneway(notice.clone());
+                notify(&session, notice.clone());
             }
         }
     }

@@ -1,0 +1,182 @@
+//! The stage loop over fake ports.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{PLUGIN, mode, records};
+use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
+use sluice_runtime::{Limits, Plan, Policy, Record, Silent, Stage, Step, Then, Turn};
+
+/// A queue, and everything that was committed.
+#[derive(Default)]
+struct Queue(Vec<Record>);
+
+impl Source for Queue {
+    fn read(&mut self, at: u64, most: usize, _: usize, into: &mut Vec<Record>) -> Result<u64, PortError> {
+        into.extend(self.0.iter().filter(|r| r.offset >= at).take(most).cloned());
+        Ok(into.last().map_or(at, |r| r.offset + 1))
+    }
+}
+
+#[derive(Default)]
+struct Store {
+    units: Vec<Unit>,
+    busy: bool,
+}
+
+impl Sink for Store {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
+        if std::mem::take(&mut self.busy) {
+            return Err(PortError::Busy("full".into()));
+        }
+        self.units.push(unit);
+        Ok(())
+    }
+}
+
+impl Progress for Store {
+    fn load(&mut self) -> Result<u64, PortError> {
+        Ok(self.units.last().map_or(0, |unit| unit.position))
+    }
+}
+
+impl Store {
+    fn sent(&self) -> Vec<String> {
+        let all = self.units.iter().flat_map(|unit| &unit.outputs);
+        all.map(|out| String::from_utf8(out.record.value.to_vec()).unwrap()).collect()
+    }
+
+    fn dead(&self) -> Vec<(u64, String, u32)> {
+        let all = self.units.iter().flat_map(|unit| &unit.dead_letters);
+        all.map(|dead| (dead.record.offset, dead.code.clone(), dead.tries)).collect()
+    }
+}
+
+fn plan(policy: Policy) -> Plan {
+    Plan {
+        pipeline: "p".into(),
+        queue: 3,
+        input_topic: "in".into(),
+        sinks: vec!["out".into()],
+        steps: vec![Step { name: "hostile".into(), plugin: PLUGIN.clone(), config: mode("") }],
+        policy,
+        limits: Limits { deadline: Duration::from_millis(20), ..Limits::default() },
+        batch_records: 256,
+        batch_bytes: 1 << 20,
+        observer: Arc::new(Silent),
+    }
+}
+
+fn policy(retries: u32, then: Then) -> Policy {
+    Policy { retries, backoff: Duration::from_secs(1), then }
+}
+
+/// Turns until idle or stopped; gives the last turn and the waits that were asked for.
+fn run(plan: Plan, values: &[&str]) -> (Store, Stage, Turn, Vec<u64>) {
+    let (mut store, mut queue) = (Store::default(), Queue(records(values)));
+    let mut stage = Stage::open(plan, &mut store).unwrap();
+    let mut waits = Vec::new();
+    for _ in 0..100 {
+        match stage.turn(&mut queue, &mut store) {
+            Turn::Wait(wait) | Turn::Progressed { wait: Some(wait), .. } => waits.push(wait.as_secs()),
+            Turn::Progressed { .. } => {}
+            end => return (store, stage, end, waits),
+        }
+    }
+    panic!("the stage does not come to rest");
+}
+
+#[test]
+fn records_pass_in_order_and_dropped_ones_move_the_position() {
+    let (store, stage, end, _) = run(plan(Policy::default()), &["a", "drop", "b", "drop"]);
+    assert_eq!((store.sent(), end), (vec!["a".to_owned(), "b".into()], Turn::Idle));
+    assert_eq!((store.units.len(), stage.position()), (1, 4));
+    let counters = stage.counters();
+    assert_eq!((counters.read, counters.sent, counters.dropped), (4, 2, 2));
+}
+
+#[test]
+fn a_failing_record_is_retried_with_growing_waits_and_then_a_dead_letter_in_its_place() {
+    let (store, stage, _, waits) = run(plan(policy(3, Then::DeadLetter)), &["a", "retry", "b"]);
+    assert_eq!(waits, [1, 2, 4]);
+    assert_eq!((store.sent(), store.dead()), (vec!["a".to_owned(), "b".into()], vec![(1, "asked".into(), 4)]));
+    let letter = store.units.iter().flat_map(|unit| &unit.dead_letters).next().unwrap();
+    assert_eq!((letter.queue, letter.reason.as_str(), letter.digest.as_str()), (3, "attempt 3", PLUGIN.digest()));
+    assert_eq!((stage.counters().retries, stage.counters().dead_lettered), (3, 1));
+}
+
+#[test]
+fn a_record_that_works_at_the_second_try_keeps_its_place() {
+    let (store, _, _, waits) = run(plan(policy(3, Then::DeadLetter)), &["a", "second", "b"]);
+    assert_eq!((store.sent(), waits), (vec!["a".to_owned(), "second".into(), "b".into()], vec![1]));
+    assert!(store.dead().is_empty());
+}
+
+#[test]
+fn the_plugins_own_word_on_a_failure_wins() {
+    let (store, stage, end, waits) = run(plan(policy(3, Then::Stop)), &["dead", "skip", "a", "stop", "b"]);
+    assert_eq!((store.sent(), store.dead()), (vec!["a".to_owned()], vec![(0, "asked".into(), 1)]));
+    let reason = "step hostile failed on offset 3 of queue 3: asked: attempt 0";
+    assert_eq!((end, waits.len(), stage.position()), (Turn::Stopped(reason.into()), 0, 3));
+    assert_eq!(stage.counters().skipped, 1);
+}
+
+#[test]
+fn a_trap_is_narrowed_down_to_its_record_and_the_others_go_on() {
+    let mut values = vec!["a"; 200];
+    (values[77], values[150]) = ("trap", "loop");
+    let (store, stage, end, _) = run(plan(policy(0, Then::DeadLetter)), &values);
+    assert_eq!((store.sent().len(), end), (198, Turn::Idle));
+    assert_eq!(store.dead(), [(77, "trap".to_owned(), 1), (150, "deadline".to_owned(), 1)]);
+    let reason = &store.units[0].dead_letters[0].reason;
+    assert!(reason.starts_with("the plugin trapped: ") && reason.contains("explode"), "{reason}");
+    assert!((10..=40).contains(&stage.counters().traps), "{} traps", stage.counters().traps);
+}
+
+#[test]
+fn a_busy_sink_changes_nothing() {
+    let (mut store, mut queue) = (Store { busy: true, ..Store::default() }, Queue(records(&["a"])));
+    let mut stage = Stage::open(plan(Policy::default()), &mut store).unwrap();
+    assert!(matches!(stage.turn(&mut queue, &mut store), Turn::Wait(_)));
+    assert_eq!((stage.position(), stage.counters().read), (0, 0));
+    assert!(matches!(stage.turn(&mut queue, &mut store), Turn::Progressed { read: 1, sent: 1, .. }));
+    assert_eq!(store.sent(), ["a"]);
+}
+
+#[test]
+fn a_new_stage_goes_on_where_the_last_unit_ended() {
+    let (mut store, ..) = run(plan(Policy::default()), &["a", "b"]);
+    let mut queue = Queue(records(&["a", "b", "c"]));
+    let mut stage = Stage::open(plan(Policy::default()), &mut store).unwrap();
+    stage.turn(&mut queue, &mut store);
+    assert_eq!(store.sent(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_fault_of_the_whole_batch_takes_each_of_its_records() {
+    let mut plan = plan(Policy::default());
+    plan.steps[0].config = mode("fault");
+    let (store, ..) = run(plan, &["a", "b"]);
+    assert_eq!(store.dead(), [(0, "all".to_owned(), 1), (1, "all".to_owned(), 1)]);
+}
+
+#[test]
+fn steps_follow_each_other() {
+    let mut plan = plan(policy(0, Then::Skip));
+    plan.steps.push(Step { name: "second".into(), ..plan.steps[0].clone() });
+    plan.steps[1].config = mode("now");
+    let (store, ..) = run(plan, &["a", "drop", "trap", "b"]);
+    assert_eq!(store.sent().len(), 2);
+    assert_eq!(store.units.last().unwrap().outputs[0].record.value, "1003");
+}
+
+#[test]
+fn a_plan_that_does_not_fit_together_is_refused() {
+    let error = |plan| Stage::open(plan, &mut Store::default()).err().unwrap().to_string();
+    assert_eq!(error(Plan { steps: vec![], ..plan(Policy::default()) }), "steps: expected 1 to 32, got 0");
+    assert_eq!(error(Plan { sinks: vec![], ..plan(Policy::default()) }), "sinks: expected at least one");
+}

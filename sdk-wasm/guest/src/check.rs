@@ -1,0 +1,17 @@
+pub use crate::wit::check::exports::sluice::plugin::check_transaction::{Decision, HalfMessage};
+
+impl HalfMessage {
+    /// The message's property with this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// It is no JSON.
+    pub fn json(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::from_slice(&self.body)
+    }
+}

@@ -1,0 +1,225 @@
+//! Runs a built plugin on given records, in the broker's own runtime, with the broker's own limits.
+//!
+//! ```no_run
+//! use sluice_testkit::{Kit, record};
+//!
+//! # fn main() -> Result<(), sluice_testkit::Error> {
+//! let plugin = Kit::build(env!("CARGO_MANIFEST_DIR"))?;
+//! let mut run = plugin.start(&serde_json::json!({"min": 10}))?;
+//! assert_eq!(run.filter(&[record("").header("amount", "11"), record("").header("amount", "9")])?, [true, false]);
+//! # Ok(())
+//! # }
+//! ```
+
+mod sample;
+mod world;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sluice_guest_build::Guests;
+use sluice_runtime::{
+    Batch, Config, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Plugin, Report, Runtime, Setup,
+};
+
+pub use sample::{Sample, half, record};
+pub use sluice_guest_build::Target;
+pub use sluice_runtime as runtime;
+pub use world::{Journal, Topics};
+
+/// Why a test could not run as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Build(#[from] sluice_guest_build::Error),
+    #[error(transparent)]
+    Runtime(#[from] sluice_runtime::Error),
+    #[error("refused: {0}")]
+    Refused(#[from] sluice_runtime::Refusal),
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    #[error("a config is a JSON object, got {0}")]
+    Config(Value),
+    #[error("record {index} failed: {code}: {reason}")]
+    Record { index: usize, code: String, reason: String },
+    #[error("the records do not fit into one batch")]
+    TooMany,
+}
+
+/// A plugin under test.
+pub struct Kit {
+    plugin: Plugin,
+    report: Report,
+    sinks: Vec<String>,
+    limits: Limits,
+    topics: Option<Topics>,
+}
+
+impl Kit {
+    /// Builds the guest crate in this directory and uploads it.
+    ///
+    /// # Errors
+    /// It does not build, or the upload gate refuses it.
+    pub fn build(dir: impl AsRef<Path>) -> Result<Kit, Error> {
+        let built = Guests::at(dir).build()?;
+        let component = built.first().map(|built| built.component.as_slice()).unwrap_or_default();
+        Kit::upload(component)
+    }
+
+    /// Uploads a component.
+    ///
+    /// # Errors
+    /// The upload gate refuses it.
+    pub fn upload(component: &[u8]) -> Result<Kit, Error> {
+        let runtime = Runtime::new(Config { instances: 16, ..Config::default() })?;
+        let (plugin, report) = runtime.load("the plugin", component)?;
+        Ok(Kit { plugin, report, sinks: vec!["out".into()], limits: Limits::default(), topics: None })
+    }
+
+    /// Names the pipeline's sinks; one sink `out` otherwise.
+    #[must_use]
+    pub fn sinks(mut self, topics: &[&str]) -> Kit {
+        self.sinks = topics.iter().map(|topic| (*topic).to_owned()).collect();
+        self
+    }
+
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Kit {
+        self.limits = limits;
+        self
+    }
+
+    /// Grants a checker these topics.
+    #[must_use]
+    pub fn topics(mut self, topics: Topics) -> Kit {
+        self.topics = Some(topics);
+        self
+    }
+
+    /// What the upload gate found.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    #[must_use]
+    pub fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// Starts an instance with this config, a JSON object.
+    ///
+    /// # Errors
+    /// The config is refused, by the parameters' schemas or by the plugin itself.
+    pub fn start(&self, config: &Value) -> Result<Run, Error> {
+        let Value::Object(config) = config else { return Err(Error::Config(config.clone())) };
+        let journal = Arc::new(Journal::default());
+        let grants = match &self.topics {
+            Some(topics) => Grants { topics: topics.names(), lookup: Some(Arc::new(topics.clone())) },
+            None => Grants::default(),
+        };
+        let context = Context {
+            pipeline: "test".into(),
+            step: self.report.manifest.name.clone(),
+            queue: 0,
+            input_topic: "in".into(),
+            output_topics: self.sinks.clone(),
+        };
+        let observer = Arc::<Journal>::clone(&journal);
+        let setup = Setup { config: config.clone(), context, limits: self.limits.clone(), grants, observer };
+        let instance = self.plugin.instance(setup)?;
+        Ok(Run { instance, journal, sinks: self.sinks.len() })
+    }
+}
+
+/// A running plugin.
+pub struct Run {
+    instance: Instance,
+    journal: Arc<Journal>,
+    sinks: usize,
+}
+
+/// A record that a transformer made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Index of the input record.
+    pub from: usize,
+    /// Index of the sink.
+    pub sink: usize,
+    /// Milliseconds since 1970; 0 = at once.
+    pub deliver_at: u64,
+    pub record: sluice_runtime::Record,
+}
+
+impl Made {
+    /// The body as text; bytes that are none are replaced.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.record.value).into_owned()
+    }
+}
+
+/// What a transformer made of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transformed {
+    pub made: Vec<Made>,
+    /// Index, code and reason of each record that failed.
+    pub failed: Vec<(usize, String, String)>,
+}
+
+impl Run {
+    /// Which records the filter keeps.
+    ///
+    /// # Errors
+    /// The plugin, or one record, failed.
+    pub fn filter(&mut self, records: &[Sample]) -> Result<Vec<bool>, Error> {
+        let batch = self.batch(records)?;
+        let verdict = self.instance.filter(&batch)?;
+        if let Some(failure) = verdict.failed.first() {
+            let (index, code, reason) = (failure.index, failure.code.clone(), failure.reason.clone());
+            return Err(Error::Record { index, code, reason });
+        }
+        Ok((0..records.len()).map(|index| verdict.keeps(index)).collect())
+    }
+
+    /// What the transformer makes.
+    ///
+    /// # Errors
+    /// The plugin failed. Records that failed are part of the answer.
+    pub fn transform(&mut self, records: &[Sample]) -> Result<Transformed, Error> {
+        let batch = self.batch(records)?;
+        let output = self.instance.transform(&batch, self.sinks)?;
+        let made = output.produced.into_iter().map(|item| {
+            let (from, sink, deliver_at) = (item.origin, item.target, item.deliver_at);
+            Made { from, sink, deliver_at, record: item.applied_to(&records[from].0) }
+        });
+        let failed = output.failed.into_iter().map(|f| (f.index, f.code, f.reason));
+        Ok(Transformed { made: made.collect(), failed: failed.collect() })
+    }
+
+    /// What the checker decides.
+    ///
+    /// # Errors
+    /// The plugin failed.
+    pub fn check(&mut self, message: &HalfMessage) -> Result<Decision, Error> {
+        Ok(self.instance.check(message)?)
+    }
+
+    /// Lines the plugin logged, with their fields.
+    #[must_use]
+    pub fn logs(&self) -> Vec<String> {
+        self.journal.lines()
+    }
+
+    fn batch(&self, records: &[Sample]) -> Result<Batch, Error> {
+        let mut batch = Batch::new(self.instance.plugin().manifest().needs, 0);
+        for (offset, Sample(record)) in (0..).zip(records) {
+            let record = sluice_runtime::Record { offset, ..record.clone() };
+            if !batch.push(&record, 0) {
+                return Err(Error::TooMany);
+            }
+        }
+        Ok(batch)
+    }
+}
