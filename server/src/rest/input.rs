@@ -48,7 +48,7 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let (path, text) = (error.path().to_string(), error.inner().to_string());
         let field = match named_field(&text) {
-            Some(name) if path.ends_with(&name) || path == "." => name,
+            Some(name) if path == "." => name,
             Some(name) if text.starts_with("missing") => format!("{path}.{name}"),
             _ if path == "." => "body".to_owned(),
             _ => path,
