@@ -7,7 +7,7 @@ use serde_json::Value;
 use sluice_client::{Client, Message, PullConsumer, Received};
 
 use super::{account::Account, screen::Screen};
-use crate::{output::say, rest::Rest, stream::send_some};
+use crate::{ask::topic::all, output::say, rest::Rest, stream::send_some};
 
 pub const PIPELINE: &str = "paid-orders";
 pub const PIPELINE_YAML: &str = include_str!("../../../examples/orders/pipeline.yaml");
@@ -66,7 +66,7 @@ impl Orders {
         let state = loop {
             let state = state(rest)?;
             screen.show(&self.counts(&state))?;
-            if count(&state, "in") >= self.sent || Instant::now() > until {
+            if count(&state, "in") >= self.sent || standing(&state).is_some() || Instant::now() > until {
                 break state;
             }
             tokio::time::sleep(LOOK).await;
@@ -76,6 +76,9 @@ impl Orders {
     }
 
     async fn compare(&self, state: &Value, client: &Client, rest: &Rest, account: &mut Account) -> anyhow::Result<()> {
+        if let Some(reason) = standing(state) {
+            account.problem(format!("the pipeline stands still: {reason}"));
+        }
         let delivered = read(client, SINK).await?;
         let dead = dead_letters(rest)?;
         let filtered = self.sent - (self.paid.len() + self.broken.len()) as u64;
@@ -120,6 +123,11 @@ fn state(rest: &Rest) -> anyhow::Result<Value> {
     tokio::task::block_in_place(|| rest.get(&format!("/pipelines/{PIPELINE}")))
 }
 
+/// Why a queue of the pipeline stands still, if one does.
+fn standing(state: &Value) -> Option<&str> {
+    state["queues"].as_array()?.iter().find_map(|queue| queue["stopped"].as_str())
+}
+
 fn count(state: &Value, name: &str) -> u64 {
     state.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
@@ -130,7 +138,7 @@ fn is_masked(order: &Received) -> bool {
 }
 
 fn dead_letters(rest: &Rest) -> anyhow::Result<Vec<String>> {
-    let answer = tokio::task::block_in_place(|| rest.get(&format!("/pipelines/{PIPELINE}/dlq?limit=1000")))?;
+    let answer = tokio::task::block_in_place(|| all(rest, &format!("/pipelines/{PIPELINE}/dlq?limit=256")))?;
     let items = answer["items"].as_array().context("dead letters: the server answered no list")?;
     Ok(items.iter().map(|item| item["key"].as_str().unwrap_or("?").to_owned()).collect())
 }
