@@ -62,6 +62,13 @@ impl Offsets {
         }
     }
 
+    /// Sets a position that a record holds already, over any commit before it.
+    pub(crate) fn recorded(&mut self, position: Position) {
+        let place = (position.topic, position.queue);
+        self.unrecorded.remove(&(position.group.clone(), place.clone()));
+        self.by_group.entry(position.group).or_default().insert(place, position.offset);
+    }
+
     /// Takes up to `max` positions that no record holds yet.
     pub(crate) fn take_unrecorded(&mut self, max: usize) -> Vec<Position> {
         let taken: Vec<_> = self.unrecorded.iter().take(max).cloned().collect();
