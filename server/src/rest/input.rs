@@ -47,6 +47,9 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut from = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
         let (path, text) = (error.path().to_string(), error.inner().to_string());
+        if !error.inner().is_data() {
+            return Failure::invalid("body", format!("body: {text}"));
+        }
         let field = match named_field(&text) {
             Some(name) if path == "." => name,
             Some(name) if text.starts_with("missing") => format!("{path}.{name}"),
