@@ -81,6 +81,12 @@ impl Offsets {
         self.unrecorded.extend(positions.into_iter().map(|at| (at.group, (at.topic, at.queue))));
     }
 
+    /// The position's place need not be recorded any more: a record that holds a newer one is about to be staged.
+    /// Answers whether it was to be recorded.
+    pub(crate) fn stop_waiting(&mut self, position: &Position) -> bool {
+        self.unrecorded.remove(&(position.group.clone(), (position.topic.clone(), position.queue)))
+    }
+
     pub(crate) fn apply(&mut self, record: &RecordView<'_>) -> Result<()> {
         for position in decode(record.body())? {
             let place = (position.topic, position.queue);
