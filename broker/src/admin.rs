@@ -40,6 +40,7 @@ impl Broker {
         let properties = Properties::from_pairs([("deleted", name.as_str())])?;
         self.stage_one(record(&SYSTEM.topics, properties, Bytes::new(), now), now)?;
         self.appender.forget(name);
+        self.shared.state.write().topics.settle_deletions(self.reader.store().readable());
         self.effects.push(Effect::TopicsChanged);
         Ok(())
     }

@@ -69,6 +69,7 @@ impl Broker {
         for message in &mut send.messages {
             message.queue = queue;
             self.check_body(message)?;
+            drop_log_properties(message)?;
             let unique = self.ensure_unique_key(message, now)?;
             if unique_key.is_empty() {
                 unique_key = unique;
@@ -185,10 +186,21 @@ impl Broker {
     }
 }
 
-fn redirect_to_half(message: &mut Message) -> Result<()> {
-    if message.properties.get(key::PRODUCER_GROUP).is_none() {
-        return Err(Error::invalid("PGROUP", "expected the producer group in the properties of a half message"));
+/// Takes out what the log writes itself: a place in a unit that a client made up would be believed at the next start.
+pub(crate) fn drop_log_properties(message: &mut Message) -> Result<()> {
+    let own = [key::UNIT, key::RECORD_CRC];
+    if message.properties.iter().any(|(key, _)| own.contains(&key)) {
+        message.properties = message.properties.changed(&own.map(|key| (key, None)))?;
     }
+    Ok(())
+}
+
+fn redirect_to_half(message: &mut Message) -> Result<()> {
+    let Some(group) = message.properties.get(key::PRODUCER_GROUP) else {
+        return Err(Error::invalid("PGROUP", "expected the producer group in the properties of a half message"));
+    };
+    // A record that the state cannot take would stop every later start.
+    GroupName::parse(group).map_err(|error| Error::invalid("PGROUP", format!("expected a group name: {error}")))?;
     message.sys_flag = message.sys_flag.with_transaction(Transaction::None);
     hold(message, &SYSTEM.half, QueueId(0))
 }

@@ -12,6 +12,7 @@ use crate::{
     broker::{Effect, Shared},
     error::Result,
     reader::Reader,
+    state::State,
     views::LogViews,
     waiters::Token,
 };
@@ -76,10 +77,24 @@ impl Applier {
     /// Writes a checkpoint: start-up needs to read only what came after it.
     ///
     /// The state may be ahead of what was applied here, but never of the disk: what it has seen is made durable first.
+    /// While the writer has staged changes of the state and not written them, nothing is done, and the checkpoint stays
+    /// due.
     pub fn checkpoint(&mut self) -> Result<()> {
-        let snapshot = self.shared.state.read().snapshot()?;
+        let Some(snapshot) = self.durable(State::snapshot)? else { return Ok(()) };
+        Ok(self.store.checkpoint(&LogViews::taken(&self.shared, snapshot?))?)
+    }
+
+    /// What `look` sees of the state, with all of that state on the disk; `None` while some of it is staged only.
+    fn durable<T>(&self, look: impl FnOnce(&State) -> T) -> Result<Option<T>> {
+        let seen = {
+            let state = self.shared.state.read();
+            if state.has_applied(self.reader.store().appended()) {
+                return Ok(None);
+            }
+            look(&state)
+        };
         self.sync()?;
-        Ok(self.store.checkpoint(&LogViews::taken(&self.shared, snapshot))?)
+        Ok(Some(seen))
     }
 
     /// Notes how far the log is durable, so that damage below is told from a write that was cut short.
@@ -88,9 +103,14 @@ impl Applier {
     }
 
     /// Deletes whole old segments, none that anything still points into; answers with the log's new start.
+    ///
+    /// A change that no longer points into a segment counts once it is on the disk; while one is staged only, nothing
+    /// is deleted.
     pub fn retain(&mut self, now: Timestamp, policy: &Retention) -> Result<LogOffset> {
-        let pin = self.shared.state.read().oldest_pin().unwrap_or(LogOffset(u64::MAX));
-        let pin = pin.min(self.reader.oldest_delayed().unwrap_or(pin));
+        // Before the state is looked at: the position of the delayed messages is part of it.
+        let delayed = self.reader.oldest_delayed().unwrap_or(LogOffset(u64::MAX));
+        let Some(pin) = self.durable(State::oldest_pin)? else { return Ok(self.reader.store().start()) };
+        let pin = pin.unwrap_or(LogOffset(u64::MAX)).min(delayed);
         Ok(self.store.retain(now, policy, pin)?)
     }
 }

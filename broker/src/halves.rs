@@ -9,6 +9,11 @@ use crate::{
     error::Result,
 };
 
+/// Property of a record of the decisions' topic that decides nothing: when to ask again, ms.
+pub(crate) const ASKED_UNTIL: &str = "asked-until";
+/// How often the producer was asked by then; one time more than before where the record does not say.
+pub(crate) const CHECKS: &str = "checks";
+
 /// A prepared message that waits for its producer's decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Half {
@@ -69,7 +74,7 @@ impl Halves {
 
     /// Applies a record of the decisions' topic: each offset it names is decided, or was asked about and is due later.
     pub(crate) fn apply_decision(&mut self, record: &RecordView<'_>) -> Result<()> {
-        let Some(due) = record.property("asked-until") else {
+        let Some(due) = record.property(ASKED_UNTIL) else {
             for offset in record.body().split(|byte| *byte == b',') {
                 if let Some(offset) = std::str::from_utf8(offset).ok().and_then(|text| text.parse().ok()) {
                     self.remove(QueueOffset(offset));
@@ -79,7 +84,8 @@ impl Halves {
         };
         let offset = std::str::from_utf8(record.body()).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
         if let (Some(half), Ok(due)) = (self.remove(QueueOffset(offset)), due.parse()) {
-            self.put(Half { checks: half.checks + 1, due: Timestamp(due), ..half });
+            let checks = record.property(CHECKS).and_then(|text| text.parse().ok());
+            self.put(Half { checks: checks.unwrap_or(half.checks + 1), due: Timestamp(due), ..half });
         }
         Ok(())
     }

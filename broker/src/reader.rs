@@ -250,12 +250,15 @@ impl Reader {
     /// Fails with `Invalid` when the offset is beyond the end of the queue.
     pub fn commit_offset(&self, position: Position) -> Result<()> {
         self.check_queue(&position.topic, position.queue)?;
-        let (_, max) = self.bounds(&position.topic, position.queue);
+        let mut state = self.shared.state.write();
+        // The queue of a topic that was deleted and made again is the old one until the deletion is readable.
+        let stale = state.topics.is_being_deleted(&position.topic, self.store.readable());
+        let max = if stale { QueueOffset(0) } else { self.bounds(&position.topic, position.queue).1 };
         if position.offset > max {
             let text = format!("expected at most {max}, the end of the queue, got {}", position.offset);
             return Err(Error::invalid("commitOffset", text));
         }
-        self.shared.state.write().offsets.commit(position);
+        state.offsets.commit(position);
         Ok(())
     }
 

@@ -71,6 +71,8 @@ impl Broker {
         let mut entries: Vec<Entry> = Vec::new();
         self.reader.store().entries(&SYSTEM.schedule, queue, from, TURN_MESSAGES, &mut entries);
         let (mut unit, mut next, mut bytes) = (Vec::new(), from, 0);
+        // A unit stays within a segment; half of one leaves room for the position and what encoding adds.
+        let most = (TURN_BYTES as u64).min(self.shared.segment_len / 2) as usize;
         self.schedule.head_due[level] = None;
         for entry in &entries {
             let record = self.reader.store().record(entry.log_offset, entry.size)?;
@@ -81,7 +83,7 @@ impl Broker {
                 break;
             }
             bytes += record.bytes().len();
-            if bytes > TURN_BYTES && !unit.is_empty() {
+            if bytes > most && !unit.is_empty() {
                 break;
             }
             next = entry.queue_offset.next();

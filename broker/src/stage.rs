@@ -2,7 +2,7 @@
 
 use sluice_model::{GroupName, Message, QueueId, QueueOffset, Timestamp, TopicName, limits};
 
-use crate::{Error, broker::Broker, error::Result, offsets::Position, system::SYSTEM};
+use crate::{Error, append::drop_log_properties, broker::Broker, error::Result, offsets::Position, system::SYSTEM};
 
 /// What a stage read, and what came of it.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ impl Broker {
             if SYSTEM.is_closed(message.topic.as_str()) {
                 return Err(Error::Denied(format!("topic {:?} belongs to the broker", message.topic)));
             }
+            drop_log_properties(message)?;
             self.ensure_unique_key(message, now)?;
             let topic = self.topic(&message.topic).ok_or_else(|| Error::not_found("topic", &message.topic))?;
             message.queue = QueueId(message.queue.0 % topic.write_queues);

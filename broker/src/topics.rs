@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use sluice_model::{Properties, RecordView, TopicName, limits};
+use sluice_model::{LogOffset, Properties, RecordView, TopicName, limits};
 
 use crate::{
     Error,
@@ -165,6 +165,8 @@ pub fn parse_kind(text: &str) -> Result<TopicKind> {
 #[derive(Default)]
 pub struct Topics {
     by_name: HashMap<TopicName, Arc<Topic>>,
+    /// Where the last deletion of a name stands; until it is readable, queues of that name are those deleted.
+    deletions: HashMap<TopicName, LogOffset>,
     /// Grows with every change; tells routes apart.
     pub version: u64,
 }
@@ -178,6 +180,16 @@ impl Topics {
         self.by_name.values()
     }
 
+    /// Whether queues of this name may still be those of a topic that was deleted.
+    pub(crate) fn is_being_deleted(&self, name: &TopicName, readable: LogOffset) -> bool {
+        self.deletions.get(name).is_some_and(|at| *at >= readable)
+    }
+
+    /// Forgets deletions that are readable.
+    pub(crate) fn settle_deletions(&mut self, readable: LogOffset) {
+        self.deletions.retain(|_, at| *at >= readable);
+    }
+
     /// Adds a topic that is there without a record: the broker's own.
     pub(crate) fn build_in(&mut self, topic: Topic) {
         self.by_name.insert(topic.name.clone(), Arc::new(topic));
@@ -189,6 +201,7 @@ impl Topics {
         if let Some(name) = record.property("deleted") {
             let name = TopicName::parse(name)?;
             self.by_name.remove(&name);
+            self.deletions.insert(name.clone(), record.log_offset());
             return Ok(Some(name));
         }
         let topic = Topic::from_record(record)?;

@@ -10,7 +10,7 @@ use crate::{
     append::release,
     broker::{Broker, Effect},
     error::Result,
-    halves::Half,
+    halves::{ASKED_UNTIL, CHECKS, Half},
     system::SYSTEM,
 };
 
@@ -66,7 +66,7 @@ impl Broker {
     }
 
     fn decide_half(&mut self, half: &Half, verdict: Verdict, now: Timestamp) -> Result<()> {
-        let decision = decision_message(half.queue_offset, None, now)?;
+        let decision = decision_message(half.queue_offset, now)?;
         let unit = match verdict {
             Verdict::Rollback => vec![decision],
             Verdict::Commit => {
@@ -86,8 +86,8 @@ impl Broker {
 
     /// Puts off the next question about a half message without counting it as asked again.
     pub fn ask_again(&mut self, queue_offset: QueueOffset, due: Timestamp, now: Timestamp) -> Result<()> {
-        self.half(queue_offset)?;
-        self.stage_one(decision_message(queue_offset, Some(due), now)?, now)?;
+        let half = self.half(queue_offset)?;
+        self.stage_one(question_message(queue_offset, due, half.checks, now)?, now)?;
         Ok(())
     }
 
@@ -96,13 +96,17 @@ impl Broker {
     pub fn check_halves(&mut self, now: Timestamp) -> Result<()> {
         let due = self.shared.state.read().halves.due(now, TURN_HALVES);
         for half in due {
+            // One that cannot be read yet is due again in the next turn.
+            if self.reader.store().readable() <= half.at {
+                continue;
+            }
             if half.checks >= self.config().transaction_checks {
                 self.expire(&half, now)?;
                 continue;
             }
             let until = now.plus_ms(self.config().transaction_interval_ms);
             let record = self.reader.store().record_at(half.at)?;
-            self.stage_one(decision_message(half.queue_offset, Some(until), now)?, now)?;
+            self.stage_one(question_message(half.queue_offset, until, half.checks + 1, now)?, now)?;
             let (attempt, attempts) = (half.checks + 1, self.config().transaction_checks);
             self.effects.push(Effect::CheckHalf(HalfCheck { half, record, attempt, attempts }));
         }
@@ -113,7 +117,7 @@ impl Broker {
         let mut message = self.half_message(half)?;
         message.topic = SYSTEM.half_expired.clone();
         message.queue = QueueId(0);
-        self.stage(&[message, decision_message(half.queue_offset, None, now)?], now)?;
+        self.stage(&[message, decision_message(half.queue_offset, now)?], now)?;
         Ok(())
     }
 
@@ -128,10 +132,17 @@ impl Broker {
     }
 }
 
-/// A record of the decisions' topic; with `asked_until` it says that the question was put and when to put it again.
-fn decision_message(offset: QueueOffset, asked_until: Option<Timestamp>, now: Timestamp) -> Result<Message> {
-    let until = asked_until.map(|until| until.to_string());
-    let pairs = until.as_deref().map_or((key::TAGS, "d"), |until| ("asked-until", until));
-    let properties = Properties::from_pairs([pairs])?;
+/// A record of the decisions' topic: the half message is decided.
+fn decision_message(offset: QueueOffset, now: Timestamp) -> Result<Message> {
+    half_op_message(offset, &[(key::TAGS, "d")], now)
+}
+
+/// A record of the decisions' topic: `checks` questions were put, and when to put the next.
+fn question_message(offset: QueueOffset, due: Timestamp, checks: u32, now: Timestamp) -> Result<Message> {
+    half_op_message(offset, &[(ASKED_UNTIL, &due.to_string()), (CHECKS, &checks.to_string())], now)
+}
+
+fn half_op_message(offset: QueueOffset, pairs: &[(&str, &str)], now: Timestamp) -> Result<Message> {
+    let properties = Properties::from_pairs(pairs.iter().copied())?;
     Ok(Message::new(SYSTEM.half_op.clone(), QueueId(0), now, properties, offset.to_string().into_bytes().into()))
 }

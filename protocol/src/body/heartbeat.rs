@@ -73,9 +73,9 @@ fn codes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error
     }
     let code = |code| match code {
         Code::Number(number) => Ok(number),
-        Code::Text(text) => text.parse().map_err(|_| {
-            serde::de::Error::custom(format!("codeSet: expected integers of 32 bits, got {text:?}"))
-        }),
+        Code::Text(text) => text
+            .parse()
+            .map_err(|_| serde::de::Error::custom(format!("codeSet: expected integers of 32 bits, got {text:?}"))),
     };
     Vec::<Code>::deserialize(from)?.into_iter().map(code).collect()
 }

@@ -1,0 +1,88 @@
+//! What a pipeline's stage commits: outputs and position together, once.
+#![allow(clippy::unwrap_used, reason = "a test may stop where it fails")]
+
+mod kit;
+
+use kit::{World, group, message, topic};
+use sluice_broker::{Error, StageUnit};
+use sluice_model::{Kind, QueueId, QueueOffset};
+
+fn unit(from: u64, next: u64, bodies: &[&str]) -> StageUnit {
+    StageUnit {
+        group: group("pipe"),
+        topic: topic("in"),
+        queue: QueueId(0),
+        from: QueueOffset(from),
+        next: QueueOffset(next),
+        outputs: bodies.iter().map(|body| message("out", body, &[])).collect(),
+    }
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    world.make("in", 1);
+    world.make("out", 2);
+    world
+}
+
+fn commit(world: &mut World, unit: StageUnit) -> Result<(), Error> {
+    let now = world.now;
+    world.broker().commit_stage(unit, now)
+}
+
+fn position(world: &World) -> Option<u64> {
+    world.opened.reader.offset(&group("pipe"), &topic("in"), QueueId(0)).map(|offset| offset.0)
+}
+
+#[test]
+fn outputs_and_position_are_there_together() {
+    let mut world = world();
+    commit(&mut world, unit(0, 3, &["a", "b"])).unwrap();
+    let unsynced = world.opened.broker.write().unwrap();
+    assert!(unsynced.is_some());
+    let mut world = world.crash();
+    assert_eq!((position(&world), world.bodies("out", 0).len()), (None, 0));
+    commit(&mut world, unit(0, 3, &["a", "b"])).unwrap();
+    world.settle();
+    let world = world.crash();
+    assert_eq!(position(&world), Some(3));
+    assert_eq!(world.bodies("out", 0), ["a", "b"]);
+}
+
+#[test]
+fn who_comes_second_conflicts_and_writes_nothing() {
+    let mut world = world();
+    commit(&mut world, unit(0, 3, &["a"])).unwrap();
+    let error = commit(&mut world, unit(0, 2, &["again"])).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    world.settle();
+    assert_eq!(world.bodies("out", 0), ["a"]);
+}
+
+#[test]
+fn a_turn_without_outputs_moves_on_and_so_does_the_next_with_some() {
+    let mut world = world();
+    commit(&mut world, unit(0, 5, &[])).unwrap();
+    assert_eq!(position(&world), Some(5));
+    commit(&mut world, unit(5, 8, &["c"])).unwrap();
+    world.settle();
+    assert_eq!(position(&world), Some(8));
+    let now = world.now;
+    world.broker().record_offsets(now).unwrap();
+    world.settle();
+    let world = world.crash();
+    assert_eq!(position(&world), Some(8), "outputs are there, so the position behind them is");
+    assert_eq!(world.bodies("out", 0), ["c"]);
+}
+
+#[test]
+fn sinks_must_be_there_and_be_nobody_elses() {
+    let mut world = world();
+    let mut missing = unit(0, 1, &["x"]);
+    missing.outputs[0].topic = topic("nowhere");
+    assert_eq!(commit(&mut world, missing).unwrap_err().kind(), Kind::NotFound);
+    let mut closed = unit(0, 1, &["x"]);
+    closed.outputs[0].topic = topic("rmq_sys_SLUICE_TOPICS");
+    assert_eq!(commit(&mut world, closed).unwrap_err().kind(), Kind::Denied);
+    assert_eq!(position(&world), None);
+}

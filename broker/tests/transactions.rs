@@ -1,0 +1,139 @@
+//! Half messages: unseen until committed, decided once, asked about until somebody decides.
+#![allow(clippy::unwrap_used, reason = "a test may stop where it fails")]
+
+mod kit;
+
+use kit::{World, field, group, message, send_to};
+use sluice_broker::{Config, Durability, Effect, HalfCheck, Sent, StoreConfig, Verdict};
+use sluice_model::{Kind, LogOffset, QueueOffset, Transaction};
+
+fn half(body: &str, pairs: &[(&str, &str)]) -> sluice_broker::Send {
+    let pairs: Vec<(&str, &str)> = [("PGROUP", "p"), ("TRAN_MSG", "true")].iter().chain(pairs).copied().collect();
+    let mut half = message("t", body, &pairs);
+    half.sys_flag = half.sys_flag.with_transaction(Transaction::Prepared);
+    send_to(0, vec![half])
+}
+
+fn world() -> World {
+    let config = Config { transaction_checks: 3, durability: Durability::Async, ..Config::default() };
+    let mut world = World::with(config, StoreConfig { segment_len: 1 << 20, reserve_bytes: 0, ..Default::default() });
+    world.make("t", 1);
+    world
+}
+
+fn decide(world: &mut World, sent: &Sent, verdict: Verdict) -> Result<(), sluice_broker::Error> {
+    let (now, at) = (world.now, sent.ids[0].log_offset);
+    world.broker().decide(&group("p"), sent.queue_offset, at, verdict, now)
+}
+
+/// What is to be asked now.
+fn checks(world: &mut World) -> Vec<HalfCheck> {
+    let now = world.now;
+    world.broker().check_halves(now).unwrap();
+    let effects = world.settle().into_iter();
+    effects.filter_map(|effect| if let Effect::CheckHalf(check) = effect { Some(check) } else { None }).collect()
+}
+
+#[test]
+fn a_half_message_is_seen_once_when_committed() {
+    let mut world = world();
+    let sent = world.send(half("x", &[]));
+    assert_eq!(sent.durability, Durability::Sync, "whatever the broker's setting");
+    assert!(world.all("t", 0).is_empty());
+    decide(&mut world, &sent, Verdict::Commit).unwrap();
+    assert_eq!(decide(&mut world, &sent, Verdict::Commit).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(decide(&mut world, &sent, Verdict::Rollback).unwrap_err().kind(), Kind::NotFound);
+    world.settle();
+    let world = world.crash();
+    let got = world.all("t", 0);
+    assert_eq!(got.len(), 1);
+    assert_eq!((got[0].body.as_str(), got[0].property("REAL_TOPIC"), got[0].property("TRAN_MSG")), ("x", None, None));
+    assert_eq!(world.opened.reader.halves(9), []);
+}
+
+#[test]
+fn a_half_message_rolled_back_is_never_seen() {
+    let mut world = world();
+    let sent = world.send(half("x", &[]));
+    decide(&mut world, &sent, Verdict::Rollback).unwrap();
+    world.settle();
+    let mut world = world.crash();
+    world.now = world.now.plus_ms(1_000_000);
+    assert_eq!(checks(&mut world), []);
+    assert!(world.all("t", 0).is_empty());
+}
+
+#[test]
+fn only_its_own_group_at_its_own_place_decides() {
+    let mut world = world();
+    let sent = world.send(half("x", &[]));
+    let (now, at) = (world.now, sent.ids[0].log_offset);
+    for (name, at) in [("other", at), ("p", LogOffset(at.0 + 1))] {
+        let decided = world.broker().decide(&group(name), sent.queue_offset, at, Verdict::Commit, now);
+        assert_eq!(decided.unwrap_err().kind(), Kind::Conflict);
+    }
+    let decided = world.broker().decide(&group("p"), QueueOffset(77), at, Verdict::Commit, now);
+    assert_eq!(decided.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn an_undecided_one_is_asked_about_until_it_is_given_up() {
+    let mut world = world();
+    world.send(half("x", &[]));
+    world.now = world.now.plus_ms(5_999);
+    assert_eq!(checks(&mut world), []);
+    world.now = world.now.plus_ms(1);
+    for attempt in 1..=3 {
+        let asked = checks(&mut world);
+        assert_eq!(asked.len(), 1);
+        assert_eq!((asked[0].attempt, asked[0].attempts), (attempt, 3));
+        let message = asked[0].message().unwrap();
+        assert_eq!((message.topic.as_str(), &message.body[..]), ("t", &b"x"[..]));
+        assert_eq!(checks(&mut world), [], "not again before its time");
+        world = world.crash();
+        world.now = world.now.plus_ms(30_000);
+    }
+    assert_eq!(checks(&mut world), []);
+    assert_eq!(world.bodies("TRANS_CHECK_MAX_TIME_TOPIC", 0), ["x"]);
+    assert!(world.all("t", 0).is_empty());
+    let world = world.crash();
+    assert_eq!(world.opened.reader.halves(9), []);
+}
+
+#[test]
+fn a_checker_that_asks_for_more_time_uses_up_no_question() {
+    let mut world = world();
+    let sent = world.send(half("x", &[]));
+    world.now = world.now.plus_ms(6_000);
+    assert_eq!(checks(&mut world)[0].attempt, 1);
+    let (now, due) = (world.now, world.now.plus_ms(100_000));
+    world.broker().ask_again(sent.queue_offset, due, now).unwrap();
+    world.settle();
+    let mut world = world.crash();
+    world.now = due.plus_ms(-1);
+    assert_eq!(checks(&mut world), []);
+    world.now = due;
+    assert_eq!(checks(&mut world)[0].attempt, 2);
+}
+
+#[test]
+fn one_that_is_not_on_the_disk_yet_holds_up_no_other() {
+    let mut world = world();
+    world.send(half("old", &[]));
+    world.now = world.now.plus_ms(6_000);
+    world.try_send(half("new", &[("CHECK_IMMUNITY_TIME_IN_SECONDS", "-100")])).unwrap();
+    let bodies = |asked: Vec<HalfCheck>| asked.iter().map(|check| check.message().unwrap().body).collect::<Vec<_>>();
+    assert_eq!(bodies(checks(&mut world)), [&b"old"[..]]);
+    assert_eq!(bodies(checks(&mut world)), [&b"new"[..]]);
+}
+
+#[test]
+fn a_half_message_names_its_group_and_comes_alone() {
+    let mut world = world();
+    let mut nameless = half("x", &[]);
+    nameless.messages[0].properties = Default::default();
+    assert_eq!(field(&world.try_send(nameless).unwrap_err()), "PGROUP");
+    let mut two = half("x", &[]);
+    two.messages.push(two.messages[0].clone());
+    assert_eq!(field(&world.try_send(two).unwrap_err()), "properties");
+}
