@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use sluice_broker::Durability;
+use sluice_server::Durability;
 use sluice_model::{Host, limits};
 pub use units::{Size, Span};
 
@@ -144,8 +144,8 @@ pub struct Settings {
 impl Settings {
     /// Fills in the defaults and checks every value.
     pub fn resolve(layer: Layer) -> anyhow::Result<Self> {
-        let broker = sluice_broker::Config::default();
-        let store = sluice_broker::StoreConfig::default();
+        let broker = sluice_server::BrokerConfig::default();
+        let store = sluice_server::StoreConfig::default();
         let settings = Self {
             name: layer.name.unwrap_or(broker.name),
             cluster: layer.cluster.unwrap_or(broker.cluster),
@@ -191,7 +191,7 @@ impl Settings {
 
     /// What the server is told, once it is known where clients reach it.
     pub fn to_server(&self, advertised: Host) -> anyhow::Result<sluice_server::Config> {
-        let broker = sluice_broker::Config {
+        let broker = sluice_server::BrokerConfig {
             name: self.name.clone(),
             cluster: self.cluster.clone(),
             advertised,
@@ -205,18 +205,18 @@ impl Settings {
             transaction_timeout_ms: self.transaction_timeout.ms(),
             transaction_interval_ms: self.transaction_interval.ms(),
             transaction_checks: self.transaction_checks,
-            ..sluice_broker::Config::default()
+            ..sluice_server::BrokerConfig::default()
         };
         Ok(sluice_server::Config {
             data: self.data.clone(),
             broker,
-            store: sluice_broker::StoreConfig { segment_len: self.segment_size.0, ..Default::default() },
-            retention: sluice_broker::Retention {
+            store: sluice_server::StoreConfig { segment_len: self.segment_size.0, ..Default::default() },
+            retention: sluice_server::Retention {
                 max_age_ms: self.retention.map(Span::ms),
                 max_bytes: self.retention_size.map(|size| size.0),
             },
-            remoting: sluice_transport::Limits::default(),
-            runtime: sluice_runtime::Config::default(),
+            remoting: sluice_server::RemotingLimits::default(),
+            runtime: sluice_server::RuntimeConfig::default(),
             name_servers: self.name_servers()?,
         })
     }

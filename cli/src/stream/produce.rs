@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use serde_json::json;
-use sluice_broker::LEVELS_MS;
+use sluice_server::LEVELS_MS;
 use sluice_client::{Message, Producer};
 use tokio::sync::mpsc;
 

@@ -4,6 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,
+    path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -33,15 +34,21 @@ pub fn stderr(output: &Output) -> String {
 pub struct Dev {
     child: Child,
     pub offset: u16,
-    _data: TempDir,
+    /// Goes when it is dropped, unless it was given.
+    _data: Option<TempDir>,
 }
 
 impl Dev {
     /// Ready when it returns.
     pub fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let offset = free_offset();
-        let (path, number) = (data.path().to_str().unwrap(), offset.to_string());
+        let path = data.path().to_owned();
+        Self { _data: Some(data), ..Self::start_in(&path, free_offset()) }
+    }
+
+    /// The same with a data directory and ports that outlive it.
+    pub fn start_in(data: &Path, offset: u16) -> Self {
+        let (path, number) = (data.to_str().unwrap(), offset.to_string());
         let mut child = sluice(&["dev", "--data", path, "--port-offset", &number, "--log", "warn"])
             .stdout(Stdio::piped())
             .spawn()
@@ -49,7 +56,13 @@ impl Dev {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("ready"), "{line}");
-        Self { child, offset, _data: data }
+        Self { child, offset, _data: None }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn name_server(&self) -> String {
