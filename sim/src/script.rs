@@ -94,7 +94,15 @@ pub fn everything(rounds: u8) -> Vec<Step> {
         match round % 4 {
             0 => steps.extend([Checkpoint, DeleteTopic(FLEETING), Send(SYNC, 0, 2, 10), PutTopic(FLEETING)]),
             1 => steps.extend([DeleteGroup(LEAVER), DeleteDocument(0), Mark, Settle, PutGroup(LEAVER)]),
-            2 => steps.extend([Back("%RETRY%keeper", 0, 0), Back(SYNC, 1, -1), Wait(12_000), Settle, Checkpoint]),
+            2 => steps.extend([
+                Wait(30_000),
+                Deliver,
+                Settle,
+                Back("%RETRY%keeper", 0, 0),
+                Back(SYNC, 1, -1),
+                Settle,
+                Checkpoint,
+            ]),
             _ => steps.extend([DeleteTopic(FLEETING), Mark]),
         }
     }
@@ -127,7 +135,7 @@ pub fn random(seed: u64, len: usize) -> Vec<Step> {
     steps
 }
 
-const KINDS: u64 = 24;
+const KINDS: u64 = 26;
 
 fn step(kind: u64, dice: &mut Dice) -> Step {
     let mut below = |sides: u64| dice.throw(sides) as u8;
@@ -153,7 +161,8 @@ fn step(kind: u64, dice: &mut Dice) -> Step {
         18 => Deliver,
         19 | 20 => Pipe(queue),
         21 => Wait(u16::from(below(250)) * 20),
-        22 => [Checkpoint, Mark][below(2) as usize],
-        _ => Retain(20_000),
+        22 => Mark,
+        23 | 24 => Checkpoint,
+        _ => Retain(9_000),
     }
 }

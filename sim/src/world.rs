@@ -35,8 +35,8 @@ pub enum Mistake {
 
 pub fn store_config() -> StoreConfig {
     StoreConfig {
-        segment_len: 16 * 1024,
-        allocate_step: 16 * 1024,
+        segment_len: 8 * 1024,
+        allocate_step: 8 * 1024,
         reserve_bytes: 0,
         checkpoint_bytes: 4096,
         pending_bytes: 1 << 20,

@@ -10,7 +10,7 @@ use sluice_sim::{
 use sluice_storage::fake::Fate;
 
 fn run(seed: u64) -> Result<Vec<String>, String> {
-    let script = random(seed, 150);
+    let script = random(seed, 250);
     let mut dice = Dice(seed);
     let call = 1 + dice.throw(calls(&script) + 1);
     let fate = [Fate::Kept, Fate::Dropped, Fate::Torn][dice.throw(3) as usize];

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use sluice_broker::Verdict;
 use sluice_model::Timestamp;
 use sluice_sim::{
-    dice::Dice,
     oracle::{Oracle, Sort},
     run::play,
     script::{ASYNC, SINK, SYNC, everything, random},
@@ -20,20 +19,19 @@ fn the_script_does_a_bit_of_everything() {
     let refused: Vec<&String> = trace.iter().filter(|line| !line.ends_with(": ok")).collect();
     assert!(refused.len() <= 8, "{refused:#?}");
     let count = |wanted: fn(&Sort) -> bool| oracle.said.iter().filter(|said| wanted(&said.sort)).count();
-    assert!(count(|sort| *sort == Sort::Plain) >= 40);
+    assert!(count(|sort| *sort == Sort::Plain) >= 36);
     assert!(count(|sort| matches!(sort, Sort::Delayed { .. })) >= 4);
     assert!(count(|sort| matches!(sort, Sort::Half { decision: None })) >= 2);
     assert!(count(|sort| *sort == Sort::Half { decision: Some((Verdict::Commit, true)) }) >= 2);
     assert!(count(|sort| *sort == Sort::Half { decision: Some((Verdict::Rollback, true)) }) >= 2);
-    assert!(oracle.backs.len() >= 8);
+    assert!(oracle.backs.len() >= 6);
     assert!(oracle.commits.values().filter(|commits| commits.least > 0).count() >= 3);
     let world = World::open(Arc::new(disk.crash(sluice_storage::fake::Fate::Dropped, 0)), oracle, now, Mistake::None);
     let world = world.expect("it comes up");
     assert!(world.opened.recovery.checkpoint.is_some());
     let messages = |name| world.contents(name).iter().map(Vec::len).collect::<Vec<_>>();
-    for name in [SYNC, SINK] {
-        assert!(messages(name).iter().all(|count| *count >= 4), "{name}: {:?}", messages(name));
-    }
+    assert!(messages(SYNC).iter().all(|count| *count >= 4), "{:?}", messages(SYNC));
+    assert!(messages(SINK).iter().sum::<usize>() >= 6, "{:?}", messages(SINK));
     assert!(messages(ASYNC)[0] >= 4 && messages("%DLQ%keeper")[0] > 0 && messages("%RETRY%keeper")[0] > 0);
 }
 
@@ -43,7 +41,7 @@ fn random_scripts_are_mostly_answered_with_yes() {
     for seed in 0..20 {
         let disk = FakeDisk::new();
         let (oracle, now, trace): (Oracle, Timestamp, _) =
-            play(Arc::new(disk.clone()), &random(seed, 150 + Dice(seed).throw(50) as usize), Mistake::None);
+            play(Arc::new(disk.clone()), &random(seed, 250), Mistake::None);
         done += trace.iter().filter(|line| line.ends_with(": ok")).count();
         all += trace.len();
         let left = Arc::new(disk.crash(sluice_storage::fake::Fate::Kept, 0));
