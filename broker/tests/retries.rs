@@ -3,7 +3,7 @@
 
 mod kit;
 
-use kit::{Got, World, group, message};
+use kit::{Got, World, group, message, topic};
 use sluice_broker::{Back, Group, Send};
 use sluice_model::{Kind, LogOffset};
 
@@ -80,6 +80,19 @@ fn a_client_may_send_to_the_retry_topic_itself_until_the_limit() {
     world.now = world.now.plus_ms(1_000);
     world.deliver();
     assert_eq!(world.bodies(RETRY, 0), ["1 None"]);
+}
+
+#[test]
+fn a_retry_topic_that_somebody_deleted_is_made_again() {
+    let (mut world, got) = world();
+    let now = world.now;
+    world.broker().delete_topic(&topic(RETRY), now).unwrap();
+    world.settle();
+    back(&mut world, &got, 1, None);
+    world.now = world.now.plus_ms(1_000);
+    world.deliver();
+    assert_eq!(world.bodies(RETRY, 0), ["x"]);
+    assert_eq!(world.opened.reader.group(&group("g")).retries, 2, "the group's settings stay");
 }
 
 #[test]
