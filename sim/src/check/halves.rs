@@ -21,7 +21,7 @@ pub fn check(world: &World, phase: Phase) -> Checked {
             None => waits && !seen,
             Some((Verdict::Commit, true)) => !waits && gone,
             Some((Verdict::Commit, false)) => !(waits && seen) && (waits || gone),
-            Some((Verdict::Rollback, acknowledged)) => !seen && !(acknowledged && waits),
+            Some((Verdict::Rollback, acknowledged)) => !(seen || acknowledged && waits),
         };
         ensure!(right, "half message {id}, decided {decision:?}: waits {waits}, is seen {seen}");
         if phase == Phase::Quiet && waits {
