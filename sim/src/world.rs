@@ -12,7 +12,7 @@ use sluice_model::{
 };
 
 use crate::{
-    oracle::{Ack, HandedBack, Oracle, Said, Sort, Thing},
+    oracle::{Ack, HandedBack, Oracle, Place, Said, Sort, Thing},
     pipeline,
     script::{ASYNC, QUEUES, SINK, SYNC, Step},
 };
@@ -141,10 +141,9 @@ impl World {
         match *step {
             Step::PutTopic(name) => self.put_topic(name),
             Step::DeleteTopic(name) => {
-                self.change(Thing::Topic(name.to_owned()), None, |broker| broker.delete_topic(&topic_name(name), now))?;
-                let forgotten = self.oracle.forget_positions(|(_, topic, _)| topic == name);
-                self.staged.extend(forgotten);
-                Ok(())
+                let verb = |broker: &mut Broker| broker.delete_topic(&topic_name(name), now);
+                let outcome = self.change(Thing::Topic(name.to_owned()), None, verb);
+                self.forget_positions(outcome, |(_, topic, _)| topic == name)
             }
             Step::PutGroup(name) => {
                 self.oracle.last_life += 1;
@@ -154,10 +153,9 @@ impl World {
                 self.change(Thing::Group(name.to_owned()), value, |broker| broker.put_group(group, now))
             }
             Step::DeleteGroup(name) => {
-                self.change(Thing::Group(name.to_owned()), None, |broker| broker.delete_group(&group_name(name), now))?;
-                let forgotten = self.oracle.forget_positions(|(group, _, _)| group == name);
-                self.staged.extend(forgotten);
-                Ok(())
+                let verb = |broker: &mut Broker| broker.delete_group(&group_name(name), now);
+                let outcome = self.change(Thing::Group(name.to_owned()), None, verb);
+                self.forget_positions(outcome, |(group, _, _)| group == name)
             }
             Step::PutDocument(which, size) => {
                 self.oracle.last_life += 1;
@@ -193,13 +191,25 @@ impl World {
         verb: impl FnOnce(&mut Broker) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let outcome = verb(&mut self.opened.broker);
-        if outcome.as_ref().is_err_and(|error| matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Denied)) {
+        if outcome.as_ref().is_err_and(is_refusal) {
             return outcome;
         }
         let ack = self.oracle.ask(thing, value);
         outcome?;
         self.staged.push(ack);
         Ok(())
+    }
+
+    /// A deletion takes positions along; one that failed half-way may have.
+    fn forget_positions(&mut self, outcome: Result<(), Error>, of: impl Fn(&Place) -> bool) -> Result<(), Error> {
+        if outcome.as_ref().is_err_and(is_refusal) {
+            return outcome;
+        }
+        let forgotten = self.oracle.forget_positions(of);
+        if outcome.is_ok() {
+            self.staged.extend(forgotten);
+        }
+        outcome
     }
 
     /// Which topic of that name is there.
@@ -418,6 +428,11 @@ impl World {
     pub fn end(&self) -> LogOffset {
         self.opened.reader.store().readable()
     }
+}
+
+/// Whether an error says that nothing was changed.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), Kind::NotFound | Kind::Invalid | Kind::Denied)
 }
 
 /// The number of the message that a body belongs to.
