@@ -1,8 +1,5 @@
 //! One run: a script until the disk dies, then everything that must come after.
 
-use std::sync::Arc;
-
-use sluice_broker::Disk;
 use sluice_model::Timestamp;
 use sluice_storage::fake::{FakeDisk, Fate};
 
@@ -20,7 +17,7 @@ const LONG: i64 = 3 * 3_600_000;
 const TURNS: usize = 1_000;
 
 /// Plays a script on a disk until its end, or the disk's.
-pub fn play(disk: Arc<dyn Disk>, steps: &[Step], mistake: Mistake) -> (Oracle, Timestamp, Vec<String>) {
+pub fn play(disk: &FakeDisk, steps: &[Step], mistake: Mistake) -> (Oracle, Timestamp, Vec<String>) {
     let now = Timestamp(1_000_000);
     match World::open(disk, Oracle::default(), now, mistake) {
         Err(_) => (Oracle::default(), now, Vec::new()),
@@ -36,7 +33,7 @@ pub fn play(disk: Arc<dyn Disk>, steps: &[Step], mistake: Mistake) -> (Oracle, T
 /// How many calls to the disk a script makes.
 pub fn calls(steps: &[Step]) -> u64 {
     let disk = FakeDisk::new();
-    play(Arc::new(disk.clone()), steps, Mistake::None);
+    play(&disk, steps, Mistake::None);
     assert!(!disk.is_dead());
     disk.mutating_calls()
 }
@@ -45,7 +42,7 @@ pub fn calls(steps: &[Step]) -> u64 {
 pub fn crash_run(steps: &[Step], call: u64, fate: Fate, mistake: Mistake) -> Result<Vec<String>, String> {
     let disk = FakeDisk::new();
     disk.crash_at(call);
-    let (oracle, now, mut trace) = play(Arc::new(disk.clone()), steps, mistake);
+    let (oracle, now, mut trace) = play(&disk, steps, mistake);
     let left = disk.crash(fate, call);
     trace.extend(after(&left, oracle, now, mistake).map_err(|what| format!("call {call}, {fate:?}: {what}"))?);
     Ok(trace)
@@ -53,6 +50,7 @@ pub fn crash_run(steps: &[Step], call: u64, fate: Fate, mistake: Mistake) -> Res
 
 /// Everything that must hold from a crash on.
 pub fn after(left: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake) -> Result<Vec<String>, String> {
+    left.set_capacity(None);
     let mut world = recover(left, oracle, now, mistake, Phase::Recovered)?;
     rebuild::check(&world, left)?;
     let mut trace = rebuild::state(&world);
@@ -69,7 +67,7 @@ pub fn after(left: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake) 
     let (oracle, now, asked) = (world.oracle.clone(), world.now, std::mem::take(&mut world.asked));
     drop(world);
     let next = left.crash(Fate::Dropped, 0);
-    let mut last = World::open(Arc::new(next), oracle, now, mistake).map_err(|error| error.to_string())?;
+    let mut last = World::open(&next, oracle, now, mistake).map_err(|error| error.to_string())?;
     last.asked = asked;
     check::all(&last, Phase::Quiet).map_err(|what| format!("after the end: {what}"))?;
     ensure!(rebuild::state(&last) == end, "it comes up otherwise after the end");
@@ -78,7 +76,7 @@ pub fn after(left: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake) 
 }
 
 fn recover(disk: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake, phase: Phase) -> Result<World, String> {
-    let opened = World::open(Arc::new(disk.clone()), oracle, now, mistake);
+    let opened = World::open(disk, oracle, now, mistake);
     let mut world = opened.map_err(|error| format!("it does not come up: {error}"))?;
     world.oracle.lose_beyond(world.end());
     check::all(&world, phase).map_err(|what| format!("as it came up: {what}"))?;

@@ -52,6 +52,9 @@ pub enum Step {
     Mark,
     /// Keeps this many bytes of the log.
     Retain(u16),
+    /// The disk has room for very little from now on, or for all again.
+    FillDisk,
+    FreeDisk,
 }
 
 use Step::*;
@@ -131,11 +134,11 @@ pub fn random(seed: u64, len: usize) -> Vec<Step> {
             steps.push(if dice.throw(3) == 0 { Write } else { Settle });
         }
     }
-    steps.push(Settle);
+    steps.extend([FreeDisk, Settle]);
     steps
 }
 
-const KINDS: u64 = 26;
+const KINDS: u64 = 28;
 
 fn step(kind: u64, dice: &mut Dice) -> Step {
     let mut below = |sides: u64| dice.throw(sides) as u8;
@@ -163,6 +166,7 @@ fn step(kind: u64, dice: &mut Dice) -> Step {
         21 => Wait(u16::from(below(250)) * 20),
         22 => Mark,
         23 | 24 => Checkpoint,
-        _ => Retain(9_000),
+        25 => Retain(9_000),
+        _ => [FillDisk, FreeDisk, FreeDisk][below(3) as usize],
     }
 }

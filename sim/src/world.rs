@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use sluice_broker::{
-    Back, Broker, Config, Disk, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS,
-    Opened, Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
+    Back, Broker, Config, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS, Opened,
+    Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
 };
 use sluice_model::{
     GroupName, Kind, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName,
     Transaction,
 };
+use sluice_storage::fake::FakeDisk;
 
 use crate::{
     oracle::{Ack, HandedBack, Oracle, Place, Said, Sort, Thing},
@@ -69,6 +70,7 @@ pub struct Seen {
 }
 
 pub struct World {
+    disk: FakeDisk,
     pub opened: Opened,
     pub oracle: Oracle,
     pub now: Timestamp,
@@ -82,10 +84,10 @@ pub struct World {
 }
 
 impl World {
-    pub fn open(disk: Arc<dyn Disk>, oracle: Oracle, now: Timestamp, mistake: Mistake) -> Result<Self, Error> {
-        let opened = open(disk, store_config(), config())?;
+    pub fn open(disk: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake) -> Result<Self, Error> {
+        let opened = open(Arc::new(disk.clone()), store_config(), config())?;
         let (trace, asked, staged, written) = Default::default();
-        Ok(Self { opened, oracle, now, mistake, trace, asked, staged, written })
+        Ok(Self { disk: disk.clone(), opened, oracle, now, mistake, trace, asked, staged, written })
     }
 
     /// Takes steps until one fails because the disk died; whatever else fails is an answer to a client.
@@ -130,6 +132,14 @@ impl World {
             Step::Retain(bytes) => {
                 let policy = Retention { max_age_ms: None, max_bytes: Some(bytes.into()) };
                 self.opened.applier.retain(now, &policy).map(drop)
+            }
+            Step::FillDisk => {
+                self.disk.set_capacity(Some(self.disk.used_bytes() + 4096));
+                Ok(())
+            }
+            Step::FreeDisk => {
+                self.disk.set_capacity(None);
+                self.opened.applier.retry()
             }
             Step::CarryDocuments => self.opened.broker.carry_documents(now).map(drop),
             _ => self.administer(step),

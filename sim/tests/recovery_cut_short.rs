@@ -1,8 +1,5 @@
 //! The process dies again while it recovers, at every call that changes the disk.
 
-use std::sync::Arc;
-
-use sluice_broker::Disk;
 use sluice_sim::{
     run::{after, calls, play},
     script::everything,
@@ -17,13 +14,12 @@ fn a_recovery_that_is_cut_short_loses_nothing() {
     for call in (1..calls(&script)).step_by(23) {
         let disk = FakeDisk::new();
         disk.crash_at(call);
-        let (oracle, now, _) = play(Arc::new(disk.clone()), &script, Mistake::None);
+        let (oracle, now, _) = play(&disk, &script, Mistake::None);
         let left = disk.crash(Fate::Torn, call);
         for again in 1.. {
             let second = left.crash(Fate::Kept, 0);
             second.crash_at(again);
-            let disk: Arc<dyn Disk> = Arc::new(second.clone());
-            let came_up = World::open(disk, oracle.clone(), now, Mistake::None).is_ok();
+            let came_up = World::open(&second, oracle.clone(), now, Mistake::None).is_ok();
             if came_up {
                 break;
             }

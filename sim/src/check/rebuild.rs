@@ -1,9 +1,6 @@
 //! Everything follows from the log: what comes up from the log alone is what came up from a checkpoint.
 
-use std::sync::Arc;
-
-use sluice_broker::Disk;
-use sluice_storage::fake::FakeDisk;
+use sluice_storage::{Disk, fake::FakeDisk};
 
 use super::{Checked, is_whole, pipeline, positions};
 use crate::{
@@ -15,8 +12,7 @@ pub fn check(world: &World, disk: &FakeDisk) -> Checked {
     if !is_whole(world) {
         return Ok(());
     }
-    let log = Arc::new(only_the_log(disk));
-    let rebuilt = World::open(log, world.oracle.clone(), world.now, Mistake::None);
+    let rebuilt = World::open(&only_the_log(disk), world.oracle.clone(), world.now, Mistake::None);
     let rebuilt = rebuilt.map_err(|error| format!("the log alone does not come up: {error}"))?;
     let (old, new) = (state(world), state(&rebuilt));
     for (old, new) in old.iter().zip(&new) {
