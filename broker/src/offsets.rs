@@ -62,6 +62,13 @@ impl Offsets {
         }
     }
 
+    /// Sets a position that a record holds already, over any commit before it.
+    pub(crate) fn recorded(&mut self, position: Position) {
+        let place = (position.topic, position.queue);
+        self.unrecorded.remove(&(position.group.clone(), place.clone()));
+        self.by_group.entry(position.group).or_default().insert(place, position.offset);
+    }
+
     /// Takes up to `max` positions that no record holds yet.
     pub(crate) fn take_unrecorded(&mut self, max: usize) -> Vec<Position> {
         let taken: Vec<_> = self.unrecorded.iter().take(max).cloned().collect();
@@ -79,12 +86,6 @@ impl Offsets {
     /// Undoes [`Self::take_unrecorded`]; a newer commit stays.
     pub(crate) fn put_back(&mut self, positions: Vec<Position>) {
         self.unrecorded.extend(positions.into_iter().map(|at| (at.group, (at.topic, at.queue))));
-    }
-
-    /// The position's place need not be recorded any more: a record that holds a newer one is about to be staged.
-    /// Answers whether it was to be recorded.
-    pub(crate) fn stop_waiting(&mut self, position: &Position) -> bool {
-        self.unrecorded.remove(&(position.group.clone(), (position.topic.clone(), position.queue)))
     }
 
     pub(crate) fn apply(&mut self, record: &RecordView<'_>) -> Result<()> {

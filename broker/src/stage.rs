@@ -55,12 +55,8 @@ impl Broker {
             return Ok(());
         }
         messages.push(self.positions_message(std::slice::from_ref(&position), now));
-        // A position that waits to be recorded would count as newer than the one in the unit.
-        let waited = self.shared.state.write().offsets.stop_waiting(&position);
-        let staged = self.stage(&messages, now);
-        if staged.is_err() && waited {
-            self.shared.state.write().offsets.put_back(vec![position]);
-        }
-        staged.map(drop)
+        self.stage(&messages, now)?;
+        self.shared.state.write().offsets.recorded(position);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::{HalfCheck, Reader, Verdict};
@@ -30,7 +31,7 @@ use crate::{
 const KIND: &str = "checker";
 
 /// Who is asked, and in which order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckPolicy {
     /// The producer; the plugin when none is connected.
@@ -42,7 +43,7 @@ pub enum CheckPolicy {
 }
 
 /// A plugin that decides the half messages of a producer group.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckerSpec {
     /// `name`, `name@1` or `name@sha256:…`.

@@ -6,14 +6,24 @@ use std::{
     time::Instant,
 };
 
+use sluice_model::Timestamp;
+
 /// Counters since the start. Cheap to bump from any thread.
 pub struct Metrics {
     started: Instant,
     booted_at_ms: i64,
-    pub messages_in: AtomicU64,
-    pub bytes_in: AtomicU64,
-    pub messages_out: AtomicU64,
+    messages_in: AtomicU64,
+    bytes_in: AtomicU64,
+    messages_out: AtomicU64,
     rates: parking_lot::Mutex<Rates>,
+}
+
+/// What was counted since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    pub messages_in: u64,
+    pub bytes_in: u64,
+    pub messages_out: u64,
 }
 
 /// Messages a second, in and out, over about the last ten seconds.
@@ -47,6 +57,19 @@ impl Metrics {
 
     pub fn get(&self, messages: usize) {
         self.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    /// When the process started.
+    pub fn started_at(&self) -> Timestamp {
+        Timestamp(self.booted_at_ms)
+    }
+
+    pub fn counts(&self) -> Counts {
+        Counts {
+            messages_in: self.messages_in.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            messages_out: self.messages_out.load(Ordering::Relaxed),
+        }
     }
 
     pub fn rates(&self) -> Rates {

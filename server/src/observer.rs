@@ -26,14 +26,29 @@ pub struct Line {
 /// The newest lines of one pipeline's or binding's plugins.
 #[derive(Default)]
 pub struct Logs {
-    lines: Mutex<VecDeque<Line>>,
+    lines: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    newest: VecDeque<Line>,
+    /// Lines ever written.
+    count: u64,
 }
 
 impl Logs {
     /// The newest `max` lines, the oldest first.
     pub fn newest(&self, max: usize) -> Vec<Line> {
-        let lines = self.lines.lock();
-        lines.iter().skip(lines.len().saturating_sub(max)).cloned().collect()
+        let kept = self.lines.lock();
+        kept.newest.iter().skip(kept.newest.len().saturating_sub(max)).cloned().collect()
+    }
+
+    /// How many lines were ever written, and those behind the first `seen` that are still kept, the oldest first.
+    pub fn after(&self, seen: u64) -> (u64, Vec<Line>) {
+        let kept = self.lines.lock();
+        let fresh = usize::try_from(kept.count.saturating_sub(seen)).unwrap_or(usize::MAX);
+        let skip = kept.newest.len().saturating_sub(fresh);
+        (kept.count, kept.newest.iter().skip(skip).cloned().collect())
     }
 }
 
@@ -48,11 +63,12 @@ impl Observer for Logs {
             Level::Error | Level::Warn => tracing::warn!(pipeline, step, "plugin: {}", line.message),
             _ => tracing::info!(pipeline, step, "plugin: {}", line.message),
         }
-        let mut lines = self.lines.lock();
-        if lines.len() == LINES_LIMIT {
-            lines.pop_front();
+        let mut kept = self.lines.lock();
+        if kept.newest.len() == LINES_LIMIT {
+            kept.newest.pop_front();
         }
-        lines.push_back(Line {
+        kept.count += 1;
+        kept.newest.push_back(Line {
             at: clock::now().0,
             level: level_text(line.level),
             step: step.to_owned(),

@@ -44,6 +44,13 @@ pub fn duration_text(duration: Duration) -> String {
     unit.map_or_else(|| format!("{ms}ms"), |(name, factor)| format!("{}{name}", ms / factor))
 }
 
+/// The shortest text that [`parse_size`] reads as the same, in the binary units.
+pub fn size_text(bytes: u64) -> String {
+    let binary = SIZES.iter().take(3).rev();
+    let unit = binary.clone().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
+    unit.map_or_else(|| bytes.to_string(), |(name, factor)| format!("{}{name}", bytes / factor))
+}
+
 /// For serde fields.
 pub fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
@@ -74,6 +81,9 @@ mod tests {
         }
         assert_eq!(parse_size("16MiB"), Ok(16 << 20));
         assert_eq!(parse_size("7"), Ok(7));
+        for text in ["512", "64KiB", "16MiB", "1GiB"] {
+            assert_eq!(size_text(parse_size(text).unwrap()), text);
+        }
         for bad in ["", "s", "1 fortnight", "-1s", "99999999999999999999s", "18446744073709551615d"] {
             assert!(parse_duration(bad).unwrap_err().contains("expected a duration"), "{bad}");
         }

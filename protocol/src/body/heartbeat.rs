@@ -47,8 +47,8 @@ pub struct HeartbeatConsumer {
 pub struct Subscription {
     #[serde(default)]
     pub class_filter_mode: bool,
-    /// Java hashes of the tags.
-    #[serde(default)]
+    /// Java hashes of the tags. The Go client writes them as strings.
+    #[serde(default, deserialize_with = "codes")]
     pub code_set: Vec<i32>,
     /// `TAG` or `SQL92`.
     #[serde(default = "tag")]
@@ -62,6 +62,22 @@ pub struct Subscription {
     #[serde(default)]
     pub tags_set: Vec<String>,
     pub topic: String,
+}
+
+fn codes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Code {
+        Number(i32),
+        Text(String),
+    }
+    let code = |code| match code {
+        Code::Number(number) => Ok(number),
+        Code::Text(text) => text
+            .parse()
+            .map_err(|_| serde::de::Error::custom(format!("codeSet: expected integers of 32 bits, got {text:?}"))),
+    };
+    Vec::<Code>::deserialize(from)?.into_iter().map(code).collect()
 }
 
 fn tag() -> String {

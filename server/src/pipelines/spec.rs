@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::Filter;
@@ -20,7 +21,7 @@ const STEPS_LIMIT: usize = 32;
 /// Most sinks of one pipeline.
 const SINKS_LIMIT: usize = 64;
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     pub name: String,
@@ -35,7 +36,7 @@ pub struct Spec {
     pub delivery: Delivery,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
     pub topic: String,
@@ -47,7 +48,7 @@ pub struct SourceSpec {
     pub filter: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpec {
     /// `name`, `name@1` or `name@sha256:…`.
@@ -56,7 +57,7 @@ pub struct StepSpec {
     pub config: Map<String, Value>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FailureSpec {
     pub retries: u32,
@@ -64,7 +65,7 @@ pub struct FailureSpec {
     pub then: ThenSpec,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThenSpec {
     #[default]
@@ -73,7 +74,7 @@ pub enum ThenSpec {
     Stop,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,7 +85,7 @@ pub struct LimitsSpec {
 
 /// What a crash may do to the sinks. Outputs and position are always one unit of the log, so both hold; the weaker word
 /// is there for those who want to promise less.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Delivery {
     #[default]

@@ -127,7 +127,7 @@ impl Door {
         }))
     }
 
-    fn reset(&self, request: &ResetOffset) -> Result<Vec<(body::QueueRef, i64)>> {
+    pub(crate) fn reset(&self, request: &ResetOffset) -> Result<Vec<(body::QueueRef, i64)>> {
         let reader = &self.parts.shell.reader;
         let topic = reader.topic(&request.topic)?;
         if !reader.knows_group(&request.group) {

@@ -2,9 +2,9 @@
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 
-use crate::server::Parts;
+use super::Rest;
 
-pub fn router() -> Router<Parts> {
+pub fn router() -> Router<Rest> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
 }
 
@@ -13,8 +13,8 @@ async fn healthz() -> &'static str {
 }
 
 /// 503 when the log takes no messages, with the reason.
-async fn readyz(State(parts): State<Parts>) -> (StatusCode, String) {
-    let store = parts.shell.reader.store();
+async fn readyz(State(rest): State<Rest>) -> (StatusCode, String) {
+    let store = rest.parts.shell.reader.store();
     if let Some(reason) = store.poisoned() {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("the log failed: {reason}\n"));
     }

@@ -1,18 +1,189 @@
 //! The REST door: topics, messages, groups, plugins, pipelines, checkers, and what monitoring asks.
 
+mod browse;
+mod checkers;
+mod cluster;
+mod exposition;
+mod groups;
+mod guard;
 mod health;
+mod input;
+mod logs;
+mod message;
+mod page;
+mod pipelines;
+mod plugins;
+mod problem;
+mod produce;
+mod rates;
+mod routes;
+mod tail;
+mod topics;
+mod transactions;
+mod trial;
 
-use std::future::Future;
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use axum::Router;
-use tokio::net::TcpListener;
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{Method, Uri},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 
-use crate::server::Parts;
+use crate::{
+    failure::{Failure, Result},
+    server::Parts,
+};
+use problem::Problem;
+use rates::PipelineRates;
+use routes::Routes;
 
-/// Serves until `shutdown`; requests in work end.
+/// Requests in work at one time.
+const REQUESTS_LIMIT: usize = 1_024;
+/// Open event streams.
+const STREAMS_LIMIT: usize = 256;
+
+/// What the handlers share. Cheap to clone.
+#[derive(Clone)]
+struct Rest {
+    parts: Parts,
+    document: Arc<Value>,
+    rates: Arc<PipelineRates>,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    /// True when event streams are to end.
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves until `shutdown`; requests in work end, event streams are cut.
 pub async fn serve(listener: TcpListener, parts: Parts, shutdown: impl Future<Output = ()> + Send + 'static) {
-    let router = Router::new().merge(health::router()).with_state(parts);
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown).await {
+    let (stop, stopping) = watch::channel(false);
+    let (routes, document) = api();
+    let rest = Rest {
+        rates: Arc::new(PipelineRates::default()),
+        document: Arc::new(document),
+        requests: Arc::new(Semaphore::new(REQUESTS_LIMIT)),
+        streams: Arc::new(Semaphore::new(STREAMS_LIMIT)),
+        stopping: stopping.clone(),
+        parts,
+    };
+    let sampler = tokio::spawn(rates::sample(rest.rates.clone(), rest.parts.pipelines.clone(), stopping));
+    let shutdown = async move {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    let service = app(routes, rest).into_make_service_with_connect_info::<SocketAddr>();
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(shutdown).await {
         tracing::error!(%error, "the REST door closed");
+    }
+    sampler.abort();
+}
+
+fn app(routes: Router<Rest>, rest: Rest) -> Router {
+    let router = routes
+        .route("/api/v1/openapi.json", get(document))
+        .route("/metrics", get(exposition::metrics))
+        .merge(health::router())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(rest.clone());
+    guard::guarded(router, rest)
+}
+
+/// Every route of the API and the document about them.
+fn api() -> (Router<Rest>, Value) {
+    let routes = Routes::new();
+    let routes = topics::routes(routes);
+    let routes = produce::routes(routes);
+    let routes = browse::routes(routes);
+    let routes = tail::routes(routes);
+    let routes = groups::routes(routes);
+    let routes = checkers::routes(routes);
+    let routes = plugins::routes(routes);
+    let routes = trial::routes(routes);
+    let routes = pipelines::routes(routes);
+    let routes = logs::routes(routes);
+    let routes = transactions::routes(routes);
+    cluster::routes(routes).finish()
+}
+
+async fn document(State(rest): State<Rest>) -> Json<Value> {
+    Json((*rest.document).clone())
+}
+
+async fn no_route(method: Method, uri: Uri) -> Problem {
+    Problem::no_route(method.as_str(), uri.path())
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
+    Problem::new(status, "/problems/method-not-allowed", "There is no such method here", detail)
+        .hint("The header Allow and /api/v1/openapi.json say what it takes")
+}
+
+/// Runs what blocks where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(Failure::new(sluice_model::Kind::Internal, panic.to_string())),
+    }
+}
+
+/// A tag of what `value` says, for `ETag`.
+fn tag_of(value: &impl Serialize) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(serde_json::to_vec(value).unwrap_or_default());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON with an `ETag`; 201 when it was made just now.
+fn tagged(created: bool, tag: &str, value: &impl Serialize) -> Response {
+    use axum::http::{HeaderValue, StatusCode, header};
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = (status, Json(value)).into_response();
+    if let Ok(tag) = HeaderValue::try_from(format!("\"{tag}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_describes_what_is_promised_and_every_reference_in_it_resolves() {
+        let (_, document) = api();
+        let paths = document["paths"].as_object().unwrap();
+        for path in [
+            "/topics/{topic}",
+            "/topics/{topic}/messages",
+            "/topics/{topic}/tail",
+            "/groups/{group}/offsets:reset",
+            "/producer-groups/{group}/checker",
+            "/plugins/{name}:try",
+            "/plugins/{name}/versions/{version}",
+            "/pipelines/{name}:pause",
+            "/pipelines/{name}/dlq",
+            "/transactions",
+            "/brokers/{name}",
+        ] {
+            assert!(paths.contains_key(path), "{path}");
+        }
+        let text = document.to_string();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for reference in text.split("#/components/schemas/").skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
     }
 }

@@ -1,0 +1,122 @@
+//! `sluice pipeline`
+
+use std::{io::Read, path::PathBuf};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::topic::all;
+use crate::{
+    output::{OutputArgs, say, say_on},
+    rest::{Content, Rest, segment},
+};
+
+#[derive(Args)]
+pub struct PipelineArgs {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Make the pipeline that a file describes, or replace it without a gap.
+    #[command(after_help = "Example:\n  sluice pipeline apply -f big-orders.yaml")]
+    Apply {
+        /// YAML or JSON; `-` reads standard input.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// List pipelines.
+    #[command(after_help = "Example:\n  sluice pipeline list")]
+    List {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Show a pipeline: its state, and position, lag and counts of each queue.
+    #[command(after_help = "Example:\n  sluice pipeline describe big-orders -o json")]
+    Describe {
+        pipeline: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Stop a pipeline behind a whole unit; it keeps its position.
+    #[command(after_help = "Example:\n  sluice pipeline pause big-orders")]
+    Pause { pipeline: String },
+    /// Let a paused pipeline go on.
+    #[command(after_help = "Example:\n  sluice pipeline resume big-orders")]
+    Resume { pipeline: String },
+    /// Show what the plugins of a pipeline logged.
+    #[command(after_help = "Example:\n  sluice pipeline logs big-orders --follow")]
+    Logs {
+        pipeline: String,
+        /// Go on with new lines as they come.
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Delete a pipeline; its topics stay.
+    #[command(after_help = "Example:\n  sluice pipeline delete big-orders")]
+    Delete { pipeline: String },
+}
+
+pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
+    match args.verb {
+        Verb::Apply { file, output } => {
+            let (name, spec) = read(&file)?;
+            let applied = rest.put(&path(&name), Content::Yaml(spec))?;
+            output.done(&applied, &format!("pipeline {name} is applied"))
+        }
+        Verb::List { output } => {
+            let columns = [
+                ("name", "/name"),
+                ("state", "/state"),
+                ("source", "/spec/source/topic"),
+                ("sinks", "/spec/sinks"),
+                ("lag", "/lag"),
+            ];
+            output.list(&all(rest, "/pipelines?limit=1000")?, &columns)
+        }
+        Verb::Describe { pipeline, output } => output.one(&rest.get(&path(&pipeline))?),
+        Verb::Pause { pipeline } => verb(rest, &pipeline, "pause", "paused"),
+        Verb::Resume { pipeline } => verb(rest, &pipeline, "resume", "going on"),
+        Verb::Logs { pipeline, follow: true, .. } => {
+            rest.follow(&format!("{}/logs?follow=true", path(&pipeline)), |line| say_on(serde_json::to_string(&line)?))
+        }
+        Verb::Logs { pipeline, output, .. } => {
+            let columns =
+                [("at", "/at"), ("level", "/level"), ("step", "/step"), ("queue", "/queue"), ("message", "/message")];
+            output.list(&rest.get(&format!("{}/logs", path(&pipeline)))?, &columns)
+        }
+        Verb::Delete { pipeline } => {
+            rest.delete(&path(&pipeline))?;
+            say(format!("pipeline {pipeline} is deleted"))
+        }
+    }
+}
+
+fn verb(rest: &Rest, pipeline: &str, verb: &str, done: &str) -> anyhow::Result<()> {
+    rest.post(&format!("{}:{verb}", path(pipeline)), Content::Json(json!({})))?;
+    say(format!("pipeline {pipeline} is {done}"))
+}
+
+fn path(pipeline: &str) -> String {
+    format!("/pipelines/{}", segment(pipeline))
+}
+
+/// The text of a pipeline's file and the name that it gives itself. JSON is YAML as well.
+fn read(file: &PathBuf) -> anyhow::Result<(String, Vec<u8>)> {
+    let mut text = Vec::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut text)?;
+    } else {
+        text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    }
+    let spec: Value = serde_norway::from_slice(&text).with_context(|| format!("{} is no YAML", file.display()))?;
+    let name = spec.get("name").and_then(Value::as_str);
+    let name = name.with_context(|| format!("{}: name: expected the pipeline's name", file.display()))?;
+    Ok((name.to_owned(), text))
+}

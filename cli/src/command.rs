@@ -1,0 +1,96 @@
+//! The tree of commands, and what their outcome means for the shell.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    ask::{group, pipeline, plugin, topic},
+    demo, log,
+    rest::Rest,
+    run,
+    stream::{bench, consume, produce},
+};
+
+/// A message broker that speaks RocketMQ's protocol and runs WebAssembly plugins on its streams.
+#[derive(Parser)]
+#[command(name = "sluice", version, arg_required_else_help = true, propagate_version = true)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage.
+Start here:
+  sluice dev                          everything in one process, on loopback
+  echo hello | sluice produce greetings
+  sluice consume greetings --from earliest -n 1")]
+struct Cli {
+    /// What is logged, as in RUST_LOG: `info`, `debug`, `sluice_server=debug,info`.
+    #[arg(long, global = true, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// Address of the REST API, for the commands that ask a running server.
+    #[arg(long, global = true, env = "SLUICE_SERVER", default_value = "http://127.0.0.1:8082", value_name = "URL")]
+    server: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run name server, broker, plugins and REST in one process, on loopback.
+    Dev(run::dev::Args),
+    /// Run a name server.
+    Namesrv(run::namesrv::Args),
+    /// Run a broker with plugins and REST.
+    Broker(run::broker::Args),
+    /// See the main job done: orders through plugins, payments decided by a plugin, every message accounted for.
+    Demo(demo::Args),
+    /// Send the lines of standard input or of a file as messages.
+    Produce(produce::Args),
+    /// Print the messages of a topic; no group's positions change.
+    Consume(consume::Args),
+    /// Topics.
+    Topic(topic::TopicArgs),
+    /// Consumer groups and their positions.
+    Group(group::GroupArgs),
+    /// WebAssembly plugins.
+    Plugin(plugin::PluginArgs),
+    /// Plugins between topics.
+    Pipeline(pipeline::PipelineArgs),
+    /// Measure a broker, Sluice's or Apache's.
+    Bench(bench::BenchArgs),
+    /// Print completions for a shell.
+    #[command(after_help = "Example:\n  source <(sluice completions bash)")]
+    Completions { shell: Shell },
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<()> {
+    log::init(&cli.log)?;
+    let rest = Rest::new(&cli.server);
+    match cli.command {
+        Command::Dev(args) => run::dev::run(args),
+        Command::Namesrv(args) => run::namesrv::run(args),
+        Command::Broker(args) => run::broker::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Topic(args) => topic::run(args, &rest),
+        Command::Group(args) => group::run(args, &rest),
+        Command::Plugin(args) => plugin::run(args, &rest),
+        Command::Pipeline(args) => pipeline::run(args, &rest),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

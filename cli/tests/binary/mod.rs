@@ -1,0 +1,112 @@
+//! The real binary, run as users run it.
+#![allow(dead_code, reason = "every test file uses a part of it")]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// A command with none of this process's settings.
+pub fn sluice(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(args).env_clear().stdin(Stdio::null());
+    command
+}
+
+pub fn run(args: &[&str]) -> Output {
+    sluice(args).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// `sluice dev` on free ports, stopped when it is dropped.
+pub struct Dev {
+    child: Child,
+    pub offset: u16,
+    _data: TempDir,
+}
+
+impl Dev {
+    /// Ready when it returns.
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let offset = free_offset();
+        let (path, number) = (data.path().to_str().unwrap(), offset.to_string());
+        let mut child = sluice(&["dev", "--data", path, "--port-offset", &number, "--log", "warn"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("ready"), "{line}");
+        Self { child, offset, _data: data }
+    }
+
+    pub fn name_server(&self) -> String {
+        format!("127.0.0.1:{}", 9876 + self.offset)
+    }
+
+    /// Runs a command against it.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a command against it, with lines on its standard input.
+    pub fn feed(&self, args: &[&str], input: &str) -> Output {
+        let mut child =
+            self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = sluice(args);
+        command.env("SLUICE_NAMESRV", self.name_server());
+        command.env("SLUICE_SERVER", format!("http://127.0.0.1:{}", 8082 + self.offset));
+        command
+    }
+
+    /// Asks it to stop, and waits for it.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it did not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An offset at which all of `dev`'s ports are free.
+pub fn free_offset() -> u16 {
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for _ in 0..100 {
+        let any = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let offset = any % 30_000 + 10_000;
+        if [9876, 10_911, 8082].into_iter().all(|port| free(port + offset)) {
+            return offset;
+        }
+    }
+    panic!("no free ports");
+}

@@ -1,0 +1,134 @@
+//! `/pipelines/{name}/logs`: what a pipeline's plugins logged.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::State,
+    http::Method,
+    response::{
+        IntoResponse, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures_util::stream;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_model::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{
+    Rest,
+    input::{Path, Query, time_text},
+    page::{Page, limit},
+    problem::{Answer, Problem},
+    routes::Routes,
+};
+use crate::observer::{Line, Logs};
+
+const LIMIT: usize = 100;
+const LIMIT_MOST: usize = 1_000;
+/// Time between two looks for new lines.
+const LOOK: Duration = Duration::from_millis(100);
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LogsQuery {
+    /// The newest so many lines, 1 to 1000; 100 when left out.
+    limit: Option<usize>,
+    /// Server-sent events: these lines, then new ones.
+    #[serde(default)]
+    follow: bool,
+}
+
+/// A line that a plugin wrote.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct LineView {
+    at: String,
+    /// `info`, `warn` or `error`
+    level: &'static str,
+    step: String,
+    queue: u32,
+    message: String,
+    fields: BTreeMap<String, String>,
+}
+
+pub fn line_view(line: Line) -> LineView {
+    LineView {
+        at: time_text(Timestamp(line.at)),
+        level: line.level,
+        step: line.step,
+        queue: line.queue,
+        message: line.message,
+        fields: line.fields.into_iter().collect(),
+    }
+}
+
+pub fn routes(routes: Routes) -> Routes {
+    routes.serve(
+        Method::GET,
+        "/pipelines/{name}/logs",
+        "Read what a pipeline's plugins logged since it was last started.",
+        |o| {
+            let lists = o.query::<LogsQuery>().lists::<LineView>("The newest lines, the oldest first.");
+            lists.streams::<LineView>("With `follow`: lines as they come, each in an event `line`.")
+        },
+        logs,
+    )
+}
+
+async fn logs(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
+    let logs = rest.parts.pipelines.logs(&name)?;
+    let most = limit(query.limit, LIMIT, LIMIT_MOST)?;
+    if !query.follow {
+        let items = logs.newest(most).into_iter().map(line_view).collect();
+        return Ok(Json(Page { items, next: None }).into_response());
+    }
+    let permit = rest.streams.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Problem::busy("too many streams are open"))?;
+    let (seen, lines) = logs.after(0);
+    let skipped = lines.len().saturating_sub(most);
+    let ready = lines.into_iter().skip(skipped).collect::<Vec<_>>().into_iter();
+    let follow =
+        Follow { rest: rest.clone(), name, logs, seen, ready, stopping: rest.stopping.clone(), _permit: permit };
+    let events = stream::unfold(follow, |mut follow| async move {
+        let event = follow.next().await?;
+        Some((Ok::<_, Infallible>(event), follow))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// One open stream of lines.
+struct Follow {
+    rest: Rest,
+    name: String,
+    logs: Arc<Logs>,
+    /// Lines ever written that were taken.
+    seen: u64,
+    ready: std::vec::IntoIter<Line>,
+    stopping: watch::Receiver<bool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follow {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(line) = self.ready.next() {
+                return Event::default().event("line").json_data(line_view(line)).ok();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                _ = self.stopping.wait_for(|stop| *stop) => return None,
+            }
+            // A pipeline that is replaced or resumed writes to new logs.
+            let current = self.rest.parts.pipelines.logs(&self.name).ok()?;
+            if !Arc::ptr_eq(&current, &self.logs) {
+                (self.logs, self.seen) = (current, 0);
+            }
+            let (seen, lines) = self.logs.after(self.seen);
+            self.seen = seen;
+            self.ready = lines.into_iter();
+        }
+    }
+}

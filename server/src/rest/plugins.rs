@@ -1,0 +1,344 @@
+//! `/plugins`: uploading components, and what the gate found in them.
+
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Method, StatusCode},
+    response::{IntoResponse, Response},
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+use sluice_model::{Kind, limits};
+use sluice_runtime::{Columns, Manifest, Outputs, Report};
+
+use super::{
+    Rest, blocking,
+    input::{self, Guard, Path, Query},
+    page::{Page, PageQuery},
+    problem::{Answer, Problem},
+    routes::Routes,
+    tagged, trial,
+};
+use crate::{
+    failure::{Failure, Result},
+    plugins::Version,
+};
+
+/// Largest request with a component. The gate's own limit is lower and says more.
+const REQUEST_LIMIT: usize = limits::SYSTEM_BODY_LEN;
+
+/// What the upload gate found.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReportView {
+    name: String,
+    version: String,
+    /// `sha256:` and 64 hex digits: the plugin's identity.
+    digest: String,
+    /// `filter`, `transform`, `check-transaction`
+    roles: Vec<&'static str>,
+    imports: Vec<ImportView>,
+    /// Bytes of the component.
+    size: u64,
+    compile_ms: u64,
+    manifest: ManifestView,
+}
+
+/// An interface that the component imports.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ImportView {
+    name: String,
+    granted: bool,
+}
+
+/// What a plugin says of itself.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ManifestView {
+    name: String,
+    version: String,
+    description: String,
+    /// Columns of a batch that it reads.
+    needs: Vec<&'static str>,
+    /// Its outputs in order; null: one for each sink.
+    outputs: Option<Vec<OutputView>>,
+    params: Vec<ParamView>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct OutputView {
+    name: String,
+    description: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ParamView {
+    name: String,
+    required: bool,
+    /// JSON Schema of its value.
+    schema: Value,
+}
+
+/// A plugin: the report on its newest version, all versions, and who uses it.
+#[derive(Debug, Serialize, JsonSchema)]
+struct PluginView {
+    #[serde(flatten)]
+    report: ReportView,
+    /// The newest first.
+    versions: Vec<VersionView>,
+    used_by: Users,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct VersionView {
+    version: String,
+    digest: String,
+    size: u64,
+}
+
+/// Who uses a plugin, or one version of it.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+struct Users {
+    pipelines: Vec<String>,
+    producer_groups: Vec<String>,
+}
+
+pub fn routes(routes: Routes) -> Routes {
+    let wasm = "application/wasm";
+    routes
+        .serve(
+            Method::GET,
+            "/plugins",
+            "List plugins.",
+            |o| o.query::<PageQuery>().lists::<PluginView>("Plugins."),
+            list,
+        )
+        .serve(
+            Method::GET,
+            "/plugins/{name}",
+            "Describe a plugin.",
+            |o| o.answers::<PluginView>(200, "The plugin."),
+            one,
+        )
+        .serve(
+            Method::PUT,
+            "/plugins/{name}",
+            "Upload a component. The same bytes again change nothing.",
+            |o| {
+                o.guarded()
+                    .takes_bytes(wasm)
+                    .answers::<ReportView>(200, "It was there already.")
+                    .answers::<ReportView>(201, "A new version was taken in.")
+            },
+            put,
+        )
+        .serve(
+            Method::DELETE,
+            "/plugins/{name}",
+            "Delete a plugin with all its versions, if nothing uses it.",
+            |o| o.empties("It is gone."),
+            delete,
+        )
+        .serve(
+            Method::GET,
+            "/plugins/{name}/versions/{version}",
+            "Describe one version: `1.2.3`, the newest `1` or `1.2`, or `sha256:…`.",
+            |o| o.answers::<ReportView>(200, "The report on it."),
+            version,
+        )
+        .serve(
+            Method::DELETE,
+            "/plugins/{name}/versions/{version}",
+            "Delete one version, if nothing uses it.",
+            |o| o.empties("It is gone."),
+            delete_version,
+        )
+        .serve(
+            Method::POST,
+            "/plugins:check",
+            "Pass a component through the gate without keeping it.",
+            |o| o.takes_bytes(wasm).answers::<ReportView>(200, "It would be taken in."),
+            check_unnamed,
+        )
+        .describe(Method::POST, "/plugins/{name}:check", "The same, under a name.", |o| {
+            o.takes_bytes(wasm).answers::<ReportView>(200, "It would be taken in.")
+        })
+        .verbs("/plugins/{name}", verb)
+}
+
+async fn list(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> Answer {
+    let work = move || {
+        let newest = rest.parts.plugins.newest();
+        let (names, next) = query.pick(newest.iter().map(|version| version.name.clone()).collect())?;
+        let items = names.iter().filter_map(|name| plugin_view(&rest, name).ok()).collect();
+        Ok(Page { items, next })
+    };
+    Ok(Json(blocking(work).await?).into_response())
+}
+
+async fn one(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
+    let view = blocking(move || plugin_view(&rest, &name)).await?;
+    let tag = view.report.digest.clone();
+    Ok(tagged(false, &tag, &view))
+}
+
+async fn version(State(rest): State<Rest>, Path((name, wanted)): Path<(String, String)>) -> Answer {
+    let version = resolve(&rest, &name, &wanted)?;
+    let view = report_view(&version.name, &version.report);
+    Ok(tagged(false, &view.digest, &view))
+}
+
+/// A digest may come with or without its `sha256:`.
+fn resolve(rest: &Rest, name: &str, wanted: &str) -> Result<Version> {
+    let bare = wanted.len() == 64 && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let wanted = if bare { format!("sha256:{wanted}") } else { wanted.to_owned() };
+    rest.parts.plugins.resolve(&format!("{name}@{wanted}"))
+}
+
+async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+    let guard = Guard::of(&headers)?;
+    let component = input::body(body, &headers, REQUEST_LIMIT).await?;
+    let plugins = rest.parts.plugins.clone();
+    let work = move || {
+        let known = plugins.versions(&name);
+        let tag = known.last().map(|version| format!("sha256:{}", version.digest()));
+        guard.check(&name, tag.as_deref())?;
+        let version = plugins.put(&name, component)?;
+        let created = !known.iter().any(|known| known.digest() == version.digest());
+        Ok((created, report_view(&version.name, &version.report)))
+    };
+    let (created, view) = blocking(work).await.map_err(refused)?;
+    Ok(tagged(created, &view.digest.clone(), &view))
+}
+
+/// What the gate refuses carries the gate's code as its field; other failures name one of ours.
+fn refused(failure: Failure) -> Problem {
+    let of_gate = failure.kind == Kind::Invalid && failure.field.as_deref() != Some("name");
+    if of_gate { Problem::refused(failure) } else { failure.into() }
+}
+
+async fn check_unnamed(State(rest): State<Rest>, headers: HeaderMap, body: Body) -> Answer {
+    check(&rest, "unnamed".to_owned(), &headers, body).await
+}
+
+async fn check(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> Answer {
+    let component = input::body(body, headers, REQUEST_LIMIT).await?;
+    let plugins = rest.parts.plugins.clone();
+    let view = blocking(move || {
+        let (_, report) = plugins.check(&name, &component)?;
+        Ok(report_view(&name, &report))
+    });
+    Ok(Json(view.await.map_err(refused)?).into_response())
+}
+
+async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+    match input::verb(&segment) {
+        Some((name, "check")) => check(&rest, name.to_owned(), &headers, body).await,
+        Some((name, "try")) => trial::run(&rest, name.to_owned(), &headers, body).await,
+        _ => Err(Problem::no_route("POST", &format!("/api/v1/plugins/{segment}"))),
+    }
+}
+
+async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
+    remove(rest, name, None).await
+}
+
+async fn delete_version(State(rest): State<Rest>, Path((name, wanted)): Path<(String, String)>) -> Answer {
+    let digest = resolve(&rest, &name, &wanted)?.digest().to_owned();
+    remove(rest, name, Some(digest)).await
+}
+
+async fn remove(rest: Rest, name: String, digest: Option<String>) -> Answer {
+    let work = move || -> Result<std::result::Result<Response, Problem>> {
+        let picked = |version: &Version| digest.as_deref().is_none_or(|digest| digest == version.digest());
+        let doomed: Vec<Version> = rest.parts.plugins.versions(&name).into_iter().filter(picked).collect();
+        let users = users_of(&rest, &doomed);
+        if !users.pipelines.is_empty() || !users.producer_groups.is_empty() {
+            return Ok(Err(in_use(&name, &users)));
+        }
+        rest.parts.plugins.delete(&name, picked)?;
+        Ok(Ok(StatusCode::NO_CONTENT.into_response()))
+    };
+    blocking(work).await?
+}
+
+fn users_of(rest: &Rest, versions: &[Version]) -> Users {
+    let mut users = Users::default();
+    for version in versions {
+        users.pipelines.extend(rest.parts.pipelines.users_of(version.digest()));
+        users.producer_groups.extend(rest.parts.checkers.users_of(version.digest()));
+    }
+    for names in [&mut users.pipelines, &mut users.producer_groups] {
+        names.sort_unstable();
+        names.dedup();
+    }
+    users
+}
+
+fn in_use(name: &str, users: &Users) -> Problem {
+    let pipelines = users.pipelines.iter().map(|name| format!("pipeline {name}"));
+    let groups = users.producer_groups.iter().map(|name| format!("the checker of producer group {name}"));
+    let named: Vec<String> = pipelines.chain(groups).collect();
+    let text = format!("plugin \"{name}\" is in use by {}", named.join(", "));
+    Problem::from(Failure::new(Kind::Conflict, text))
+        .with("used_by", serde_json::to_value(users).unwrap_or_default())
+        .hint("Delete those first, or point them to another version")
+}
+
+fn plugin_view(rest: &Rest, name: &str) -> Result<PluginView> {
+    let versions = rest.parts.plugins.versions(name);
+    let newest = versions.last().ok_or_else(|| Failure::not_found("plugin", name))?;
+    let listed = versions.iter().rev().map(|version| VersionView {
+        version: version.version().to_owned(),
+        digest: format!("sha256:{}", version.digest()),
+        size: version.report.size,
+    });
+    Ok(PluginView {
+        report: report_view(name, &newest.report),
+        versions: listed.collect(),
+        used_by: users_of(rest, &versions),
+    })
+}
+
+fn report_view(name: &str, report: &Report) -> ReportView {
+    ReportView {
+        name: name.to_owned(),
+        version: report.manifest.version.clone(),
+        digest: format!("sha256:{}", report.digest),
+        roles: report.roles.iter().map(|role| role.as_str()).collect(),
+        imports: report.imports.iter().map(|name| ImportView { name: name.clone(), granted: true }).collect(),
+        size: report.size,
+        compile_ms: report.compile_ms,
+        manifest: manifest_view(&report.manifest),
+    }
+}
+
+fn manifest_view(manifest: &Manifest) -> ManifestView {
+    let columns = [
+        (Columns::KEY, "key"),
+        (Columns::VALUE, "value"),
+        (Columns::HEADERS, "headers"),
+        (Columns::TAG, "tag"),
+        (Columns::BORN_AT, "born-at"),
+        (Columns::STORED_AT, "stored-at"),
+        (Columns::OFFSET, "offset"),
+        (Columns::ATTEMPT, "attempt"),
+    ];
+    let port = |port: &sluice_runtime::Port| OutputView { name: port.name.clone(), description: port.doc.clone() };
+    let param = |param: &sluice_runtime::Param| ParamView {
+        name: param.name.clone(),
+        required: param.required,
+        schema: param.schema.clone(),
+    };
+    ManifestView {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        description: manifest.doc.clone(),
+        needs: columns.iter().filter(|(flag, _)| manifest.needs.contains(*flag)).map(|(_, name)| *name).collect(),
+        outputs: match &manifest.outputs {
+            Outputs::Ports(ports) => Some(ports.iter().map(port).collect()),
+            Outputs::OnePerSink => None,
+        },
+        params: manifest.params.iter().map(param).collect(),
+    }
+}

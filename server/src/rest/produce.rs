@@ -1,0 +1,355 @@
+//! `POST /topics/{topic}/messages`: JSON with one message or many, or the raw body with headers.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{ConnectInfo, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::IntoResponse,
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sluice_broker::{LEVELS_MS, Send, Sent, Topic, TopicKind};
+use sluice_model::{Host, Kind, Message, Properties, QueueId, TopicName, java_hash, key, limits};
+use tokio::sync::oneshot;
+
+use super::{
+    Rest, input,
+    input::Path,
+    problem::{Answer, Problem},
+    routes::Routes,
+};
+use crate::{
+    clock,
+    failure::{Failure, Result},
+    units,
+};
+
+/// Largest request: the largest body in Base64, and some room around it.
+const REQUEST_LIMIT: usize = limits::BODY_LEN / 3 * 4 + 1024 * 1024;
+/// Most messages of one request.
+const MESSAGES_LIMIT: usize = 1_000;
+const PROPERTY_HEADER: &str = "x-message-property-";
+
+/// Properties that a field or the broker sets.
+const RESERVED: [(&str, &str); 8] = [
+    (key::KEYS, "the field key"),
+    (key::TAGS, "the field tag"),
+    (key::DELAY, "the field delay"),
+    (key::UNIQUE_KEY, "it to be left out: the broker makes it"),
+    (key::TRANSACTION_PREPARED, "it to be left out: half messages need a RocketMQ client"),
+    (key::REAL_TOPIC, "it to be left out: the broker sets it"),
+    (key::REAL_QUEUE, "it to be left out: the broker sets it"),
+    (key::RETRY_TOPIC, "it to be left out: the broker sets it"),
+];
+
+/// A message to send.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewMessage {
+    /// What it can be found by.
+    key: Option<String>,
+    tag: Option<String>,
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
+    /// A text; anything else is sent as the JSON that it is.
+    #[schemars(with = "Option<serde_json::Value>")]
+    body: Option<Box<RawValue>>,
+    /// The body in Base64, when it is no text.
+    body_base64: Option<String>,
+    /// Any queue when left out; in a FIFO topic, the one that the key belongs to.
+    queue: Option<u32>,
+    /// When to deliver it, from now: 1s 5s 10s 30s 1m to 10m, 20m, 30m, 1h or 2h.
+    delay: Option<String>,
+}
+
+/// Many messages; an array of them says the same.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct NewMessages {
+    /// 1 to 1000.
+    messages: Vec<NewMessage>,
+}
+
+/// Where a message went.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+struct Stored {
+    /// Where the broker stored it.
+    id: String,
+    unique_key: String,
+    queue: u32,
+    /// For a delayed message, its place among the delayed.
+    offset: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct StoredAll {
+    /// In the order of the request.
+    items: Vec<Stored>,
+}
+
+pub fn routes(routes: Routes) -> Routes {
+    routes.serve(
+        Method::POST,
+        "/topics/{topic}/messages",
+        "Send one message or many. Answered when they are as safe as the topic's durability asks.",
+        |o| {
+            o.header("X-Message-Key", "With it or another of these: the body is the message's own, as it is.")
+                .header("X-Message-Tag", "The message's tag.")
+                .header("X-Message-Queue", "The queue, any when left out.")
+                .header("X-Message-Delay", "When to deliver it, from now.")
+                .header("X-Message-Property-{name}", "A property; the name is taken in lower case.")
+                .takes::<NewMessage>()
+                .takes_bytes("application/octet-stream")
+                .answers::<Stored>(201, "One message was sent; for many, an object with `items`.")
+        },
+        post,
+    )
+}
+
+async fn post(
+    State(rest): State<Rest>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let topic = rest.parts.shell.reader.topic(&TopicName::parse(&name)?)?;
+    let bytes = input::body(body, &headers, REQUEST_LIMIT).await?;
+    let (messages, many) = parse(&headers, bytes)?;
+    let sends = messages.into_iter().enumerate().map(|(at, (message, body))| {
+        let place = if many { format!("messages[{at}].") } else { String::new() };
+        to_send(&topic, message, body, Host(peer)).map_err(|failure| at_place(&place, failure))
+    });
+    // All are checked before the first is sent.
+    let sends = sends.collect::<Result<Vec<Send>>>()?;
+    let stored = send_all(&rest, sends).await?;
+    match <[Stored; 1]>::try_from(stored) {
+        Ok([one]) if !many => Ok((StatusCode::CREATED, Json(one)).into_response()),
+        Ok(one) => Ok((StatusCode::CREATED, Json(StoredAll { items: one.into() })).into_response()),
+        Err(items) => Ok((StatusCode::CREATED, Json(StoredAll { items })).into_response()),
+    }
+}
+
+fn at_place(place: &str, failure: Failure) -> Failure {
+    match failure.field {
+        Some(field) if !place.is_empty() => {
+            Failure { text: format!("{place}{}", failure.text), field: Some(format!("{place}{field}")), ..failure }
+        }
+        field => Failure { field, ..failure },
+    }
+}
+
+/// Hands all to the log at once, in order, and waits for all.
+async fn send_all(rest: &Rest, sends: Vec<Send>) -> std::result::Result<Vec<Stored>, Problem> {
+    let waiting: Vec<_> = sends
+        .into_iter()
+        .map(|send| {
+            let bytes = send.messages.iter().map(|message| message.body.len()).sum();
+            let (answer, receive) = oneshot::channel();
+            let metrics = rest.parts.metrics.clone();
+            rest.parts.shell.send(send, move |result| {
+                if result.is_ok() {
+                    metrics.put(1, bytes);
+                }
+                drop(answer.send(result));
+            });
+            receive
+        })
+        .collect();
+    let (mut stored, mut failed) = (Vec::new(), None);
+    for receive in waiting {
+        let stopped = || Err(Failure::new(Kind::Unavailable, "the broker is shutting down"));
+        match receive.await.unwrap_or_else(|_| stopped()) {
+            Ok(sent) => stored.push(to_stored(sent)),
+            Err(failure) => failed = failed.or(Some(failure)),
+        }
+    }
+    match failed {
+        None => Ok(stored),
+        Some(failure) => {
+            let sent = serde_json::to_value(&stored).unwrap_or_default();
+            Err(Problem::from(failure).with("sent", sent))
+        }
+    }
+}
+
+fn to_stored(sent: Sent) -> Stored {
+    Stored {
+        id: sent.ids.first().map(ToString::to_string).unwrap_or_default(),
+        unique_key: sent.unique_key,
+        queue: sent.queue.0,
+        offset: sent.queue_offset.0,
+    }
+}
+
+type Parsed = (Vec<(NewMessage, Option<Bytes>)>, bool);
+
+/// The messages of a request, with their raw bodies, and whether the request is in the form for many.
+fn parse(headers: &HeaderMap, bytes: Bytes) -> std::result::Result<Parsed, Problem> {
+    if headers.keys().any(|name| name.as_str().starts_with("x-message-")) {
+        return Ok((vec![(of_headers(headers)?, Some(bytes))], false));
+    }
+    let media = headers.get(header::CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = match media.as_str() {
+        "application/json" => true,
+        // Nothing was said: curl sends this with --data when it is told nothing else.
+        "" | "application/x-www-form-urlencoded" => bytes.first().is_some_and(|first| matches!(first, b'{' | b'[')),
+        _ => false,
+    };
+    if !is_json {
+        return Ok((vec![(NewMessage::default(), Some(bytes))], false));
+    }
+    let hinted = |failure: Failure| {
+        Problem::from(failure)
+            .hint("To send these bytes as the body itself, give Content-Type: application/octet-stream")
+    };
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    let many = |messages: Vec<NewMessage>| {
+        if !(1..=MESSAGES_LIMIT).contains(&messages.len()) {
+            let text = format!("messages: expected 1 to {MESSAGES_LIMIT}, got {}", messages.len());
+            return Err(Failure::invalid("messages", text));
+        }
+        Ok((messages.into_iter().map(|message| (message, None)).collect(), true))
+    };
+    if first == Some(&b'[') {
+        return input::json(&bytes).and_then(many).map_err(hinted);
+    }
+    let names: Result<BTreeMap<String, Box<RawValue>>> = input::json(&bytes);
+    if names.map_err(hinted)?.contains_key("messages") {
+        return input::json::<NewMessages>(&bytes).and_then(|all| many(all.messages)).map_err(hinted);
+    }
+    Ok((vec![(input::json(&bytes).map_err(hinted)?, None)], false))
+}
+
+fn of_headers(headers: &HeaderMap) -> Result<NewMessage> {
+    let mut message = NewMessage::default();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if !name.starts_with("x-message-") {
+            continue;
+        }
+        let text = std::str::from_utf8(value.as_bytes())
+            .map_err(|_| Failure::invalid(name, format!("{name}: expected UTF-8")))?
+            .to_owned();
+        match name {
+            "x-message-key" => message.key = Some(text),
+            "x-message-tag" => message.tag = Some(text),
+            "x-message-delay" => message.delay = Some(text),
+            "x-message-queue" => {
+                let queue = text.parse();
+                message.queue = Some(
+                    queue.map_err(|_| Failure::invalid(name, format!("{name}: expected a number, got {text:?}")))?,
+                );
+            }
+            _ => match name.strip_prefix(PROPERTY_HEADER) {
+                Some(key) if !key.is_empty() => drop(message.properties.insert(key.to_owned(), text)),
+                _ => {
+                    let text = format!("{name}: expected X-Message-Key, -Tag, -Queue, -Delay or -Property-{{name}}");
+                    return Err(Failure::invalid(name, text));
+                }
+            },
+        }
+    }
+    Ok(message)
+}
+
+fn to_send(topic: &Topic, message: NewMessage, raw: Option<Bytes>, born_host: Host) -> Result<Send> {
+    let body = match raw {
+        Some(bytes) => bytes,
+        None => body_of(&message)?,
+    };
+    if body.len() > limits::BODY_LEN {
+        let text = format!("body: expected at most {} bytes, got {}", limits::BODY_LEN, body.len());
+        return Err(Failure::invalid("body", text));
+    }
+    let queue = queue_of(topic, &message)?;
+    let properties = properties_of(&message)?;
+    let message = Message { born_host, ..Message::new(topic.name.clone(), QueueId(0), clock::now(), properties, body) };
+    Ok(Send { messages: vec![message], queue, template: None, max_reconsume_times: None })
+}
+
+fn body_of(message: &NewMessage) -> Result<Bytes> {
+    match (&message.body, &message.body_base64) {
+        (Some(json), None) if json.get().starts_with('"') => Ok(input::json::<String>(json.get().as_bytes())?.into()),
+        (Some(json), None) => Ok(json.get().to_owned().into()),
+        (None, Some(text)) => BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|error| {
+            Failure::invalid("body_base64", format!("body_base64: expected Base64 with padding: {error}"))
+        }),
+        (None, None) => Err(Failure::invalid("body", "body: expected body or body_base64")),
+        (Some(_), Some(_)) => Err(Failure::invalid("body", "body: expected body or body_base64, got both")),
+    }
+}
+
+/// Any queue unless one is named; a FIFO topic keeps what has one key in one queue (as RocketMQ's selector by hash).
+fn queue_of(topic: &Topic, message: &NewMessage) -> Result<Option<QueueId>> {
+    if let Some(queue) = message.queue {
+        if queue >= topic.write_queues {
+            let most = topic.write_queues.saturating_sub(1);
+            let text = format!("queue: expected 0 to {most} for topic \"{}\", got {queue}", topic.name);
+            return Err(Failure::invalid("queue", text));
+        }
+        return Ok(Some(QueueId(queue)));
+    }
+    match (topic.kind, &message.key) {
+        (TopicKind::Fifo, Some(key)) => Ok(Some(QueueId(java_hash(key).unsigned_abs() % topic.write_queues.max(1)))),
+        (TopicKind::Fifo, None) => {
+            Err(Failure::invalid("queue", "queue: expected a queue or a key, which keep the order in a FIFO topic"))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn properties_of(message: &NewMessage) -> Result<Properties> {
+    if let Some((name, instead)) = RESERVED.iter().find(|(name, _)| message.properties.contains_key(*name)) {
+        let field = format!("properties.{name}");
+        return Err(Failure::invalid(&field, format!("{field}: expected {instead}")));
+    }
+    let delay = message.delay.as_deref().map(level).transpose()?.map(|level| level.to_string());
+    let fields = [(key::KEYS, &message.key), (key::TAGS, &message.tag), (key::DELAY, &delay)];
+    let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    let named = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Ok(Properties::from_pairs(fields.chain(named))?)
+}
+
+/// The delay level that lasts exactly as long.
+fn level(text: &str) -> Result<usize> {
+    let delay = units::parse_duration(text).map_err(|text| Failure::invalid("delay", format!("delay: {text}")))?;
+    let found = LEVELS_MS.iter().position(|ms| u128::from(ms.unsigned_abs()) == delay.as_millis());
+    found.map(|at| at + 1).ok_or_else(|| {
+        let served: Vec<String> = LEVELS_MS
+            .iter()
+            .map(|ms| units::duration_text(std::time::Duration::from_millis(ms.unsigned_abs())))
+            .collect();
+        Failure::invalid("delay", format!("delay: expected one of {}, got {text}", served.join(" ")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_the_levels_that_are_served() {
+        assert_eq!((level("1s").unwrap(), level("60s").unwrap(), level("2h").unwrap()), (1, 5, 18));
+        let text = level("7s").unwrap_err().text;
+        assert!(text.contains("1s 5s 10s") && text.contains("2h, got 7s"), "{text}");
+    }
+
+    #[test]
+    fn curls_form_is_json_only_when_it_looks_so() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, "application/x-www-form-urlencoded".parse().unwrap());
+        let (messages, many) = parse(&headers, Bytes::from_static(b"[{\"body\":\"a\"},{\"body\":{\"n\":1}}]")).unwrap();
+        assert!(many);
+        let bodies: Vec<Bytes> = messages.iter().map(|(message, _)| body_of(message).unwrap()).collect();
+        assert_eq!(bodies, ["a", "{\"n\":1}"]);
+        let (messages, many) = parse(&headers, Bytes::from_static(b"plain")).unwrap();
+        assert!(!many && messages[0].1.as_deref() == Some(b"plain"));
+    }
+}

@@ -1,0 +1,120 @@
+//! `/transactions`: half messages that wait for a decision.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State, http::Method, response::IntoResponse};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_broker::{Half, Reader};
+use sluice_model::{QueueOffset, RecordView, key};
+
+use super::{
+    Rest, blocking,
+    input::{Query, time_text},
+    message,
+    page::{Page, limit},
+    problem::Answer,
+    routes::Routes,
+};
+use crate::failure::{Failure, Result};
+
+const LIMIT: usize = 100;
+const LIMIT_MOST: usize = 1_000;
+/// Half messages looked through, the oldest.
+const HALVES_LIMIT: usize = 100_000;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HalvesQuery {
+    /// Only those of this producer group.
+    producer_group: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// A prepared message that nobody decided yet.
+#[derive(Debug, Serialize, JsonSchema)]
+struct HalfView {
+    transaction_id: String,
+    /// Its place among the half messages.
+    offset: u64,
+    producer_group: String,
+    /// Where it goes when it is committed.
+    topic: String,
+    key: Option<String>,
+    tag: Option<String>,
+    properties: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+    stored_at: String,
+    /// How often its producer or checker was asked.
+    checks: u32,
+    /// How often it will be asked at the most.
+    checks_limit: u32,
+    /// When it is asked next.
+    due_at: String,
+    /// Whether a checker plugin is bound to its producer group.
+    checker: bool,
+}
+
+pub fn routes(routes: Routes) -> Routes {
+    routes.serve(
+        Method::GET,
+        "/transactions",
+        "List half messages that are not decided yet, the oldest first.",
+        |o| o.query::<HalvesQuery>().lists::<HalfView>("Half messages."),
+        list,
+    )
+}
+
+async fn list(State(rest): State<Rest>, Query(query): Query<HalvesQuery>) -> Answer {
+    let limit = limit(query.limit, LIMIT, LIMIT_MOST)?;
+    let from = match &query.cursor {
+        None => QueueOffset(0),
+        Some(cursor) => QueueOffset(cursor.parse().map_err(|_| {
+            Failure::invalid("cursor", format!("cursor: expected what an earlier answer said, got {cursor:?}"))
+        })?),
+    };
+    let work = move || {
+        let reader = &rest.parts.shell.reader;
+        let wanted = |half: &Half| {
+            half.queue_offset >= from
+                && query.producer_group.as_deref().is_none_or(|group| group == half.group.as_str())
+        };
+        let mut halves: Vec<Half> = reader.halves(HALVES_LIMIT).into_iter().filter(wanted).take(limit + 1).collect();
+        let next = halves.get(limit).map(|half| half.queue_offset.to_string());
+        halves.truncate(limit);
+        // One that is decided meanwhile and deleted with its segment is left out.
+        let items = halves.iter().filter_map(|half| {
+            let checker = rest.parts.checkers.get(&half.group).is_ok();
+            view(reader, half, checker).ok()
+        });
+        Ok(Page { items: items.collect(), next })
+    };
+    Ok(Json(blocking(work).await?).into_response())
+}
+
+fn view(reader: &Reader, half: &Half, checker: bool) -> Result<HalfView> {
+    let record = reader.record_at(half.at)?;
+    let record = RecordView::parse(&record)?;
+    let own = |name| record.property(name).map(str::to_owned);
+    let (body, body_base64) = message::body(record.sys_flag().compression(), record.body());
+    Ok(HalfView {
+        transaction_id: own(key::TRANSACTION_ID).or_else(|| own(key::UNIQUE_KEY)).unwrap_or_default(),
+        offset: half.queue_offset.0,
+        producer_group: half.group.to_string(),
+        topic: own(key::REAL_TOPIC).unwrap_or_default(),
+        key: own(key::KEYS),
+        tag: own(key::TAGS),
+        properties: message::properties(record.own_properties()),
+        body,
+        body_base64,
+        stored_at: time_text(half.stored_at),
+        checks: half.checks,
+        checks_limit: reader.config().transaction_checks,
+        due_at: time_text(half.due),
+        checker,
+    })
+}

@@ -1,0 +1,347 @@
+//! `POST /plugins/{name}:try`: runs a stored plugin on given messages and says what came of each.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{Json, body::Body, http::HeaderMap, http::Method, response::IntoResponse};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_model::{Properties, key, limits};
+use sluice_runtime::{
+    Action, Batch, Context, Decision, Failure as Trouble, HalfMessage, Instance, Outputs, Plugin, Produced, Record,
+    RecordFailure, Role, Setup,
+};
+
+use super::{
+    Rest, blocking, input,
+    logs::{LineView, line_view},
+    message::{properties, text_or_base64},
+    problem::Answer,
+    routes::Routes,
+};
+use crate::{
+    clock,
+    failure::{Failure, Result},
+    observer::Logs,
+    units,
+};
+
+/// Most messages of one try: each may use up its whole deadline, and the time to start again after it.
+const MESSAGES_LIMIT: usize = 64;
+const REQUEST_LIMIT: usize = limits::BODY_LEN / 3 * 4 + 1024 * 1024;
+const LOG_LINES: usize = 1_000;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Trial {
+    /// `filter`, `transform` or `check-transaction`; may be left out when the plugin has one role only.
+    role: Option<String>,
+    #[serde(default)]
+    config: Map<String, Value>,
+    /// Names of the sinks that a transformer writes to; one named `out` when left out.
+    #[serde(default)]
+    sinks: Vec<String>,
+    /// 1 to 64.
+    messages: Vec<Given>,
+}
+
+/// A message to try the plugin on; a half message for a checker.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    key: Option<String>,
+    tag: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    value: Option<String>,
+    /// The value in Base64, when it is no text.
+    value_base64: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct TrialView {
+    plugin: String,
+    digest: String,
+    role: &'static str,
+    /// In the order of the messages.
+    results: Vec<Outcome>,
+    logs: Vec<LineView>,
+}
+
+/// What came of one message: exactly one of `keep`, `outputs`, `decision` and `error`.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+struct Outcome {
+    /// A filter's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<bool>,
+    /// A transformer's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outputs: Option<Vec<OutputMessage>>,
+    /// A checker's answer: `commit`, `rollback`, `unknown` or `ask-again-after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'static str>,
+    /// Why it rolls back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// When it wants to be asked again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorView>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ErrorView {
+    code: String,
+    reason: String,
+    /// What is to become of the message: `retry`, `dead-letter`, `skip` or `stop`; null after a trap.
+    action: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct OutputMessage {
+    /// Which output, from 0.
+    output: usize,
+    /// Its name.
+    port: String,
+    key: Option<String>,
+    tag: Option<String>,
+    headers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+pub fn routes(routes: Routes) -> Routes {
+    routes.describe(Method::POST, "/plugins/{name}:try", "Run a stored plugin on given messages.", |o| {
+        o.takes::<Trial>().answers::<TrialView>(200, "What came of each message, and what the plugin logged.")
+    })
+}
+
+/// `name` may say a version: `name@1`.
+pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> Answer {
+    let trial: Trial = input::json(&input::body(body, headers, REQUEST_LIMIT).await?)?;
+    if !(1..=MESSAGES_LIMIT).contains(&trial.messages.len()) {
+        let text = format!("messages: expected 1 to {MESSAGES_LIMIT}, got {}", trial.messages.len());
+        return Err(Failure::invalid("messages", text).into());
+    }
+    let plugins = rest.parts.plugins.clone();
+    let view = blocking(move || {
+        let version = plugins.resolve(&name)?;
+        let role = role(&version.plugin, trial.role.as_deref())?;
+        Bench::new(&name, version.plugin, role, trial)?.run()
+    });
+    Ok(Json(view.await?).into_response())
+}
+
+fn role(plugin: &Plugin, wanted: Option<&str>) -> Result<Role> {
+    let names: Vec<&str> = plugin.roles().iter().map(|role| role.as_str()).collect();
+    let found = match wanted {
+        Some(wanted) => plugin.roles().iter().find(|role| role.as_str() == wanted),
+        None => plugin.roles().first().filter(|_| names.len() == 1),
+    };
+    found.copied().ok_or_else(|| {
+        let got = wanted.map_or(String::new(), |wanted| format!(", got {wanted:?}"));
+        Failure::invalid("role", format!("role: expected {}{got}", names.join(" or ")))
+    })
+}
+
+/// A plugin with all it needs to run outside any pipeline.
+struct Bench {
+    name: String,
+    plugin: Plugin,
+    role: Role,
+    setup: Setup,
+    ports: Vec<String>,
+    given: Vec<Given>,
+    logs: Arc<Logs>,
+    instance: Instance,
+}
+
+impl Bench {
+    fn new(name: &str, plugin: Plugin, role: Role, trial: Trial) -> Result<Self> {
+        let logs = Arc::new(Logs::default());
+        let sinks = if trial.sinks.is_empty() { vec!["out".to_owned()] } else { trial.sinks };
+        let ports = match &plugin.manifest().outputs {
+            Outputs::Ports(ports) => ports.iter().map(|port| port.name.clone()).collect(),
+            Outputs::OnePerSink => sinks.clone(),
+        };
+        let context = Context {
+            pipeline: "try".to_owned(),
+            step: name.to_owned(),
+            queue: 0,
+            input_topic: "try".to_owned(),
+            output_topics: sinks,
+        };
+        let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
+        let instance = start(&plugin, &setup)?;
+        Ok(Self { name: name.to_owned(), plugin, role, setup, ports, given: trial.messages, logs, instance })
+    }
+
+    /// Each message alone, so that one which traps leaves the others their results.
+    fn run(mut self) -> Result<TrialView> {
+        let mut results = Vec::with_capacity(self.given.len());
+        for (at, given) in std::mem::take(&mut self.given).into_iter().enumerate() {
+            if self.instance.is_dead() {
+                self.instance = start(&self.plugin, &self.setup)?;
+            }
+            let value = given.bytes().map_err(|text| {
+                let field = format!("messages[{at}].value");
+                Failure::invalid(&field, format!("{field}: {text}"))
+            })?;
+            results.push(match self.role {
+                Role::CheckTransaction => self.check(given, value),
+                Role::Filter | Role::Transform => self.apply(&given.record(at, value)?),
+            });
+        }
+        Ok(TrialView {
+            plugin: self.name,
+            digest: format!("sha256:{}", self.plugin.digest()),
+            role: self.role.as_str(),
+            results,
+            logs: self.logs.newest(LOG_LINES).into_iter().map(line_view).collect(),
+        })
+    }
+
+    fn apply(&mut self, record: &Record) -> Outcome {
+        let mut batch = Batch::new(self.plugin.manifest().needs, 0);
+        if !batch.push(record, 0) {
+            return Outcome::failed("too-large", "the message does not fit into a batch", None);
+        }
+        if self.role == Role::Filter {
+            return match self.instance.filter(&batch) {
+                Err(trouble) => Outcome::trouble(&trouble),
+                Ok(verdict) => match verdict.failed.first() {
+                    Some(failed) => Outcome::of_record(failed),
+                    None => Outcome { keep: Some(verdict.keeps(0)), ..Outcome::default() },
+                },
+            };
+        }
+        match self.instance.transform(&batch, self.ports.len()) {
+            Err(trouble) => Outcome::trouble(&trouble),
+            Ok(output) => match output.failed.first() {
+                Some(failed) => Outcome::of_record(failed),
+                None => {
+                    let produced = output.produced.into_iter().map(|one| self.output(one, record));
+                    Outcome { outputs: Some(produced.collect()), ..Outcome::default() }
+                }
+            },
+        }
+    }
+
+    fn output(&self, produced: Produced, input: &Record) -> OutputMessage {
+        let target = produced.target;
+        let record = produced.applied_to(input);
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (value, value_base64) = text_or_base64(&record.value);
+        OutputMessage {
+            output: target,
+            port: self.ports.get(target).cloned().unwrap_or_default(),
+            key: record.key.as_ref().map(text),
+            tag: (!record.tag.is_empty()).then(|| text(&record.tag)),
+            headers: properties(Properties::parse(record.headers.clone()).unwrap_or_default().iter()),
+            value,
+            value_base64,
+        }
+    }
+
+    fn check(&mut self, given: Given, body: Bytes) -> Outcome {
+        let now = u64::try_from(clock::now().0).unwrap_or(0);
+        let half = HalfMessage {
+            transaction_id: "try".to_owned(),
+            topic: "try".to_owned(),
+            producer_group: "try".to_owned(),
+            key: given.key,
+            headers: given.headers.into_iter().collect(),
+            body: body.to_vec(),
+            born_at: now,
+            attempt: 1,
+            max_attempts: 1,
+            now,
+        };
+        match self.instance.check(&half) {
+            Err(trouble) => Outcome::trouble(&trouble),
+            Ok(decision) => Outcome::decided(decision),
+        }
+    }
+}
+
+fn start(plugin: &Plugin, setup: &Setup) -> Result<Instance> {
+    plugin.instance(setup.clone()).map_err(|error| match error {
+        sluice_runtime::Error::Full(_) => Failure::new(sluice_model::Kind::Busy, error.to_string()),
+        error => Failure::invalid("config", format!("config: {error}")),
+    })
+}
+
+impl Given {
+    fn bytes(&self) -> std::result::Result<Bytes, String> {
+        match (&self.value, &self.value_base64) {
+            (Some(_), Some(_)) => Err("expected value or value_base64, got both".to_owned()),
+            (Some(text), None) => Ok(text.clone().into()),
+            (None, Some(text)) => {
+                BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|error| format!("expected Base64: {error}"))
+            }
+            (None, None) => Ok(Bytes::new()),
+        }
+    }
+
+    fn record(self, at: usize, value: Bytes) -> Result<Record> {
+        let now = u64::try_from(clock::now().0).unwrap_or(0);
+        let own = [(key::KEYS, &self.key), (key::TAGS, &self.tag)];
+        let own = own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = Properties::from_pairs(own.chain(headers))?;
+        Ok(Record {
+            offset: at as u64,
+            headers: Bytes::copy_from_slice(headers.as_bytes()),
+            key: self.key.map(Bytes::from),
+            tag: self.tag.map(Bytes::from).unwrap_or_default(),
+            value,
+            born_at: now,
+            stored_at: now,
+        })
+    }
+}
+
+impl Outcome {
+    fn failed(code: &str, reason: &str, action: Option<&'static str>) -> Self {
+        let error = ErrorView { code: code.to_owned(), reason: reason.to_owned(), action };
+        Self { error: Some(error), ..Self::default() }
+    }
+
+    fn of_record(failed: &RecordFailure) -> Self {
+        Self::failed(&failed.code, &failed.reason, Some(action_text(failed.action)))
+    }
+
+    fn trouble(trouble: &Trouble) -> Self {
+        let action = match trouble {
+            Trouble::Fault { action, .. } => Some(action_text(*action)),
+            _ => None,
+        };
+        Self::failed(trouble.code(), &trouble.to_string(), action)
+    }
+
+    fn decided(decision: Decision) -> Self {
+        let outcome = |decision| Self { decision: Some(decision), ..Self::default() };
+        match decision {
+            Decision::Commit => outcome("commit"),
+            Decision::Rollback(reason) => Self { reason: Some(reason), ..outcome("rollback") },
+            Decision::Unknown => outcome("unknown"),
+            Decision::AskAgainAfter(wait) => {
+                Self { after: Some(units::duration_text(wait)), ..outcome("ask-again-after") }
+            }
+        }
+    }
+}
+
+fn action_text(action: Action) -> &'static str {
+    match action {
+        Action::Retry => "retry",
+        Action::DeadLetter => "dead-letter",
+        Action::Skip => "skip",
+        Action::Stop => "stop",
+    }
+}

@@ -1,0 +1,93 @@
+use serde_json::json;
+
+use crate::kit::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_pipeline_is_named() {
+    let world = World::new().await;
+    world.put("/topics/in", "{}").await.expect(201);
+    world.put("/topics/out", "{}").await.expect(201);
+    let spec = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut spec = json!({
+            "name": "p", "source": { "topic": "in" }, "steps": [{ "plugin": "none" }], "sinks": ["out"],
+        });
+        change(&mut spec);
+        spec
+    };
+    let missing = world.put("/pipelines/p", spec(&|_| {})).await.problem(404, "not-found", Some("steps[0].plugin"));
+    assert!(missing["hint"].as_str().unwrap().contains("/plugins/"));
+    let topic = spec(&|spec| spec["source"]["topic"] = json!("no"));
+    world.put("/pipelines/p", topic).await.problem(404, "not-found", Some("source.topic"));
+    world.put("/pipelines/q", spec(&|_| {})).await.problem(400, "invalid-field", Some("name"));
+    let unknown = spec(&|spec| spec["colour"] = json!(1));
+    world.put("/pipelines/p", unknown).await.problem(400, "invalid-field", Some("colour"));
+    let yaml = [("content-type", "application/yaml")];
+    let text = "name: p\nsource: { topic: in }\nsteps: [ { plugin: none } ]\nsinks: [ out ]\nsinkz: 1\n";
+    world.send("PUT", "/pipelines/p", &yaml, text).await.problem(400, "invalid-field", Some("sinkz"));
+    world.get("/pipelines/p").await.problem(404, "not-found", Some("pipeline"));
+    world.get("/pipelines/p/dlq").await.problem(404, "not-found", Some("pipeline"));
+    world.get("/pipelines/p/logs").await.problem(404, "not-found", Some("pipeline"));
+    assert_eq!(world.get("/pipelines").await.expect(200).json(), json!({ "items": [], "next": null }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_is_applied_watched_paused_and_deleted() {
+    let world = World::new().await;
+    for topic in ["in", "out"] {
+        world.put(&format!("/topics/{topic}"), json!({ "queues": 2 })).await.expect(201);
+    }
+    let filter = sluice_plugins::ready_made("json-filter").unwrap();
+    world.send("PUT", "/plugins/only", &[], filter.component).await.expect(201);
+    let text = "name: p\nsource: { topic: in, start: earliest }\nsinks: [ out ]\n\
+                steps: [ { plugin: only, config: { path: /status, equals: paid } } ]\n";
+    let yaml = [("content-type", "application/yaml")];
+    let made = world.send("PUT", "/pipelines/p", &yaml, text).await.expect(201);
+    assert_eq!(made.json()["state"], "running");
+    let stale = [("if-match", "\"1\"")];
+    world.send("PUT", "/pipelines/p", &stale, text).await.problem(412, "precondition-failed", Some("If-Match"));
+
+    let order = |status: &str, queue: u32| json!({ "body": { "status": status }, "queue": queue });
+    let orders = json!([order("paid", 0), order("new", 0), order("paid", 1), { "body": "junk", "queue": 1 }]);
+    world.post("/topics/in/messages", &orders).await.expect(201);
+    let done = settled(&world, |pipeline| pipeline["in"] == 4).await;
+    assert_eq!(
+        (&done["out"], &done["dropped"], &done["dead_lettered"], &done["lag"]),
+        (&json!(2), &json!(1), &json!(1), &json!(0))
+    );
+    assert_eq!(done["queues"].as_array().unwrap().len(), 2);
+    assert_eq!(world.get("/topics/out").await.json()["messages"], 2);
+    let dead = world.get("/pipelines/p/dlq").await.expect(200).json();
+    assert_eq!((&dead["items"][0]["body"], &dead["items"][0]["failure"]["source_queue"]), (&json!("junk"), &json!(1)));
+    world.get("/pipelines/p/logs").await.expect(200);
+    let metrics = world.get("//metrics").await.text;
+    assert!(metrics.contains("sluice_pipeline_records_total{pipeline=\"p\",outcome=\"sent\"} 2"), "{metrics}");
+
+    let used = world.delete("/plugins/only").await.problem(409, "conflict", None);
+    assert_eq!(used["used_by"]["pipelines"], json!(["p"]));
+    world.delete("/topics/in").await.problem(409, "conflict", None);
+
+    assert_eq!(world.post("/pipelines/p:pause", "").await.expect(200).json()["state"], "paused");
+    world.post("/topics/in/messages", order("paid", 0)).await.expect(201);
+    assert_eq!(world.get("/pipelines/p").await.json()["lag"], 1);
+    assert_eq!(world.post("/pipelines/p:resume", "").await.expect(200).json()["state"], "running");
+    settled(&world, |pipeline| pipeline["lag"] == 0 && pipeline["out"] == 1).await;
+    assert_eq!(world.get("/topics/out").await.json()["messages"], 3);
+
+    world.delete("/pipelines/p").await.expect(204);
+    world.delete("/plugins/only").await.expect(204);
+    world.delete("/topics/in").await.expect(204);
+}
+
+/// The pipeline as soon as it is as wanted.
+async fn settled(world: &World, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+    let wait = async {
+        loop {
+            let pipeline = world.get("/pipelines/p").await.expect(200).json();
+            if wanted(&pipeline) {
+                return pipeline;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("in time")
+}

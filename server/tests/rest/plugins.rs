@@ -1,0 +1,89 @@
+use serde_json::json;
+
+use crate::kit::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_component_is_refused_with_the_gates_code() {
+    let world = World::new().await;
+    let core = wat::parse_str("(module)").unwrap();
+    let empty = wat::parse_str("(component)").unwrap();
+    for (bytes, code) in [(b"hello".to_vec(), "not-wasm"), (core, "core-module"), (empty, "no-role")] {
+        let problem = world.send("PUT", "/plugins/p", &[], bytes.clone()).await;
+        assert_eq!(problem.problem(422, "component-refused", Some("body"))["code"], code);
+        let problem = world.send("POST", "/plugins/p:check", &[], bytes.clone()).await;
+        assert_eq!(problem.problem(422, "component-refused", Some("body"))["code"], code);
+        let problem = world.send("POST", "/plugins:check", &[], bytes).await;
+        assert_eq!(problem.problem(422, "component-refused", Some("body"))["code"], code);
+    }
+    let large = world.send("PUT", "/plugins/p", &[], vec![0u8; 9 << 20]).await;
+    assert_eq!(large.problem(422, "component-refused", Some("body"))["code"], "too-large");
+    world.send("PUT", "/plugins/a%20b", &[], "").await.problem(400, "invalid-field", Some("name"));
+    world.get("/plugins/p").await.problem(404, "not-found", Some("plugin"));
+    world.delete("/plugins/p").await.problem(404, "not-found", Some("plugin"));
+    world.get("/plugins/p/versions/1").await.problem(404, "not-found", Some("plugin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
+    let mut world = World::new().await;
+    let filter = sluice_plugins::ready_made("json-filter").unwrap();
+    let checked = world.send("POST", "/plugins/only:check", &[], filter.component).await.expect(200).json();
+    assert_eq!(checked["roles"], json!(["filter"]));
+    assert_eq!(world.get("/plugins").await.json()["items"], json!([]));
+
+    let made = world.send("PUT", "/plugins/only", &[], filter.component).await.expect(201);
+    let report = made.json();
+    assert_eq!((&report["digest"], &report["version"]), (&checked["digest"], &json!(filter.version)));
+    assert_eq!(report["size"], filter.component.len());
+    assert!(report["imports"].as_array().unwrap().iter().all(|import| import["granted"] == true));
+    assert!(report["manifest"]["params"].as_array().unwrap().iter().any(|param| param["name"] == "path"));
+    let again = world.send("PUT", "/plugins/only", &[], filter.component).await.expect(200);
+    assert_eq!(again.header("etag"), made.header("etag"));
+    let taken = [("if-none-match", "*")];
+    world.send("PUT", "/plugins/only", &taken, filter.component).await.problem(
+        412,
+        "precondition-failed",
+        Some("If-None-Match"),
+    );
+
+    let trial = json!({
+        "config": { "path": "/status", "equals": "paid" },
+        "messages": [{ "value": "{\"status\":\"paid\"}" }, { "value": "{\"status\":\"new\"}" }, { "value": "junk" }],
+    });
+    let tried = world.post("/plugins/only:try", &trial).await.expect(200).json();
+    assert_eq!((&tried["results"][0], &tried["results"][1]), (&json!({ "keep": true }), &json!({ "keep": false })));
+    assert_eq!(tried["results"][2]["error"]["action"], "dead-letter", "{tried}");
+    let bad = json!({ "config": { "colour": 1 }, "messages": [{ "value": "1" }] });
+    world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some("config"));
+    let bad = json!({ "role": "transform", "messages": [{ "value": "1" }] });
+    world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some("role"));
+
+    let map = sluice_plugins::ready_made("json-map").unwrap();
+    world.send("PUT", "/plugins/map", &[], map.component).await.expect(201);
+    let trial = json!({ "config": { "set": { "/a": 2 } }, "messages": [{ "key": "k", "value": "{\"a\":1}" }] });
+    let tried = world.post("/plugins/map:try", &trial).await.expect(200).json();
+    let output = &tried["results"][0]["outputs"][0];
+    assert_eq!((&output["value"], &output["key"]), (&json!("{\"a\":2}"), &json!("k")), "{tried}");
+
+    world.restart().await;
+    assert_eq!(world.get("/plugins/only").await.expect(200).header("etag"), made.header("etag"));
+    let digest = report["digest"].as_str().unwrap();
+    world.get(&format!("/plugins/only/versions/{digest}")).await.expect(200);
+    world.get("/plugins/only/versions/0").await.expect(200);
+
+    let checker = sluice_plugins::ready_made("ledger-checker").unwrap();
+    world.send("PUT", "/plugins/ledger", &[], checker.component).await.expect(201);
+    world.put("/topics/books", "{}").await.expect(201);
+    let spec = json!({ "plugin": "ledger", "config": { "topic": "books" }, "topics": ["books"] });
+    let path = "/producer-groups/shop/checker";
+    world.get(path).await.problem(404, "not-found", Some("checker"));
+    let bound = world.put(path, &spec).await.expect(201);
+    assert_eq!(bound.json()["policy"], "plugin-first");
+    world.put(path, &spec).await.expect(200);
+    let other = json!({ "plugin": "only" });
+    world.put(path, &other).await.problem(400, "invalid-field", Some("plugin"));
+    let used = world.delete("/plugins/ledger").await.problem(409, "conflict", None);
+    assert_eq!(used["used_by"]["producer_groups"], json!(["shop"]));
+    world.delete(path).await.expect(204);
+    world.delete("/plugins/ledger").await.expect(204);
+}
