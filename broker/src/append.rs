@@ -135,8 +135,8 @@ impl Broker {
             }
         }
         let prepared = message.sys_flag.transaction() == Transaction::Prepared;
-        let delay = schedule::level(&message.properties)?;
-        if !alone && (prepared || delay.is_some() || message.topic.is_retry()) {
+        let delayed = schedule::level(&message.properties)?.is_some();
+        if !alone && (prepared || delayed || message.topic.is_retry()) {
             let text = "expected no transaction, delay or retry topic in a batch of messages";
             return Err(Error::invalid("properties", text));
         }
@@ -145,7 +145,7 @@ impl Broker {
         }
         if prepared {
             redirect_to_half(message)
-        } else if let Some(level) = delay {
+        } else if let Some(level) = schedule::level(&message.properties)? {
             schedule::redirect(message, level)
         } else {
             Ok(())

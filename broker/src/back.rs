@@ -62,14 +62,16 @@ impl Broker {
         Ok(self.config().durability)
     }
 
-    /// The group's settings; an unknown group is made, with its retry topic.
+    /// The group's settings; an unknown group is made, and so is a missing retry topic: messages on their way to it
+    /// would be lost.
     pub fn ensure_group(&mut self, name: &GroupName, now: Timestamp) -> Result<std::sync::Arc<Group>> {
         let known = self.shared.state.read().groups.get(name).cloned();
-        if let Some(group) = known {
+        if let Some(group) = known.filter(|_| self.topic(&TopicName::retry_of(name)).is_some()) {
             return Ok(group);
         }
-        self.put_group(Group::new(name.clone()), now)?;
-        Ok(self.reader.group(name))
+        let group = self.reader.group(name);
+        self.put_group(Group::clone(&group), now)?;
+        Ok(group)
     }
 
     /// The topic of a group's dead letters; made if need be.

@@ -90,7 +90,8 @@ impl Broker {
             let mut message = record.to_message()?;
             release(&mut message, &[key::DELAY])?;
             // A topic deleted meanwhile takes its delayed messages with it.
-            if self.topic(&message.topic).is_some() {
+            if let Some(topic) = self.topic(&message.topic) {
+                message.queue = topic.queue_for(message.queue);
                 unit.push(message);
             }
         }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use sluice_model::{LogOffset, Properties, RecordView, TopicName, limits};
+use sluice_model::{LogOffset, Properties, QueueId, RecordView, TopicName, limits};
 
 use crate::{
     Error,
@@ -75,6 +75,12 @@ impl Topic {
             durability: None,
             attributes: BTreeMap::new(),
         }
+    }
+
+    /// The queue for a message that was held back while the topic may have lost queues.
+    pub(crate) fn queue_for(&self, wanted: QueueId) -> QueueId {
+        let queues = self.write_queues.max(self.read_queues);
+        if wanted.0 < queues { wanted } else { QueueId(wanted.0 % self.write_queues.max(1)) }
     }
 
     /// Fails with the field that is out of range.

@@ -74,9 +74,8 @@ impl Broker {
                 release(&mut message, &[key::TRANSACTION_PREPARED])?;
                 message.sys_flag = message.sys_flag.with_transaction(Transaction::Commit);
                 message.prepared_at = half.at.0;
-                if self.topic(&message.topic).is_none() {
-                    return Err(Error::not_found("topic", &message.topic));
-                }
+                let topic = self.topic(&message.topic).ok_or_else(|| Error::not_found("topic", &message.topic))?;
+                message.queue = topic.queue_for(message.queue);
                 vec![message, decision]
             }
         };

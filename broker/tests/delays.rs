@@ -87,3 +87,14 @@ fn a_topic_deleted_meanwhile_takes_its_delayed_messages_along() {
     world.deliver();
     assert!(world.all("t", 0).is_empty());
 }
+
+#[test]
+fn a_message_for_a_queue_that_is_gone_meanwhile_comes_in_another() {
+    let mut world = World::new();
+    world.make("t", 4);
+    world.send(send_to(3, vec![message("t", "x", &[("DELAY", "1")])]));
+    world.make("t", 2);
+    world.now = world.now.plus_ms(1_000);
+    world.deliver();
+    assert_eq!(world.bodies("t", 1), ["x"]);
+}
