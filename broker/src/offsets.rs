@@ -62,6 +62,14 @@ impl Offsets {
         }
     }
 
+    /// Takes over a position that a record was just staged for: unlike one that comes with a record of the past, it is
+    /// newer than every commit before it.
+    pub(crate) fn recorded(&mut self, position: Position) {
+        let place = (position.topic, position.queue);
+        self.by_group.entry(position.group.clone()).or_default().insert(place.clone(), position.offset);
+        self.unrecorded.remove(&(position.group, place));
+    }
+
     /// Takes up to `max` positions that no record holds yet.
     pub(crate) fn take_unrecorded(&mut self, max: usize) -> Vec<Position> {
         let taken: Vec<_> = self.unrecorded.iter().take(max).cloned().collect();

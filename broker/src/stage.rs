@@ -53,8 +53,9 @@ impl Broker {
             self.shared.state.write().offsets.commit(position);
             return Ok(());
         }
-        messages.push(self.positions_message(&[position], now));
+        messages.push(self.positions_message(std::slice::from_ref(&position), now));
         self.stage(&messages, now)?;
+        self.shared.state.write().offsets.recorded(position);
         Ok(())
     }
 }

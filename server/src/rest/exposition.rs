@@ -42,8 +42,6 @@ impl std::fmt::Debug for Exposition {
     }
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
-
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Exposition {
@@ -189,10 +187,10 @@ impl Out<'_> {
         let mut metrics = self.encoder.encode_descriptor(name, help, None, kind)?;
         for (labels, metric) in rows {
             if labels.is_empty() {
-                metric.encode(metrics.encode_family(&NO_LABELS)?)?;
-            } else {
-                metric.encode(metrics.encode_family(&labels)?)?;
+                // A family of one: an empty set of labels would be written as `{}`.
+                return metric.encode(metrics);
             }
+            metric.encode(metrics.encode_family(&labels)?)?;
         }
         Ok(())
     }
