@@ -42,6 +42,8 @@ impl std::fmt::Debug for Exposition {
     }
 }
 
+/// One of a pipeline's counts.
+type Count = fn(&Counts) -> u64;
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Exposition {
@@ -127,7 +129,7 @@ impl Exposition {
                 .map(move |(outcome, count)| (vec![("pipeline", name(at)), ("outcome", outcome)], count))
         });
         out.counters("sluice_pipeline_records", "Records of a pipeline since its stages were started", rows)?;
-        let events: [(&str, &str, fn(&Counts) -> u64); 2] = [
+        let events: [(&str, &str, Count); 2] = [
             ("sluice_pipeline_retries", "Records tried again", |counts| counts.retries),
             ("sluice_pipeline_traps", "Calls that ended a plugin's instance", |counts| counts.traps),
         ];
