@@ -62,11 +62,12 @@ impl Offsets {
         }
     }
 
-    /// Sets a position that a record holds already, over any commit before it.
+    /// Takes over a position that a record was just staged for: unlike one that comes with a record of the past, it is
+    /// newer than every commit before it.
     pub(crate) fn recorded(&mut self, position: Position) {
         let place = (position.topic, position.queue);
-        self.unrecorded.remove(&(position.group.clone(), place.clone()));
-        self.by_group.entry(position.group).or_default().insert(place, position.offset);
+        self.by_group.entry(position.group.clone()).or_default().insert(place.clone(), position.offset);
+        self.unrecorded.remove(&(position.group, place));
     }
 
     /// Takes up to `max` positions that no record holds yet.

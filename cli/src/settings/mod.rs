@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use sluice_server::Durability;
 use sluice_model::{Host, limits};
+use sluice_server::Durability;
 pub use units::{Size, Span};
 
 /// When a message counts as acknowledged.

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::Context;
 use serde_json::json;
-use sluice_server::LEVELS_MS;
 use sluice_client::{Message, Producer};
+use sluice_server::LEVELS_MS;
 use tokio::sync::mpsc;
 
 use super::{NameServers, send_some};

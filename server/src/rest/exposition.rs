@@ -42,8 +42,8 @@ impl std::fmt::Debug for Exposition {
     }
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
-
+/// One of a pipeline's counts.
+type Count = fn(&Counts) -> u64;
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 impl Collector for Exposition {
@@ -129,7 +129,7 @@ impl Exposition {
                 .map(move |(outcome, count)| (vec![("pipeline", name(at)), ("outcome", outcome)], count))
         });
         out.counters("sluice_pipeline_records", "Records of a pipeline since its stages were started", rows)?;
-        let events: [(&str, &str, fn(&Counts) -> u64); 2] = [
+        let events: [(&str, &str, Count); 2] = [
             ("sluice_pipeline_retries", "Records tried again", |counts| counts.retries),
             ("sluice_pipeline_traps", "Calls that ended a plugin's instance", |counts| counts.traps),
         ];
@@ -189,10 +189,10 @@ impl Out<'_> {
         let mut metrics = self.encoder.encode_descriptor(name, help, None, kind)?;
         for (labels, metric) in rows {
             if labels.is_empty() {
-                metric.encode(metrics.encode_family(&NO_LABELS)?)?;
-            } else {
-                metric.encode(metrics.encode_family(&labels)?)?;
+                // A family of one: an empty set of labels would be written as `{}`.
+                return metric.encode(metrics);
             }
+            metric.encode(metrics.encode_family(&labels)?)?;
         }
         Ok(())
     }

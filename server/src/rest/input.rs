@@ -1,10 +1,13 @@
 //! What comes in: bodies under a limit, parameters without unknown ones, guards.
 
+use std::time::Duration;
+
 use axum::{
     body::{Body, Bytes, to_bytes},
     extract::FromRequestParts,
     http::{HeaderMap, header},
 };
+use http_body_util::BodyExt;
 use jiff::Timestamp as Time;
 use serde::de::DeserializeOwned;
 use sluice_model::{Kind, Timestamp};
@@ -14,6 +17,10 @@ use crate::failure::{Failure, Result};
 
 /// Largest body of a request that says nothing else, bytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
+
+/// Bytes of a body that is too large which are read all the same.
+const DRAIN_LIMIT: usize = 64 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Parameters of the path.
 #[derive(FromRequestParts)]
@@ -29,6 +36,7 @@ pub struct Query<T>(pub T);
 pub async fn body(body: Body, headers: &HeaderMap, limit: usize) -> std::result::Result<Bytes, Problem> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|len| len > limit) {
+        drain(body).await;
         return Err(Problem::too_large(limit));
     }
     to_bytes(body, limit).await.map_err(|error| {
@@ -39,6 +47,20 @@ pub async fn body(body: Body, headers: &HeaderMap, limit: usize) -> std::result:
             Failure::invalid("body", format!("body: {error}")).into()
         }
     })
+}
+
+/// Reads away what a client is still sending, within bounds: one that is cut off while it writes never sees the answer.
+async fn drain(mut body: Body) {
+    let mut left = DRAIN_LIMIT;
+    let read = async {
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // Too slow is too late.
+    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
 }
 
 /// Reads JSON; nothing at all is read as `{}`. The failure names the field.

@@ -24,13 +24,13 @@ pub struct Problem {
     pub title: &'static str,
     pub status: u16,
     /// What exactly was wrong, and what was expected.
-    pub detail: String,
+    pub detail: Box<str>,
     /// The field, parameter or header to blame, or the kind of thing that was not found.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
+    pub field: Option<Box<str>>,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    pub hint: Option<Box<str>>,
     /// More facts, by name.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -39,16 +39,16 @@ pub struct Problem {
 pub type Answer = Result<Response, Problem>;
 
 impl Problem {
-    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<Box<str>>) -> Self {
         let (status, detail) = (status.as_u16(), detail.into());
         Self { kind, title, status, detail, field: None, hint: None, more: Map::new() }
     }
 
-    pub fn field(self, field: impl Into<String>) -> Self {
+    pub fn field(self, field: impl Into<Box<str>>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 
-    pub fn hint(self, hint: impl Into<String>) -> Self {
+    pub fn hint(self, hint: impl Into<Box<str>>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
@@ -107,12 +107,12 @@ impl From<Failure> for Problem {
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "The server failed"),
         };
         let hint = hint(&failure);
-        let problem = Self { field: failure.field, ..Self::new(status, kind, title, failure.text) };
+        let problem = Self { field: failure.field.map(Into::into), ..Self::new(status, kind, title, failure.text) };
         Self { hint, ..problem }
     }
 }
 
-fn hint(failure: &Failure) -> Option<String> {
+fn hint(failure: &Failure) -> Option<Box<str>> {
     let text = match (failure.kind, failure.field.as_deref()) {
         (Kind::NotFound, Some("topic" | "source.topic" | "sinks")) => {
             "Create the topic first: PUT /api/v1/topics/{topic}"
@@ -132,7 +132,7 @@ fn hint(failure: &Failure) -> Option<String> {
         (Kind::Corrupt | Kind::Internal, _) => "The server's log has more about it, under this answer's X-Request-Id",
         _ => return None,
     };
-    Some(text.to_owned())
+    Some(text.into())
 }
 
 impl From<sluice_broker::Error> for Problem {
@@ -178,7 +178,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() {
-            tracing::warn!(status = self.status, detail = self.detail, "a REST request failed");
+            tracing::warn!(status = self.status, detail = &*self.detail, "a REST request failed");
         }
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, body).into_response();

@@ -152,13 +152,6 @@ impl Shell {
         receive.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// [`Self::send`] for callers that can wait.
-    pub async fn send_and_wait(&self, send: Send) -> Result<Sent> {
-        let (answer, receive) = oneshot::channel();
-        self.send(send, move |result| drop(answer.send(result)));
-        receive.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
     /// Takes no more commands, finishes those it has, writes a checkpoint and ends both threads. Blocks until then.
     pub fn stop(&self) {
         // A full queue drains; a stopped shell is stopped.

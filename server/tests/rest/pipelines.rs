@@ -89,5 +89,9 @@ async fn settled(world: &World, wanted: impl Fn(&serde_json::Value) -> bool) -> 
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("in time")
+    let wait = tokio::time::timeout(std::time::Duration::from_secs(20), wait).await;
+    match wait {
+        Ok(pipeline) => pipeline,
+        Err(_) => panic!("not in time: {}", world.get("/pipelines/p").await.text),
+    }
 }
