@@ -25,6 +25,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("plugins/json-map", &["sdk"], &[]),
     ("plugins/ledger-checker", &["sdk"], &[]),
     ("plugins/route", &["sdk"], &[]),
+    ("examples/big-orders", &["sdk"], &[]),
     ("runtime/tests/guest", &["sdk"], &[]),
 ];
 
