@@ -12,7 +12,6 @@ pub(crate) struct Flow {
     /// Index of the source record in the turn's batch.
     pub(crate) source: usize,
     pub(crate) target: usize,
-    pub(crate) deliver_at: u64,
 }
 
 /// What a step made of its records.
@@ -135,10 +134,8 @@ impl Ran {
                 self.fail_all(&part, failed);
                 for item in produced {
                     let from = &part[item.origin];
-                    let (target, at) = (item.target, item.deliver_at);
-                    let deliver_at = if at == 0 { from.deliver_at } else { at };
                     let record = item.applied_to(&from.record);
-                    self.flows.push(Flow { record, source: from.source, target, deliver_at });
+                    self.flows.push(Flow { record, source: from.source, target: item.target });
                 }
             }
         }
@@ -153,7 +150,7 @@ mod tests {
 
     fn flows(n: usize) -> Vec<Flow> {
         let record = |i: usize| Record { offset: i as u64, stored_at: i as u64, ..Record::default() };
-        (0..n).map(|i| Flow { record: record(i), source: i, target: 0, deliver_at: 0 }).collect()
+        (0..n).map(|i| Flow { record: record(i), source: i, target: 0 }).collect()
     }
 
     #[test]

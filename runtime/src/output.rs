@@ -56,8 +56,6 @@ pub struct Produced {
     pub tag: Option<Bytes>,
     pub value: Option<Bytes>,
     pub headers: Option<Bytes>,
-    /// Milliseconds since 1970; 0 = at once.
-    pub deliver_at: u64,
 }
 
 impl Produced {
@@ -98,14 +96,13 @@ fn bytes_of(raw: &wit::Output) -> u64 {
 }
 
 fn produced(raw: wit::Output, count: usize, outputs: usize, limits: &Limits) -> Result<Output, String> {
-    let wit::Output { origin, target, keys, tags, values, headers, deliver_at, failed } = raw;
+    let wit::Output { origin, target, keys, tags, values, headers, failed } = raw;
     let n = origin.len();
     let most = count.saturating_mul(limits.fan_out as usize);
     if n > most {
         return Err(format!("{n} outputs from {count} records, but the limit is {} for each", limits.fan_out));
     }
     same_length("target", target.len(), n)?;
-    same_length("deliver-at", deliver_at.len(), n)?;
     let mut keys = Items::check("keys", keys, n)?;
     let mut tags = Items::check("tags", tags, n)?;
     let mut values = Items::check("values", values, n)?;
@@ -132,7 +129,6 @@ fn produced(raw: wit::Output, count: usize, outputs: usize, limits: &Limits) -> 
             tag: tags.next(),
             value: values.next(),
             headers: headers.next(),
-            deliver_at: deliver_at.get(i).copied().unwrap_or(0),
         };
         check_texts(&item).map_err(|e| format!("output {i}: {e}"))?;
         produced.push(item);
@@ -253,7 +249,6 @@ mod tests {
             tags: none(),
             values: none(),
             headers: none(),
-            deliver_at: vec![],
             failed: vec![],
         }
     }
@@ -268,8 +263,8 @@ mod tests {
         assert_eq!(error(raw(vec![1, 0])), "origin[1] is 0 after 1; outputs must keep the order of their inputs");
         assert_eq!(error(wit::Output { target: vec![2], ..raw(vec![0]) }), "target[0] is 2, but there are 2 outputs");
         assert_eq!(
-            error(wit::Output { deliver_at: vec![1], ..raw(vec![0, 1]) }),
-            "deliver-at: expected 2 items (or none), got 1"
+            error(wit::Output { target: vec![1], ..raw(vec![0, 1]) }),
+            "target: expected 2 items (or none), got 1"
         );
         let column = |data: &[u8], ends: &[u32]| {
             Some(wit::Patch { changed: vec![], items: wit::ColumnResult { data: data.to_vec(), ends: ends.to_vec() } })

@@ -64,8 +64,6 @@ pub struct Outgoing {
     pub record: Record,
     /// Which of the pipeline's sinks.
     pub sink: usize,
-    /// Deliver not before, milliseconds since 1970; 0 = at once.
-    pub deliver_at: u64,
 }
 
 /// A source record that a plugin failed on for good.

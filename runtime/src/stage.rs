@@ -209,8 +209,7 @@ impl Stage {
 
     /// All steps over the records. The failures come with the step they happened in.
     fn chain(&mut self, records: &[Record]) -> Result<Chained, Error> {
-        let flow =
-            |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0, deliver_at: 0 };
+        let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
         let mut flows: Vec<Flow> = records.iter().enumerate().map(flow).collect();
         let mut chained = Chained { flows: Vec::new(), falls: vec![None; records.len()], done: records.len() };
         let retried = self.retry.filter(|(offset, _)| records.first().is_some_and(|r| r.offset == *offset));
@@ -311,8 +310,7 @@ impl Stage {
         let (sent, dead) = (chained.flows.len() as u64, dead_letters.len() as u64);
         if position > self.position {
             let dropped = dropped(records, &chained, dead + skipped);
-            let outgoing =
-                |flow: Flow| Outgoing { record: flow.record, sink: flow.target, deliver_at: flow.deliver_at };
+            let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
             if let Err(e) = sink.commit(Unit { outputs, dead_letters, position }) {
                 return self.port_trouble("committing", e);

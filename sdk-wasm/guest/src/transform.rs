@@ -16,7 +16,6 @@ pub struct Emit {
     tag: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Option<Vec<u8>>,
-    deliver_at: u64,
     target: u16,
 }
 
@@ -52,12 +51,6 @@ impl Emit {
             raw.push(2);
         }
         self.headers = Some(raw);
-        self
-    }
-
-    /// Deliver not before this time, milliseconds since 1970.
-    pub fn deliver_at(mut self, time: u64) -> Emit {
-        self.deliver_at = time;
         self
     }
 
@@ -108,7 +101,6 @@ impl IntoDone for Result<(), Failure> {
 pub(crate) struct Output {
     origin: Vec<u32>,
     target: Vec<u16>,
-    deliver_at: Vec<u64>,
     keys: Grown,
     tags: Grown,
     values: Grown,
@@ -168,10 +160,9 @@ impl Grown {
 impl Output {
     fn push(&mut self, origin: u32, emit: Emit) {
         let index = self.origin.len();
-        let Emit { key, tag, value, headers, deliver_at, target } = emit;
+        let Emit { key, tag, value, headers, target } = emit;
         self.origin.push(origin);
         self.target.push(target);
-        self.deliver_at.push(deliver_at);
         self.keys.set(index, key.as_deref());
         self.tags.set(index, tag.as_deref());
         self.values.set(index, value.as_deref());
@@ -186,7 +177,6 @@ impl Output {
     pub(crate) fn cut(&mut self, len: usize) {
         self.origin.truncate(len);
         self.target.truncate(len);
-        self.deliver_at.truncate(len);
         for column in [&mut self.keys, &mut self.tags, &mut self.values, &mut self.headers] {
             column.cut(len);
         }
@@ -194,11 +184,9 @@ impl Output {
 
     pub(crate) fn finish(self, failed: Vec<types::Failure>) -> types::Output {
         let n = self.len();
-        let all_zero = |column: &[u64]| column.iter().all(|at| *at == 0);
         types::Output {
             origin: self.origin,
             target: if self.target.iter().all(|t| *t == 0) { Vec::new() } else { self.target },
-            deliver_at: if all_zero(&self.deliver_at) { Vec::new() } else { self.deliver_at },
             keys: self.keys.finish(n),
             tags: self.tags.finish(n),
             values: self.values.finish(n),
@@ -256,6 +244,6 @@ mod tests {
         );
         let keys = output.keys.map(|keys| (keys.changed, keys.items.data));
         assert!(keys.is_none_or(|(changed, data)| changed == [0] && data.is_empty()));
-        assert!(output.deliver_at.is_empty() && output.headers.is_none());
+        assert!(output.headers.is_none());
     }
 }

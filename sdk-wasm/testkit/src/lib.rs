@@ -147,8 +147,6 @@ pub struct Made {
     pub from: usize,
     /// Index of the sink.
     pub sink: usize,
-    /// Milliseconds since 1970; 0 = at once.
-    pub deliver_at: u64,
     pub record: sluice_runtime::Record,
 }
 
@@ -191,8 +189,8 @@ impl Run {
         let batch = self.batch(records)?;
         let output = self.instance.transform(&batch, self.sinks)?;
         let made = output.produced.into_iter().map(|item| {
-            let (from, sink, deliver_at) = (item.origin, item.target, item.deliver_at);
-            Made { from, sink, deliver_at, record: item.applied_to(&records[from].0) }
+            let (from, sink) = (item.origin, item.target);
+            Made { from, sink, record: item.applied_to(&records[from].0) }
         });
         let failed = output.failed.into_iter().map(|f| (f.index, f.code, f.reason));
         Ok(Transformed { made: made.collect(), failed: failed.collect() })

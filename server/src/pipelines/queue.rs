@@ -103,9 +103,6 @@ impl Output {
     }
 
     fn outgoing(&self, out: Outgoing, seen: &mut Option<u64>) -> Result<Message, PortError> {
-        if out.deliver_at > 0 {
-            return Err(PortError::Failed("a plugin asked for a delivery time, which is not served".to_owned()));
-        }
         let topic =
             self.sinks.get(out.sink).ok_or_else(|| PortError::Failed(format!("there is no sink {}", out.sink)))?;
         // A second output of one record is another message and needs an id of its own.

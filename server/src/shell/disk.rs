@@ -11,14 +11,16 @@ use std::{
 
 use sluice_broker::{Applier, Retention};
 
-use super::{Effects, writer::Batch};
+use super::{Effects, backlog::Backlog, writer::Batch};
 use crate::{
     clock,
     failure::{Failure, Result},
 };
 
 /// Batches brought to the disk with one sync, at the most.
-const SYNC_BATCHES: usize = 32;
+const SYNC_BATCHES: usize = 4_096;
+/// How long batches gather that nobody waits for: each sync costs the same, however little it brings to the disk.
+const GATHER: Duration = Duration::from_millis(2);
 /// Time between two notes of how far the log is durable.
 const MARK: Duration = Duration::from_secs(1);
 /// Time between two looks for segments to delete.
@@ -28,6 +30,7 @@ pub(super) struct Disk {
     applier: Applier,
     retention: Retention,
     buffers: SyncSender<Vec<u8>>,
+    backlog: Arc<Backlog>,
     effects: Effects,
     failed: Arc<AtomicBool>,
 }
@@ -37,10 +40,11 @@ impl Disk {
         applier: Applier,
         retention: Retention,
         buffers: SyncSender<Vec<u8>>,
+        backlog: Arc<Backlog>,
         effects: Effects,
         failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { applier, retention, buffers, effects, failed }
+        Self { applier, retention, buffers, backlog, effects, failed }
     }
 
     pub fn run(mut self, batches: Receiver<Batch>) {
@@ -48,9 +52,7 @@ impl Disk {
         loop {
             match batches.recv_timeout(MARK) {
                 Ok(first) => {
-                    let rest = batches.try_iter().take(SYNC_BATCHES - 1);
-                    let taken = std::iter::once(first).chain(rest).collect();
-                    self.settle(taken);
+                    self.settle(gather(first, &batches));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -79,8 +81,11 @@ impl Disk {
     fn settle(&mut self, batches: Vec<Batch>) {
         let mut outcome = self.sync();
         for batch in batches {
-            if let (Ok(()), Some(written)) = (&outcome, batch.written) {
-                outcome = self.apply(written);
+            if let Some(written) = batch.written {
+                self.backlog.shrink(written.bytes.len());
+                if outcome.is_ok() {
+                    outcome = self.apply(written);
+                }
             }
             for ack in batch.acks {
                 ack.give(outcome.clone());
@@ -120,4 +125,19 @@ impl Disk {
             tracing::warn!(%error, "{doing} failed; it will be tried again");
         }
     }
+}
+
+/// The batches to be brought to the disk together: all that are there, once somebody waits or a moment has passed.
+fn gather(first: Batch, batches: &Receiver<Batch>) -> Vec<Batch> {
+    let until = Instant::now() + GATHER;
+    let mut taken = vec![first];
+    while taken.len() < SYNC_BATCHES && taken.last().is_some_and(|newest| newest.acks.is_empty()) {
+        match batches.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(batch) => taken.push(batch),
+            Err(_) => break,
+        }
+    }
+    let room = SYNC_BATCHES - taken.len();
+    taken.extend(batches.try_iter().take(room));
+    taken
 }

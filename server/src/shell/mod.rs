@@ -4,6 +4,7 @@
 //! The *disk* thread makes what was written durable, makes it visible, and answers those who wait for the disk. While it
 //! waits for the disk, the next batch gathers: that is the group commit, and there is no timer in it.
 
+mod backlog;
 mod disk;
 mod writer;
 
@@ -25,8 +26,10 @@ use crate::failure::{Failure, Result};
 
 /// Commands that may wait for the writer.
 const COMMANDS_LIMIT: usize = 16_384;
-/// Written batches that may wait for the disk.
-const BATCHES_LIMIT: usize = 64;
+/// Written batches that may wait for the disk: many, since each may be one message; their bytes are bounded as well.
+const BATCHES_LIMIT: usize = 4_096;
+/// Buffers kept for the next batches.
+const BUFFERS_LIMIT: usize = 4;
 
 pub type Answer<T> = Box<dyn FnOnce(Result<T>) + std::marker::Send>;
 type Verb = Box<dyn FnOnce(&mut Broker, Timestamp) -> Option<Ack> + std::marker::Send>;
@@ -76,11 +79,13 @@ impl Shell {
     pub fn start(opened: Opened, retention: Retention, effects: Effects) -> std::io::Result<Self> {
         let (commands, receive_commands) = sync_channel(COMMANDS_LIMIT);
         let (batches, receive_batches) = sync_channel(BATCHES_LIMIT);
-        let (buffers, receive_buffers) = sync_channel(BATCHES_LIMIT);
+        let (buffers, receive_buffers) = sync_channel(BUFFERS_LIMIT);
+        let backlog = Arc::new(backlog::Backlog::default());
         let failed = Arc::new(AtomicBool::new(false));
         let reader = opened.reader;
-        let disk = disk::Disk::new(opened.applier, retention, buffers, effects.clone(), failed.clone());
-        let writer = writer::Writer::new(opened.broker, batches, receive_buffers, effects, failed.clone());
+        let disk =
+            disk::Disk::new(opened.applier, retention, buffers, backlog.clone(), effects.clone(), failed.clone());
+        let writer = writer::Writer::new(opened.broker, batches, receive_buffers, backlog, effects, failed.clone());
         let threads = vec![
             std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run(receive_commands))?,
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run(receive_batches))?,

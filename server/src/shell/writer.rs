@@ -11,7 +11,7 @@ use std::{
 
 use sluice_broker::{Broker, Durability, Written};
 
-use super::{Ack, Command, Effects};
+use super::{Ack, Command, Effects, backlog::Backlog};
 use crate::{clock, failure::Failure};
 
 /// Commands taken into one write, at the most.
@@ -36,6 +36,7 @@ pub(super) struct Writer {
     broker: Broker,
     batches: SyncSender<Batch>,
     buffers: Receiver<Vec<u8>>,
+    backlog: Arc<Backlog>,
     effects: Effects,
     failed: Arc<AtomicBool>,
     acks: Vec<Ack>,
@@ -47,10 +48,11 @@ impl Writer {
         broker: Broker,
         batches: SyncSender<Batch>,
         buffers: Receiver<Vec<u8>>,
+        backlog: Arc<Backlog>,
         effects: Effects,
         failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { broker, batches, buffers, effects, failed, acks: Vec::new(), ticks: 0 }
+        Self { broker, batches, buffers, backlog, effects, failed, acks: Vec::new(), ticks: 0 }
     }
 
     pub fn run(mut self, commands: Receiver<Command>) {
@@ -152,7 +154,8 @@ impl Writer {
                 now.for_each(|ack| ack.give(Ok(())));
                 let acks = std::mem::take(&mut self.acks);
                 if written.is_some() || !acks.is_empty() {
-                    // The disk thread ends after this one; a full queue is the brake on writing.
+                    self.backlog.grow(written.as_ref().map_or(0, |written| written.bytes.len()));
+                    // The disk thread ends after this one.
                     let _ = self.batches.send(Batch { written, acks });
                 }
             }

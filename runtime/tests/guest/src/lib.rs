@@ -133,7 +133,6 @@ impl transform::Guest for Hostile {
             tags: None,
             values: None,
             headers: None,
-            deliver_at: Vec::new(),
             failed: Vec::new(),
         };
         for (i, value) in values(&input).enumerate() {
