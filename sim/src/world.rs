@@ -90,9 +90,12 @@ impl World {
         Ok(Self { disk: disk.clone(), opened, oracle, now, mistake, trace, asked, staged, written })
     }
 
-    /// Takes steps until one fails because the disk died; whatever else fails is an answer to a client.
+    /// Takes steps until the disk dies; whatever else fails is an answer to a client.
     pub fn play(&mut self, steps: &[Step]) -> Result<(), Error> {
         for step in steps {
+            if self.disk.is_dead() {
+                return Err(Error::Busy("the process is dead".to_owned()));
+            }
             self.now = self.now.plus_ms(1);
             let outcome = self.step(step);
             let answer = outcome.as_ref().map_or_else(|error| format!("{:?}", error.kind()), |()| "ok".to_owned());
@@ -210,12 +213,16 @@ impl World {
         Ok(())
     }
 
-    /// A deletion takes positions along; one that failed half-way may have.
+    /// A deletion takes positions along; one that failed half-way may have, and the broker shows whether.
     fn forget_positions(&mut self, outcome: Result<(), Error>, of: impl Fn(&Place) -> bool) -> Result<(), Error> {
         if outcome.as_ref().is_err_and(is_refusal) {
             return outcome;
         }
-        let forgotten = self.oracle.forget_positions(of);
+        let reader = &self.opened.reader;
+        let is_gone = |(group, topic, queue): &Place| {
+            reader.offset(&group_name(group), &topic_name(topic), QueueId(*queue)).is_none()
+        };
+        let forgotten = self.oracle.forget_positions(|place| of(place) && (outcome.is_ok() || is_gone(place)));
         if outcome.is_ok() {
             self.staged.extend(forgotten);
         }
