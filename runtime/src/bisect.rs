@@ -134,8 +134,9 @@ impl Ran {
                 self.fail_all(&part, failed);
                 for item in produced {
                     let from = &part[item.origin];
+                    let target = item.target;
                     let record = item.applied_to(&from.record);
-                    self.flows.push(Flow { record, source: from.source, target: item.target });
+                    self.flows.push(Flow { record, source: from.source, target });
                 }
             }
         }

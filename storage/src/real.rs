@@ -13,7 +13,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Disk, Error, File, map::map};
+use crate::{Disk, Error, File, map::Map};
 
 const LOCK: &str = "sluice.lock";
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -114,7 +114,7 @@ impl Disk for RealDisk {
 struct RealFile {
     file: fs::File,
     /// The whole file, mapped when a slice of it is first asked for.
-    map: OnceLock<Bytes>,
+    map: OnceLock<Map>,
 }
 
 impl File for RealFile {
@@ -155,15 +155,12 @@ impl File for RealFile {
         let whole = match self.map.get() {
             Some(whole) => whole,
             None => {
-                let whole = map(&self.file, self.file.metadata()?.len())?;
+                let whole = Map::new(&self.file, self.file.metadata()?.len())?;
                 self.map.get_or_init(|| whole)
             }
         };
         let from = usize::try_from(from).unwrap_or(usize::MAX);
-        match from.checked_add(len) {
-            Some(end) if end <= whole.len() => Ok(whole.slice(from..end)),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        whole.slice(from, len).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 }
 
