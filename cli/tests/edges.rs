@@ -40,7 +40,7 @@ fn the_edges_between_crates_are_those_of_the_plan() {
     for (room, used, in_tests) in EDGES {
         let manifest = manifest(&root.join(room).join("Cargo.toml"));
         let found = |tables: &[&str]| -> BTreeSet<String> {
-            let of = |table: &&str| manifest.get(table).and_then(|t| t.as_table()).cloned().unwrap_or_default();
+            let of = |table: &&str| manifest.get(*table).and_then(|t| t.as_table()).cloned().unwrap_or_default();
             let names = tables.iter().flat_map(|table| of(table).into_iter().map(|(name, _)| name));
             names.filter_map(|name| name.strip_prefix("sluice-").map(str::to_owned)).collect()
         };

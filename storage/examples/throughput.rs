@@ -1,4 +1,4 @@
-//! Measures what one core appends, applies and reads: `cargo run --release --example throughput -- DIR [MESSAGES] [BYTES]`.
+//! Measures what one core appends, applies and reads: `cargo run --release -p sluice-storage --example throughput -- DIR [MESSAGES] [BYTES]`.
 
 use std::{error::Error, sync::Arc, time::Instant};
 

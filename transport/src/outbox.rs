@@ -11,7 +11,7 @@ use tokio::{
 /// Bodies up to so many bytes are copied next to their heads; larger ones are sent from where they are.
 const COPIED: usize = 512;
 /// Most pieces in one write.
-const PIECES: usize = 64;
+const PIECES: usize = 256;
 /// A connection with so many times the bytes at which reading stops does not read its answers: it is closed.
 const HOPELESS: usize = 8;
 

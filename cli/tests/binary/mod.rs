@@ -42,8 +42,9 @@ impl Dev {
     /// Ready when it returns.
     pub fn start() -> Self {
         let data = tempfile::tempdir().unwrap();
-        let path = data.path().to_owned();
-        Self { _data: Some(data), ..Self::start_in(&path, free_offset()) }
+        let mut dev = Self::start_in(data.path(), free_offset());
+        dev._data = Some(data);
+        dev
     }
 
     /// The same with a data directory and ports that outlive it.
