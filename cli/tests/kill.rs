@@ -1,4 +1,5 @@
 //! kill -9 under load: what was acknowledged is there, once, where it was said to be, and no group is ahead of the log.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where it fails")]
 
 mod binary;
 
@@ -55,7 +56,7 @@ fn nothing_acknowledged_is_lost_or_doubled_over_twenty_kills() {
         assert!(acknowledged.len() - before >= LEAST, "kill {kill} met a broker that did nothing");
     }
     let dev = Dev::start_in(data.path(), offset);
-    runtime.block_on(judge(&client(&dev), &acknowledged));
+    runtime.block_on(async { judge(&client(&dev), &acknowledged).await });
 }
 
 fn client(dev: &Dev) -> Client {

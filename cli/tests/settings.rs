@@ -1,4 +1,5 @@
 //! Where a broker's settings come from, and how wrong ones are refused.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod binary;
 

@@ -25,8 +25,11 @@ pub const TOPICS: &[(&str, &str)] = &[(TOPIC, "transaction"), (LEDGER, "normal")
 const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A payment's key, its amount, what the ledger says of it, and the amount there.
-const PAYMENTS: [(&str, f64, Option<(&str, f64)>); 6] = [
+/// What the ledger says of a payment, and the amount there.
+type Entry = Option<(&'static str, f64)>;
+
+/// A payment's key, its amount, and its entry in the ledger.
+const PAYMENTS: [(&str, f64, Entry); 6] = [
     ("pay-1", 89.0, Some(("committed", 89.0))),
     ("pay-2", 24.9, Some(("paid", 24.9))),
     ("pay-3", 119.0, Some(("cancelled", 119.0))),

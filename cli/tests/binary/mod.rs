@@ -1,5 +1,5 @@
 //! The real binary, run as users run it.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+#![allow(dead_code, clippy::unwrap_used, reason = "every test file uses a part of it; a test ends where it fails")]
 
 use std::{
     io::{BufRead, BufReader, Write},
