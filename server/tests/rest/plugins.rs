@@ -69,7 +69,7 @@ async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
     assert_eq!(world.get("/plugins/only").await.expect(200).header("etag"), made.header("etag"));
     let digest = report["digest"].as_str().unwrap();
     world.get(&format!("/plugins/only/versions/{digest}")).await.expect(200);
-    world.get("/plugins/only/versions/0").await.expect(200);
+    world.get("/plugins/only/versions/1").await.expect(200);
 
     let checker = sluice_plugins::ready_made("ledger-checker").unwrap();
     world.send("PUT", "/plugins/ledger", &[], checker.component).await.expect(201);
