@@ -90,18 +90,17 @@ impl Server {
         };
         let door = Arc::new(Door { parts: parts.clone() });
         let (stop, stopped) = watch::channel(false);
-        let doors = vec![
-            tokio::spawn(sluice_transport::serve(remoting, door.clone(), limits, until(stopped.clone()))),
-            tokio::spawn(crate::rest::serve(rest, parts.clone(), until(stopped))),
-        ];
+        let mut doors =
+            vec![tokio::spawn(sluice_transport::serve(remoting, door.clone(), limits, until(stopped.clone())))];
         let registrar = parts.registrar.clone();
         let tasks = vec![
             tokio::spawn(handle_effects(effects, door.clone())),
             tokio::spawn(tick(door)),
             tokio::spawn(async move { registrar.run().await }),
         ];
-        // Clients that ask a name server right after the start find the broker there.
+        // Whoever is told that the broker is ready finds it at the name servers.
         parts.registrar.settled().await;
+        doors.push(tokio::spawn(crate::rest::serve(rest, parts.clone(), until(stopped))));
         Ok(Self { parts, stop, doors, tasks, recovery })
     }
 
