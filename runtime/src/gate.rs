@@ -21,7 +21,7 @@ const CONTRACT: &str = "sluice:plugin/";
 const VERSION: &str = "@0.1.0";
 /// Interfaces of the contract that the host provides.
 const GRANTED: [&str; 5] = ["types", "log", "metrics", "context", "lookup"];
-const HOW: &str = "build it with `sluice plugin build`, or with any toolchain that makes components";
+const HOW: &str = "build it for wasm32-unknown-unknown with the guest SDK, or with any toolchain that makes components";
 
 pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plugin, Report), Refusal> {
     let limit = runtime.shared.config.component;

@@ -32,7 +32,7 @@ fn a_good_plugin_is_reported() {
 fn what_is_no_component_is_told_apart() {
     let (code, message) = refused(b"#!/bin/sh");
     assert_eq!(code, "not-wasm");
-    assert!(message.starts_with("x.wasm: not WebAssembly") && message.contains("sluice plugin build"), "{message}");
+    assert!(message.starts_with("x.wasm: not WebAssembly") && message.contains("wasm32-unknown-unknown"), "{message}");
     let (code, message) = refused_text("(module)");
     assert_eq!(code, "core-module");
     assert!(message.contains("a core module without a component type"), "{message}");

@@ -68,7 +68,7 @@ impl Problem {
         )
         .field("body")
         .with("code", code)
-        .hint("Build it with `sluice plugin build`, which checks the same things")
+        .hint("`sluice plugin check` says the same without uploading; sdk-wasm/README.md tells how plugins are built")
     }
 
     pub fn too_large(limit: usize) -> Self {
