@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use sluice_model::Timestamp;
+use sluice_model::{RecordView, Timestamp};
 
 /// Counters since the start. Cheap to bump from any thread.
 pub struct Metrics {
@@ -112,27 +112,27 @@ impl Metrics {
             ("putMessageTimesTotal", messages_in.to_string()),
             ("getMessageTransferredTotal", messages_out.to_string()),
             ("msgPutTotalTodayNow", messages_in.to_string()),
-            ("msgPutTotalTodayMorning", "0".to_owned()),
-            ("msgPutTotalYesterdayMorning", "0".to_owned()),
             ("msgGetTotalTodayNow", messages_out.to_string()),
-            ("msgGetTotalTodayMorning", "0".to_owned()),
-            ("msgGetTotalYesterdayMorning", "0".to_owned()),
             ("commitLogMinOffset", store.start().to_string()),
             ("commitLogMaxOffset", store.appended().to_string()),
             ("remainHowManyDataToFlush", format!("{} B", store.appended().0 - store.durable().0)),
-            ("commitLogDiskRatio", "0.0".to_owned()),
-            ("pageCacheLockTimeMills", "0".to_owned()),
-            ("earliestMessageTimeStamp", "0".to_owned()),
-            ("timerReadBehind", "0".to_owned()),
-            ("timerOffsetBehind", "0".to_owned()),
-            ("timerCongestNum", "0".to_owned()),
-            ("timerEnqueueTps", "0.0".to_owned()),
-            ("timerDequeueTps", "0.0".to_owned()),
+            ("commitLogDiskRatio", format!("{:.4}", disk_ratio(reader))),
+            ("earliestMessageTimeStamp", earliest(reader).to_string()),
         ];
-        let queues = ["send", "pull", "query", "ack", "litePull", "EndTransaction"];
-        let sizes = queues.iter().map(|name| (format!("{name}ThreadPoolQueueSize"), "0".to_owned()));
-        let waits = queues.iter().map(|name| (format!("{name}ThreadPoolQueueHeadWaitTimeMills"), "0".to_owned()));
-        let named = table.into_iter().map(|(key, value)| (key.to_owned(), value));
-        named.chain(sizes).chain(waits).chain([("EndTransactionQueueSize".to_owned(), "0".to_owned())]).collect()
+        table.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
+}
+
+/// The part of the disk's room, as far as it is the log's or free, that the log has.
+fn disk_ratio(reader: &sluice_broker::Reader) -> f64 {
+    let store = reader.store();
+    let used = (store.appended().0 - store.start().0) as f64;
+    store.free_bytes().map_or(0.0, |free| used / (used + free as f64))
+}
+
+/// When the oldest message of the log was stored, ms since 1970; -1 when there is none.
+fn earliest(reader: &sluice_broker::Reader) -> i64 {
+    let oldest = reader.record_at(reader.store().start()).ok();
+    let stored = oldest.and_then(|record| RecordView::parse(&record).ok().map(|record| record.stored_at().0));
+    stored.unwrap_or(-1)
 }

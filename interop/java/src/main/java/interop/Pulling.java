@@ -100,21 +100,21 @@ final class Pulling {
         queues.sort(Comparator.comparingInt(MessageQueue::getQueueId));
         same(2, queues.size(), "queues");
         assigned.assign(queues);
+        Texts.sameIds(sent, pollAll(assigned, 200).ids(), "polled");
+
+        rest(assigned);
         for (MessageQueue queue : queues) {
             assigned.seekToBegin(queue);
         }
-        Received all = new Received();
-        await(15, "200 polled messages", () -> {
-            all.take(assigned.poll(200));
-            return all.distinct() >= 200;
-        });
-        Texts.sameIds(sent, all.ids(), "polled");
+        Texts.sameIds(sent, pollAll(assigned, 200).ids(), "polled after seekToBegin");
 
         MessageQueue one = queues.get(0);
         assigned.assign(List.of(one));
+        rest(assigned);
         assigned.seek(one, 60);
         long first = firstOffset(assigned, one);
         same(60L, first, "first offset after seek(60)");
+        rest(assigned);
         assigned.seekToEnd(one);
         require(assigned.poll(500).isEmpty(), "messages after seekToEnd");
         assigned.commit(java.util.Map.of(one, 77L), true);
@@ -123,7 +123,27 @@ final class Pulling {
         same(0L, byTime, "offset for the time 0");
 
         Received subscribed = subscribe(world, topic, sent);
-        return String.format("assign: 200 polled, seek 60 gave 60, end is empty, committed 77; subscribe: %d polled", subscribed.distinct());
+        return String.format("assign: 200 polled, again after seekToBegin, seek 60 gave 60, end is empty, committed 77; subscribe: %d polled", subscribed.distinct());
+    }
+
+    private static Received pollAll(DefaultLitePullConsumer consumer, int count) throws Exception {
+        Received all = new Received();
+        await(15, count + " polled messages", () -> {
+            all.take(consumer.poll(200));
+            return all.distinct() >= count;
+        });
+        return all;
+    }
+
+    /**
+     * Until everything was polled and the consumer's tasks wait in long polls. seek() interrupts the task's thread, and when that
+     * thread is not waiting right then, the client closes its connection to the broker and fails whatever else is under way on it
+     * (seen with 5.5.0 against Apache's own broker too, about once in twenty runs).
+     */
+    private static void rest(DefaultLitePullConsumer consumer) {
+        while (!consumer.poll(500).isEmpty()) {
+            continue;
+        }
     }
 
     private static long firstOffset(DefaultLitePullConsumer consumer, MessageQueue queue) throws Exception {
