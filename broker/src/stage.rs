@@ -22,13 +22,13 @@ pub struct StageUnit {
 impl Broker {
     /// Stages outputs and position as one unit: both are there after a crash, or neither is.
     ///
-    /// Fails with `Conflict` when the position is not at `from` any more (another stage came first), `NotFound` when a
-    /// sink does not exist, and `Invalid` when the unit is too large.
+    /// Fails with `Conflict` when the position is not at `from` any more (another stage came first, or the topic was deleted
+    /// and with it every position in it), `NotFound` when a sink does not exist, and `Invalid` when the unit is too large.
     pub fn commit_stage(&mut self, unit: StageUnit, now: Timestamp) -> Result<()> {
         let known = self.shared.state.read().offsets.get(&unit.group, &unit.topic, unit.queue);
-        if known.is_some_and(|known| known != unit.from) {
-            let text =
-                format!("{} stands at {known:?} in {} {}, not at {}", unit.group, unit.topic, unit.queue, unit.from);
+        if known != Some(unit.from) {
+            let stands = known.map_or_else(|| "has no position".to_owned(), |known| format!("stands at {known}"));
+            let text = format!("{} {stands} in {} {}, not at {}", unit.group, unit.topic, unit.queue, unit.from);
             return Err(Error::Conflict(text));
         }
         if unit.outputs.len() >= limits::UNIT_RECORDS {

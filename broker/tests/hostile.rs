@@ -4,7 +4,7 @@
 mod kit;
 
 use kit::{World, field, message, send_to, topic};
-use sluice_broker::StageUnit;
+use sluice_broker::{Position, StageUnit};
 use sluice_model::{QueueId, QueueOffset, Transaction};
 
 #[test]
@@ -30,6 +30,8 @@ fn properties_of_the_log_are_not_taken_from_clients() {
     world.send(send_to(0, vec![message("t", "first", &forged)]));
     world.say("t", "second");
     let now = world.now;
+    let start = Position { group: kit::group("pipe"), topic: topic("t"), queue: QueueId(0), offset: QueueOffset(0) };
+    world.opened.reader.commit_offset(start).unwrap();
     let unit = StageUnit {
         group: kit::group("pipe"),
         topic: topic("t"),

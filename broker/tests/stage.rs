@@ -4,7 +4,7 @@
 mod kit;
 
 use kit::{World, group, message, topic};
-use sluice_broker::{Error, StageUnit};
+use sluice_broker::{Error, Position, StageUnit};
 use sluice_model::{Kind, QueueId, QueueOffset};
 
 fn unit(from: u64, next: u64, bodies: &[&str]) -> StageUnit {
@@ -22,7 +22,14 @@ fn world() -> World {
     let mut world = World::new();
     world.make("in", 1);
     world.make("out", 2);
+    begin(&world);
     world
+}
+
+/// What every stage does first: takes its position.
+fn begin(world: &World) {
+    let start = Position { group: group("pipe"), topic: topic("in"), queue: QueueId(0), offset: QueueOffset(0) };
+    world.opened.reader.commit_offset(start).unwrap();
 }
 
 fn commit(world: &mut World, unit: StageUnit) -> Result<(), Error> {
@@ -42,6 +49,7 @@ fn outputs_and_position_are_there_together() {
     assert!(unsynced.is_some());
     let mut world = world.crash();
     assert_eq!((position(&world), world.bodies("out", 0).len()), (None, 0));
+    begin(&world);
     commit(&mut world, unit(0, 3, &["a", "b"])).unwrap();
     world.settle();
     let world = world.crash();
@@ -84,5 +92,19 @@ fn sinks_must_be_there_and_be_nobody_elses() {
     let mut closed = unit(0, 1, &["x"]);
     closed.outputs[0].topic = topic("rmq_sys_SLUICE_TOPICS");
     assert_eq!(commit(&mut world, closed).unwrap_err().kind(), Kind::Denied);
-    assert_eq!(position(&world), None);
+    assert_eq!(position(&world), Some(0));
+}
+
+#[test]
+fn a_source_that_was_deleted_and_made_again_is_not_the_one_that_was_read() {
+    let mut world = world();
+    world.say("in", "old");
+    let now = world.now;
+    world.broker().delete_topic(&topic("in"), now).unwrap();
+    world.make("in", 1);
+    world.say("in", "new");
+    let error = commit(&mut world, unit(0, 1, &["of the old one"])).unwrap_err();
+    assert_eq!(error.kind(), Kind::Conflict);
+    world.settle();
+    assert_eq!((position(&world), world.bodies("out", 0).len()), (None, 0));
 }

@@ -343,7 +343,14 @@ impl World {
     fn pipe(&mut self, queue: u32) -> Result<(), Error> {
         let (source, sink, queue) = (topic_name(SYNC), topic_name(SINK), QueueId(queue));
         let min = self.opened.reader.bounds(&source, queue).0;
-        let from = self.opened.reader.offset(&pipeline::group(), &source, queue).unwrap_or(min);
+        let from = match self.opened.reader.offset(&pipeline::group(), &source, queue) {
+            Some(from) => from,
+            None => {
+                let start = Position { group: pipeline::group(), topic: source.clone(), queue, offset: min };
+                self.opened.reader.commit_offset(start)?;
+                min
+            }
+        };
         let (status, next, seen) = self.read(&source, queue, from, pipeline::TURN)?;
         if matches!(status, FetchStatus::AtEnd | FetchStatus::TooLarge) {
             return Ok(());
