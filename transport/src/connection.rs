@@ -170,12 +170,11 @@ impl<H: Handler> Connection<H> {
             .await
             .map_err(|_| format!("no connection within {:?}", config.connect_timeout))?
             .map_err(|problem| problem.to_string())?;
-        let open = || Ok((stream.set_nodelay(true)?, stream.peer_addr()?, stream.local_addr()?));
-        let ((), peer, local) = open().map_err(|problem: std::io::Error| problem.to_string())?;
-        let session = Session::new(peer, local, config.in_flight, config.in_flight, config.outgoing_bytes);
+        let (session, from) = Session::new(stream, config.in_flight, config.in_flight, config.outgoing_bytes)
+            .map_err(|problem| problem.to_string())?;
         let terms = Terms { frame_bytes: config.frame_bytes, idle: config.idle, drain: Duration::ZERO };
         let (handler, task) = (self.shared.handler.clone(), session.clone());
-        tokio::spawn(async move { run(stream, &task, &*handler, &terms, std::future::pending()).await });
+        tokio::spawn(async move { run(from, &task, &*handler, &terms, std::future::pending()).await });
         Ok(session)
     }
 }

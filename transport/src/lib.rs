@@ -28,6 +28,9 @@ pub trait Handler: Send + Sync + 'static {
     /// A request came. Dropping `responder` unanswered answers with a system error.
     fn request(&self, session: &Session, frame: Frame, responder: Responder);
 
+    /// All requests that came so far were handed on; the connection waits now. For work that is better done for many at once.
+    fn caught_up(&self) {}
+
     /// A connection was made.
     fn opened(&self, session: &Session) {
         let _ = session;

@@ -1,12 +1,9 @@
-use std::{collections::VecDeque, io, io::IoSlice};
+use std::{collections::VecDeque, io, io::IoSlice, sync::Arc};
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use sluice_protocol::{Encoding, Frame, Response};
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-};
+use tokio::{net::tcp::OwnedWriteHalf, sync::Notify};
 
 /// Bodies up to so many bytes are copied next to their heads; larger ones are sent from where they are.
 const COPIED: usize = 512;
@@ -29,6 +26,8 @@ pub(crate) struct Outbox {
 
 #[derive(Default)]
 struct State {
+    /// The socket, until the outbox is closed.
+    to: Option<Arc<OwnedWriteHalf>>,
     pieces: VecDeque<Bytes>,
     /// Heads and small bodies behind the last piece.
     tail: BytesMut,
@@ -52,6 +51,19 @@ impl State {
         }
     }
 
+    /// Writes what the socket takes without waiting; answers how many bytes. A failure is left for the connection's task to meet.
+    fn write_now(&mut self) -> usize {
+        self.cut();
+        let Some(to) = self.to.clone() else { return 0 };
+        let mut total = 0;
+        while !self.pieces.is_empty() {
+            let Ok(written @ 1..) = try_write(&to, &self.pieces) else { break };
+            consume(&mut self.pieces, written);
+            total += written;
+        }
+        total
+    }
+
     fn cut(&mut self) {
         if !self.tail.is_empty() {
             self.pieces.push_back(self.tail.split().freeze());
@@ -61,20 +73,23 @@ impl State {
 
 impl Outbox {
     /// An outbox that is full at `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    pub fn new(to: OwnedWriteHalf, limit: usize) -> Self {
         let (filled, drained, closing) = (Notify::new(), Notify::new(), Notify::new());
-        Self { state: Mutex::default(), filled, drained, closing, limit }
+        let state = Mutex::new(State { to: Some(Arc::new(to)), ..State::default() });
+        Self { state, filled, drained, closing, limit }
     }
 
     pub fn put_response(&self, response: Response, opaque: i32, encoding: Encoding) -> bool {
+        self.put(|state| encode(response, opaque, encoding, state))
+    }
+
+    /// [`Self::put_response`] that writes at once what the socket takes, when nothing waits to be written before it.
+    pub fn write_response(&self, response: Response, opaque: i32, encoding: Encoding) {
         self.put(|state| {
-            let len = response.body.len();
-            let before = state.tail.len();
-            response.encode_head(opaque, encoding, &mut state.tail);
-            let head = state.tail.len() - before;
-            response.body.into_parts().for_each(|part| state.put(part));
-            head + len
-        })
+            let idle = state.waiting == 0;
+            let len = encode(response, opaque, encoding, state);
+            if idle { len - state.write_now() } else { len }
+        });
     }
 
     pub fn put_frame(&self, frame: Frame) -> bool {
@@ -93,7 +108,11 @@ impl Outbox {
         if state.finished || state.closed {
             return false;
         }
-        state.waiting += encode(&mut state);
+        let len = encode(&mut state);
+        state.waiting += len;
+        if state.waiting == 0 {
+            return true;
+        }
         if state.waiting > self.limit.saturating_mul(HOPELESS) {
             state.closed = true;
         }
@@ -150,7 +169,8 @@ impl Outbox {
     }
 
     /// Writes all that is put in until the outbox is finished; calls `wrote` after every write.
-    pub async fn write_to(&self, to: &mut (impl AsyncWrite + Unpin), mut wrote: impl FnMut()) -> io::Result<()> {
+    pub async fn write(&self, mut wrote: impl FnMut()) -> io::Result<()> {
+        let Some(to) = self.state.lock().to.clone() else { return Ok(()) };
         let mut pieces = VecDeque::new();
         loop {
             let finished = {
@@ -162,16 +182,22 @@ impl Outbox {
             };
             if pieces.is_empty() {
                 if finished {
-                    return to.flush().await;
+                    return Ok(());
                 }
                 self.filled.notified().await;
                 continue;
             }
             while !pieces.is_empty() {
-                let written = write_some(to, &pieces).await?;
-                consume(&mut pieces, written);
-                wrote();
-                self.written(written);
+                match try_write(&to, &pieces) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => {
+                        consume(&mut pieces, written);
+                        wrote();
+                        self.written(written);
+                    }
+                    Err(full) if full.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+                    Err(problem) => return Err(problem),
+                }
             }
         }
     }
@@ -186,19 +212,27 @@ impl Outbox {
     }
 }
 
-async fn write_some(to: &mut (impl AsyncWrite + Unpin), pieces: &VecDeque<Bytes>) -> io::Result<usize> {
-    let written = if let [only] = pieces.as_slices().0 {
-        to.write(only).await?
-    } else {
-        let mut slices = [IoSlice::new(&[]); PIECES];
-        let mut count = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces) {
-            *slice = IoSlice::new(piece);
-            count += 1;
-        }
-        to.write_vectored(&slices[..count]).await?
-    };
-    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+/// Bytes that it comes to.
+fn encode(response: Response, opaque: i32, encoding: Encoding, state: &mut State) -> usize {
+    let len = response.body.len();
+    let before = state.tail.len();
+    response.encode_head(opaque, encoding, &mut state.tail);
+    let head = state.tail.len() - before;
+    response.body.into_parts().for_each(|part| state.put(part));
+    head + len
+}
+
+fn try_write(to: &OwnedWriteHalf, pieces: &VecDeque<Bytes>) -> io::Result<usize> {
+    if let [only] = pieces.as_slices().0 {
+        return to.try_write(only);
+    }
+    let mut slices = [IoSlice::new(&[]); PIECES];
+    let mut count = 0;
+    for (slice, piece) in slices.iter_mut().zip(pieces) {
+        *slice = IoSlice::new(piece);
+        count += 1;
+    }
+    to.try_write_vectored(&slices[..count])
 }
 
 fn consume(pieces: &mut VecDeque<Bytes>, mut written: usize) {

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use sluice_protocol::{Encoding, FrameError, Response, ResponseCode, decode};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    net::TcpStream,
+    net::tcp::OwnedReadHalf,
     time::{Instant, sleep_until},
 };
 use tracing::debug;
@@ -44,7 +44,7 @@ impl<H: Handler> Drop for Closing<'_, H> {
 
 /// Serves the connection until the peer or we close it, or until `stop` and then the end of all requests in work.
 pub(crate) async fn run<H: Handler>(
-    stream: TcpStream,
+    mut from: OwnedReadHalf,
     session: &Session,
     handler: &H,
     terms: &Terms,
@@ -52,12 +52,11 @@ pub(crate) async fn run<H: Handler>(
 ) {
     handler.opened(session);
     let _closing = Closing(handler, session);
-    let (mut from, mut to) = stream.into_split();
     let alive = Alive::new();
     let ended = tokio::select! {
         biased;
         ended = read(&mut from, session, handler, terms, &alive, stop) => ended,
-        ended = session.0.outbox.write_to(&mut to, || alive.touch()) => ended,
+        ended = session.0.outbox.write(|| alive.touch()) => ended,
         () = session.0.outbox.closed() => Ok(()),
         () = alive.dead(terms.idle) => Err(io::Error::new(io::ErrorKind::TimedOut, "nothing came or went")),
     };
@@ -108,12 +107,15 @@ async fn read<H: Handler>(
     loop {
         while let Some(()) = take_one(&mut buffer, session, handler, terms)? {
             if !session.0.may_enter() {
+                handler.caught_up();
                 session.0.wait_to_enter().await;
             }
             if !session.0.outbox.has_room() {
+                handler.caught_up();
                 session.0.outbox.room().await;
             }
         }
+        handler.caught_up();
         if !session.0.outbox.is_empty() {
             let_write().await;
         }

@@ -46,6 +46,14 @@ impl Responder {
         self.answer(response);
     }
 
+    /// [`Self::send`] that writes to the socket from this thread if nothing waits to be written before: the connection's task
+    /// need not be woken. Costs a system call, so it is for threads with few answers at a time.
+    pub fn send_here(mut self, response: Response) {
+        if !std::mem::replace(&mut self.silent, true) {
+            self.session.0.outbox.write_response(response, self.opaque, self.encoding);
+        }
+    }
+
     /// No longer counts as a request in work: for requests that are kept waiting on purpose, whose number something else
     /// bounds. Otherwise a client that waits for many queues could not even send its heartbeat.
     pub fn park(&mut self) {

@@ -66,10 +66,8 @@ async fn connection<H: Handler>(
     limits: &Limits,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
-    let session = Session::new(peer, local, limits.in_flight, limits.calls, limits.outgoing_bytes);
+    let (session, from) = Session::new(stream, limits.in_flight, limits.calls, limits.outgoing_bytes)?;
     let terms = Terms { frame_bytes: limits.frame_bytes, idle: limits.idle, drain: limits.drain };
-    run(stream, &session, handler, &terms, stop).await;
+    run(from, &session, handler, &terms, stop).await;
     Ok(())
 }

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -10,7 +11,10 @@ use std::{
 };
 
 use sluice_protocol::Frame;
-use tokio::sync::Notify;
+use tokio::{
+    net::{TcpStream, tcp::OwnedReadHalf},
+    sync::Notify,
+};
 
 use crate::{
     Error,
@@ -40,18 +44,28 @@ pub(crate) struct Inner {
 }
 
 impl Session {
-    pub(crate) fn new(peer: SocketAddr, local: SocketAddr, in_flight: usize, calls: usize, outgoing: usize) -> Self {
-        Self(Arc::new(Inner {
+    /// A session on a connected stream, and the stream's other half, to be read.
+    pub(crate) fn new(
+        stream: TcpStream,
+        in_flight: usize,
+        calls: usize,
+        outgoing: usize,
+    ) -> io::Result<(Self, OwnedReadHalf)> {
+        stream.set_nodelay(true)?;
+        let (peer, local) = (stream.peer_addr()?, stream.local_addr()?);
+        let (from, to) = stream.into_split();
+        let session = Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             peer,
             local,
-            outbox: Outbox::new(outgoing),
+            outbox: Outbox::new(to, outgoing),
             calls: Calls::new(calls),
             in_flight: AtomicUsize::new(0),
             in_flight_limit: in_flight,
             draining: AtomicBool::new(false),
             freed: Notify::new(),
-        }))
+        }));
+        Ok((session, from))
     }
 
     /// A number that no other connection of this process has or had.

@@ -24,6 +24,10 @@ pub struct Door {
 }
 
 impl Handler for Door {
+    fn caught_up(&self) {
+        self.parts.shell.work();
+    }
+
     fn opened(&self, session: &Session) {
         self.parts.sessions.add(session);
     }

@@ -25,11 +25,12 @@ impl Door {
         };
         let metrics = self.parts.metrics.clone();
         let (count, bytes) = (send.messages.len(), send.messages.iter().map(|message| message.body.len()).sum());
-        self.parts.shell.send(send, move |result| {
+        self.parts.shell.send(send, move |result, few| {
             if result.is_ok() {
                 metrics.put(count, bytes);
             }
-            responder.send(answer(result.map(|sent| stored(sent, prepared))));
+            let response = answer(result.map(|sent| stored(sent, prepared)));
+            if few { responder.send_here(response) } else { responder.send(response) }
         });
     }
 

@@ -152,7 +152,7 @@ async fn send_all(rest: &Rest, sends: Vec<Send>) -> std::result::Result<Vec<Stor
             let bytes = send.messages.iter().map(|message| message.body.len()).sum();
             let (answer, receive) = oneshot::channel();
             let metrics = rest.parts.metrics.clone();
-            rest.parts.shell.send(send, move |result| {
+            rest.parts.shell.send(send, move |result, _| {
                 if result.is_ok() {
                     metrics.put(1, bytes);
                 }
@@ -161,6 +161,7 @@ async fn send_all(rest: &Rest, sends: Vec<Send>) -> std::result::Result<Vec<Stor
             receive
         })
         .collect();
+    rest.parts.shell.work();
     let (mut stored, mut failed) = (Vec::new(), None);
     for receive in waiting {
         let stopped = || Err(Failure::new(Kind::Unavailable, "the broker is shutting down"));

@@ -4,23 +4,22 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender},
+        mpsc::SyncSender,
     },
     time::{Duration, Instant},
 };
 
 use sluice_broker::{Applier, Retention};
 
-use super::{Effects, backlog::Backlog, writer::Batch};
+use super::{
+    Effects, FEW,
+    backlog::{Backlog, Batch},
+};
 use crate::{
     clock,
     failure::{Failure, Result},
 };
 
-/// Batches brought to the disk with one sync, at the most.
-const SYNC_BATCHES: usize = 4_096;
-/// How long batches gather that nobody waits for: each sync costs the same, however little it brings to the disk.
-const GATHER: Duration = Duration::from_millis(2);
 /// Time between two notes of how far the log is durable.
 const MARK: Duration = Duration::from_secs(1);
 /// Time between two looks for segments to delete.
@@ -47,15 +46,12 @@ impl Disk {
         Self { applier, retention, buffers, backlog, effects, failed }
     }
 
-    pub fn run(mut self, batches: Receiver<Batch>) {
+    pub fn run(mut self) {
         let (mut mark, mut retain) = (Instant::now() + MARK, Instant::now() + RETAIN);
-        loop {
-            match batches.recv_timeout(MARK) {
-                Ok(first) => {
-                    self.settle(gather(first, &batches));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+        let mut batches = Vec::new();
+        while self.backlog.take(&mut batches, MARK) {
+            if !batches.is_empty() {
+                self.settle(&mut batches);
             }
             if self.applier.checkpoint_due() {
                 self.checkpoint();
@@ -78,9 +74,10 @@ impl Disk {
     }
 
     /// Makes batches durable, then visible, then answers those who waited for it.
-    fn settle(&mut self, batches: Vec<Batch>) {
+    fn settle(&mut self, batches: &mut Vec<Batch>) {
         let mut outcome = self.sync();
-        for batch in batches {
+        let few = batches.iter().map(|batch| batch.acks.len()).sum::<usize>() <= FEW;
+        for batch in batches.drain(..) {
             if let Some(written) = batch.written {
                 self.backlog.shrink(written.bytes.len());
                 if outcome.is_ok() {
@@ -88,7 +85,7 @@ impl Disk {
                 }
             }
             for ack in batch.acks {
-                ack.give(outcome.clone());
+                ack.give(outcome.clone(), few);
             }
         }
     }
@@ -125,19 +122,4 @@ impl Disk {
             tracing::warn!(%error, "{doing} failed; it will be tried again");
         }
     }
-}
-
-/// The batches to be brought to the disk together: all that are there, once somebody waits or a moment has passed.
-fn gather(first: Batch, batches: &Receiver<Batch>) -> Vec<Batch> {
-    let until = Instant::now() + GATHER;
-    let mut taken = vec![first];
-    while taken.len() < SYNC_BATCHES && taken.last().is_some_and(|newest| newest.acks.is_empty()) {
-        match batches.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(batch) => taken.push(batch),
-            Err(_) => break,
-        }
-    }
-    let room = SYNC_BATCHES - taken.len();
-    taken.extend(batches.try_iter().take(room));
-    taken
 }

@@ -1,18 +1,20 @@
-//! The broker's shell: two threads that own it, and the handle by which the doors reach them.
+//! The broker's shell: what owns it, and the handle by which the doors reach it.
 //!
-//! The *writer* thread drains a bounded queue of commands, lets each stage its records, and writes them with one call.
-//! The *disk* thread makes what was written durable, makes it visible, and answers those who wait for the disk. While it
-//! waits for the disk, the next batch gathers: that is the group commit, and there is no timer in it.
+//! The *writer* takes commands from a bounded queue, lets each stage its records, and writes them with one call; whoever
+//! brings commands takes his turn at it ([`turns`]). The *disk* thread makes what was written durable, makes it visible, and
+//! answers those who wait for the disk. While it waits for the disk, the next batch gathers: that is the group commit.
 
 mod backlog;
+mod commands;
 mod disk;
+mod turns;
 mod writer;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{SyncSender, TrySendError, sync_channel},
+        mpsc::sync_channel,
     },
     thread::JoinHandle,
 };
@@ -24,20 +26,28 @@ use tokio::sync::oneshot;
 
 use crate::failure::{Failure, Result};
 
-/// Commands that may wait for the writer.
-const COMMANDS_LIMIT: usize = 16_384;
-/// Written batches that may wait for the disk: many, since each may be one message; their bytes are bounded as well.
-const BATCHES_LIMIT: usize = 4_096;
+use self::turns::Turns;
+
 /// Buffers kept for the next batches.
 const BUFFERS_LIMIT: usize = 4;
 
-pub type Answer<T> = Box<dyn FnOnce(Result<T>) + std::marker::Send>;
+/// Takes the result of a command, and whether it is one of so few that each may be told to its client by the thread that calls.
+type Answer<T> = Box<dyn FnOnce(Result<T>, bool) + std::marker::Send>;
 type Verb = Box<dyn FnOnce(&mut Broker, Timestamp) -> Option<Ack> + std::marker::Send>;
 
 enum Command {
     Send(Send, Answer<Sent>),
     Call(Verb),
-    Stop,
+}
+
+impl Command {
+    /// Bytes of its messages.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Send(send, _) => send.messages.iter().map(|message| message.body.len()).sum(),
+            Self::Call(_) => 0,
+        }
+    }
 }
 
 /// An answer that waits for its records to be written, or to be on disk.
@@ -54,21 +64,29 @@ impl Ack {
         }
     }
 
-    fn give(self, outcome: Result<()>) {
+    fn give(self, outcome: Result<()>, few: bool) {
         match self {
-            Self::Sent(sent, answer) => answer(outcome.map(|()| sent)),
+            Self::Sent(sent, answer) => answer(outcome.map(|()| sent), few),
             Self::Other(_, answer) => answer(outcome),
         }
     }
 }
 
-/// Where effects go; called from both threads, must not block.
+/// Answers told by one thread one after the other: a write to a socket each.
+const FEW: usize = 4;
+
+fn give(acks: Vec<Ack>, outcome: &Result<()>) {
+    let few = acks.len() <= FEW;
+    acks.into_iter().for_each(|ack| ack.give(outcome.clone(), few));
+}
+
+/// Where effects go; called from any thread, must not block.
 pub type Effects = Arc<dyn Fn(Effect) + std::marker::Send + Sync>;
 
 /// How the doors reach the broker's writer. Cheap to clone.
 #[derive(Clone)]
 pub struct Shell {
-    commands: SyncSender<Command>,
+    turns: Arc<Turns>,
     failed: Arc<AtomicBool>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     pub reader: Reader,
@@ -77,20 +95,20 @@ pub struct Shell {
 impl Shell {
     /// Starts the two threads.
     pub fn start(opened: Opened, retention: Retention, effects: Effects) -> std::io::Result<Self> {
-        let (commands, receive_commands) = sync_channel(COMMANDS_LIMIT);
-        let (batches, receive_batches) = sync_channel(BATCHES_LIMIT);
         let (buffers, receive_buffers) = sync_channel(BUFFERS_LIMIT);
         let backlog = Arc::new(backlog::Backlog::default());
         let failed = Arc::new(AtomicBool::new(false));
         let reader = opened.reader;
         let disk =
             disk::Disk::new(opened.applier, retention, buffers, backlog.clone(), effects.clone(), failed.clone());
-        let writer = writer::Writer::new(opened.broker, batches, receive_buffers, backlog, effects, failed.clone());
+        let writer = writer::Writer::new(opened.broker, receive_buffers, backlog.clone(), effects, failed.clone());
+        let turns = Arc::new(Turns::new(writer, backlog, failed.clone()));
+        let own = turns.clone();
         let threads = vec![
-            std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run(receive_commands))?,
-            std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run(receive_batches))?,
+            std::thread::Builder::new().name("writer".to_owned()).spawn(move || own.run())?,
+            std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run())?,
         ];
-        Ok(Self { commands, failed, threads: Arc::new(Mutex::new(threads)), reader })
+        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), reader })
     }
 
     /// Whether the log still takes records; once it failed it never does again.
@@ -98,16 +116,21 @@ impl Shell {
         !self.failed.load(Ordering::Acquire)
     }
 
-    /// Sends messages; `answer` is called once, from a thread of the shell, when they are as safe as their topic asks.
-    pub fn send(&self, send: Send, answer: impl FnOnce(Result<Sent>) + std::marker::Send + 'static) {
-        if let Err(refused) = self.commands.try_send(Command::Send(send, Box::new(answer))) {
-            let failure = refusal(&refused);
-            if let TrySendError::Full(Command::Send(_, answer)) | TrySendError::Disconnected(Command::Send(_, answer)) =
-                refused
-            {
-                answer(Err(failure));
-            }
+    /// Sends messages; `answer` is called once, from any thread, when they are as safe as their topic asks.
+    ///
+    /// The caller is to call [`Self::work`] when he has no more to send for now: several messages go with one write so. The
+    /// answer learns whether it is one of few, whose clients may be told by the calling thread.
+    pub fn send(&self, send: Send, answer: impl FnOnce(Result<Sent>, bool) + std::marker::Send + 'static) {
+        if let Err(refused) = self.turns.push(Command::Send(send, Box::new(answer)))
+            && let (Command::Send(_, answer), failure) = *refused
+        {
+            answer(Err(failure), false);
         }
+    }
+
+    /// Does what was sent, or sees to it that it is done.
+    pub fn work(&self) {
+        self.turns.work();
     }
 
     /// Runs a verb on the writer; `answer` is called once with its result, when what it staged is on disk.
@@ -130,11 +153,12 @@ impl Shell {
                 }
             }
         });
-        if let Err(refused) = self.commands.try_send(Command::Call(verb))
+        if let Err(refused) = self.turns.push(Command::Call(verb))
             && let Some(answer) = refuse.lock().take()
         {
-            answer(Err(refusal(&refused)));
+            answer(Err(refused.1));
         }
+        self.work();
     }
 
     /// [`Self::call`] for callers that can wait.
@@ -159,23 +183,12 @@ impl Shell {
 
     /// Takes no more commands, finishes those it has, writes a checkpoint and ends both threads. Blocks until then.
     pub fn stop(&self) {
-        // A full queue drains; a stopped shell is stopped.
-        let _ = self.commands.send(Command::Stop);
+        self.turns.close();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the broker panicked");
             }
         }
-    }
-}
-
-fn refusal(refused: &TrySendError<Command>) -> Failure {
-    match refused {
-        TrySendError::Full(_) => {
-            let text = format!("{COMMANDS_LIMIT} requests wait for the log already: slow down and try again");
-            Failure::new(Kind::Busy, text)
-        }
-        TrySendError::Disconnected(_) => stopped(),
     }
 }
 

@@ -1,24 +1,25 @@
-//! The thread that owns the broker's writer.
+//! The owner of the broker's writing side, and what one turn of it does.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError},
-    },
-    time::{Duration, Instant},
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc::Receiver,
 };
 
-use sluice_broker::{Broker, Durability, Written};
+use sluice_broker::{Broker, Durability};
 
-use super::{Ack, Command, Effects, backlog::Backlog};
+use super::{
+    Ack, Command, Effects,
+    backlog::{Backlog, Batch},
+    commands::Commands,
+    give,
+};
 use crate::{clock, failure::Failure};
 
 /// Commands taken into one write, at the most.
 const BATCH_COMMANDS: usize = 4_096;
 /// Bytes after which a write is made even though more commands wait.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-const TICK: Duration = Duration::from_millis(50);
 /// Ticks between two looks at undecided half messages and uncommitted offsets.
 const SLOW_TICKS: u32 = 10;
 /// Ticks between two tries to move documents out of the oldest segment.
@@ -26,94 +27,68 @@ const CARRY_TICKS: u32 = 1_200;
 /// Units of delayed messages delivered in one tick, at the most.
 const DELIVERIES: usize = 64;
 
-/// What was written, and who waits for it to be on disk.
-pub(super) struct Batch {
-    pub written: Option<Written>,
-    pub acks: Vec<Ack>,
-}
-
 pub(super) struct Writer {
     broker: Broker,
-    batches: SyncSender<Batch>,
     buffers: Receiver<Vec<u8>>,
     backlog: Arc<Backlog>,
     effects: Effects,
     failed: Arc<AtomicBool>,
+    taken: Vec<Command>,
     acks: Vec<Ack>,
+    /// Those of them that wait no longer.
+    done: Vec<Ack>,
     ticks: u32,
 }
 
 impl Writer {
     pub fn new(
         broker: Broker,
-        batches: SyncSender<Batch>,
         buffers: Receiver<Vec<u8>>,
         backlog: Arc<Backlog>,
         effects: Effects,
         failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { broker, batches, buffers, backlog, effects, failed, acks: Vec::new(), ticks: 0 }
-    }
-
-    pub fn run(mut self, commands: Receiver<Command>) {
-        let mut tick = Instant::now() + TICK;
-        loop {
-            let mut stop = false;
-            match commands.recv_timeout(tick.saturating_duration_since(Instant::now())) {
-                Ok(first) => {
-                    stop = self.execute(first);
-                    stop |= self.drain(&commands);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => stop = true,
-            }
-            if Instant::now() >= tick {
-                self.tick();
-                tick = Instant::now() + TICK;
-            }
-            if stop {
-                let recorded = self.broker.record_offsets(clock::now());
-                self.log_failure("recording offsets", recorded);
-            }
-            self.write();
-            if stop {
-                return;
-            }
+        Self {
+            broker,
+            buffers,
+            backlog,
+            effects,
+            failed,
+            taken: Vec::new(),
+            acks: Vec::new(),
+            done: Vec::new(),
+            ticks: 0,
         }
     }
 
-    /// Takes what else waits, up to a bound; answers whether the shell is to stop.
-    fn drain(&mut self, commands: &Receiver<Command>) -> bool {
-        for _ in 0..BATCH_COMMANDS {
-            if self.broker.staged_bytes() >= BATCH_BYTES {
-                return false;
-            }
-            match commands.try_recv() {
-                Ok(command) => {
-                    if self.execute(command) {
-                        return true;
-                    }
-                }
-                Err(TryRecvError::Empty) => return false,
-                Err(TryRecvError::Disconnected) => return true,
-            }
-        }
-        false
+    /// Does what waits, up to a bound, with one write. Answers whom the caller is to answer once he has let go of the writer.
+    pub fn pass(&mut self, commands: &Commands) -> Vec<Ack> {
+        let mut taken = std::mem::take(&mut self.taken);
+        commands.take(&mut taken, BATCH_COMMANDS, BATCH_BYTES);
+        taken.drain(..).for_each(|command| self.execute(command));
+        self.taken = taken;
+        self.write();
+        std::mem::take(&mut self.done)
     }
 
-    fn execute(&mut self, command: Command) -> bool {
+    /// The last words.
+    pub fn finish(&mut self) {
+        let recorded = self.broker.record_offsets(clock::now());
+        self.log_failure("recording offsets", recorded);
+        self.write();
+    }
+
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Send(send, answer) => match self.broker.send(send, clock::now()) {
                 Ok(sent) => self.acks.push(Ack::Sent(sent, answer)),
-                Err(error) => answer(Err(error.into())),
+                Err(error) => answer(Err(error.into()), false),
             },
             Command::Call(verb) => self.acks.extend(verb(&mut self.broker, clock::now())),
-            Command::Stop => return true,
         }
-        false
     }
 
-    fn tick(&mut self) {
+    pub fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
         let now = clock::now();
         for _ in 0..DELIVERIES {
@@ -138,7 +113,7 @@ impl Writer {
         }
     }
 
-    /// One write for all that is staged; then whoever does not wait for the disk is answered.
+    /// One write for all that is staged; whoever does not wait for the disk is done then.
     fn write(&mut self) {
         while let Ok(buffer) = self.buffers.try_recv() {
             self.broker.recycle(buffer);
@@ -147,16 +122,13 @@ impl Writer {
             Err(error) => {
                 self.failed.store(true, Ordering::Release);
                 let failure = Failure::from(error);
-                self.acks.drain(..).for_each(|ack| ack.give(Err(failure.clone())));
+                give(std::mem::take(&mut self.acks), &Err(failure));
             }
             Ok(written) => {
-                let now = self.acks.extract_if(.., |ack| ack.durability() == Durability::Async);
-                now.for_each(|ack| ack.give(Ok(())));
+                self.done.extend(self.acks.extract_if(.., |ack| ack.durability() == Durability::Async));
                 let acks = std::mem::take(&mut self.acks);
                 if written.is_some() || !acks.is_empty() {
-                    self.backlog.grow(written.as_ref().map_or(0, |written| written.bytes.len()));
-                    // The disk thread ends after this one.
-                    let _ = self.batches.send(Batch { written, acks });
+                    self.backlog.push(Batch { written, acks });
                 }
             }
         }
