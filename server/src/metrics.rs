@@ -1,12 +1,12 @@
 //! What the server counts, and how tools and monitoring get it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 
-use sluice_model::{RecordView, Timestamp};
+use sluice_model::{GroupName, RecordView, Timestamp};
 
 /// Counters since the start. Cheap to bump from any thread.
 pub struct Metrics {
@@ -16,6 +16,8 @@ pub struct Metrics {
     bytes_in: AtomicU64,
     messages_out: AtomicU64,
     rates: parking_lot::Mutex<Rates>,
+    /// What each group was given since the last tick, and its rate; a group that is given nothing falls out after a while.
+    groups: parking_lot::Mutex<HashMap<GroupName, (u64, f64)>>,
 }
 
 /// What was counted since the start.
@@ -37,6 +39,8 @@ pub struct Rates {
 
 /// Weight of the newest second in the rates.
 const NEWEST: f64 = 0.2;
+/// A group's rate below which it is none.
+const FORGOTTEN: f64 = 0.001;
 
 impl Metrics {
     pub fn new(booted_at_ms: i64) -> Self {
@@ -46,7 +50,8 @@ impl Metrics {
             messages_in: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             messages_out: AtomicU64::new(0),
-            rates: parking_lot::Mutex::new(Rates::default()),
+            rates: parking_lot::Mutex::default(),
+            groups: parking_lot::Mutex::default(),
         }
     }
 
@@ -55,8 +60,21 @@ impl Metrics {
         self.bytes_in.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub fn get(&self, messages: usize) {
+    pub fn get(&self, group: &GroupName, messages: usize) {
+        if messages == 0 {
+            return;
+        }
         self.messages_out.fetch_add(messages as u64, Ordering::Relaxed);
+        let mut groups = self.groups.lock();
+        match groups.get_mut(group) {
+            Some((given, _)) => *given += messages as u64,
+            None => drop(groups.insert(group.clone(), (messages as u64, 0.0))),
+        }
+    }
+
+    /// Messages a second that a group was given, over about the last ten seconds.
+    pub fn group_rate(&self, group: &GroupName) -> f64 {
+        self.groups.lock().get(group).map_or(0.0, |(_, rate)| *rate)
     }
 
     /// When the process started.
@@ -87,6 +105,10 @@ impl Metrics {
             seen_in: now_in,
             seen_out: now_out,
         };
+        self.groups.lock().retain(|_, (given, rate)| {
+            *rate += NEWEST * (std::mem::take(given) as f64 - *rate);
+            *rate > FORGOTTEN
+        });
     }
 
     pub fn uptime_ms(&self) -> u64 {

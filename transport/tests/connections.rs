@@ -31,6 +31,7 @@ const FROM_THREAD: i32 = 4;
 const ASK_BACK: i32 = 5;
 const LARGE: i32 = 6;
 const PARK: i32 = 7;
+const HERE: i32 = 8;
 
 struct Server {
     held: mpsc::UnboundedSender<Responder>,
@@ -51,6 +52,7 @@ impl Handler for Server {
                 responder.park();
                 self.held.send(responder).unwrap();
             }
+            HERE => responder.send_here(Response::ok().with_body(frame.body)),
             FROM_THREAD => {
                 std::thread::spawn(move || responder.send(Response::ok().with_body(frame.body)));
             }
@@ -349,4 +351,42 @@ async fn what_is_not_answered_times_out_and_what_cannot_be_reached_says_so() {
     };
     tokio::time::timeout(SOON, back).await.unwrap();
     drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_written_at_once_come_whole_and_in_turn_with_queued_ones() {
+    let server = start(Limits::default()).await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    // More than the socket's buffers hold, so that some answers are taken in part only.
+    let (count, body) = (200, vec![3u8; 100_000]);
+    let sender = tokio::spawn(async move {
+        for opaque in 0..count {
+            let code = if opaque % 3 == 0 { ECHO } else { HERE };
+            let mut frame = Frame::request(code, Ext::new(), body.clone());
+            frame.header.opaque = opaque;
+            let mut bytes = BytesMut::new();
+            frame.encode_head(&mut bytes);
+            bytes.extend_from_slice(&frame.body);
+            to.write_all(&bytes).await.unwrap();
+        }
+        to
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut buffer = BytesMut::new();
+    let mut next = 0;
+    while next < count {
+        match decode(&mut buffer, 1 << 24).unwrap() {
+            Some(frame) => {
+                assert_eq!((frame.header.opaque, frame.body.len()), (next, 100_000));
+                assert!(frame.body.iter().all(|byte| *byte == 3));
+                next += 1;
+            }
+            None => {
+                let read = tokio::time::timeout(SOON, from.read_buf(&mut buffer)).await.unwrap();
+                assert_ne!(read.unwrap(), 0, "the connection ended after {next} answers");
+            }
+        }
+    }
+    drop(sender.await.unwrap());
 }

@@ -1,6 +1,6 @@
 //! What administrators ask: topics, groups, statistics, connections.
 
-use sluice_broker::{Broker, Group, Topic, is_system};
+use sluice_broker::{Boundary, Broker, Group, Topic, is_system};
 use sluice_model::{GroupName, QueueId, QueueOffset, Timestamp, TopicName};
 use sluice_protocol::{
     Response, ResponseCode, body, reply,
@@ -20,6 +20,8 @@ use crate::{
 
 /// Topics or groups in one page when a tool asks page by page without saying how many.
 const PAGE: usize = 1_000;
+/// A topic's messages a second are those of so many ms past.
+const RATE_MS: i64 = 10_000;
 
 impl Door {
     /// Runs a verb that answers nothing but success, once the name servers know of it: whoever changed a topic asks them
@@ -107,15 +109,20 @@ impl Door {
     fn stats(&self, name: &TopicName) -> Result<Response> {
         let reader = &self.parts.shell.reader;
         let topic = reader.topic(name)?;
+        let since = clock::now().plus_ms(-RATE_MS);
+        let mut lately = 0;
         let queues = (0..topic.read_queues.max(topic.write_queues)).map(QueueId).map(|queue| {
             let (min, max) = reader.bounds(name, queue);
+            let first = reader.offset_at_time(name, queue, since, Boundary::Lower);
+            lately += first.map_or(0, |first| max.0.saturating_sub(first.0));
             let last = max.0.checked_sub(1).map(QueueOffset).filter(|last| *last >= min);
             let stored = last.and_then(|last| reader.stored_at(name, queue, last)).unwrap_or_default();
             let bounds =
                 body::QueueBounds { last_update_timestamp: stored.0, max_offset: signed(max), min_offset: signed(min) };
             (body::QueueRef::new(name.as_str(), &reader.config().name, queue), bounds)
         });
-        let stats = body::TopicStatsBody { queues: body::QueueTable(queues.collect()), topic_put_tps: 0.0 };
+        let queues = body::QueueTable(queues.collect());
+        let stats = body::TopicStatsBody { queues, topic_put_tps: lately as f64 * 1_000.0 / RATE_MS as f64 };
         Ok(Response::ok().with_body(stats.to_json()))
     }
 
@@ -184,7 +191,10 @@ impl Door {
                 queues.push((body::QueueRef::new(topic.as_str(), &reader.config().name, queue), progress));
             }
         }
-        let stats = body::ConsumeStatsBody { consume_tps: 0.0, queues: body::QueueTable(queues) };
+        let stats = body::ConsumeStatsBody {
+            consume_tps: self.parts.metrics.group_rate(&request.group),
+            queues: body::QueueTable(queues),
+        };
         Response::ok().with_body(stats.to_json())
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use parking_lot::Mutex;
 use sluice_broker::{ConsumeModel, Fetch, FetchStatus, Fetched, Filter, Position, Reader, Token};
-use sluice_model::{Kind, QueueOffset, limits};
+use sluice_model::{GroupName, Kind, QueueOffset, limits};
 use sluice_protocol::{Body, Response, ResponseCode, reply, request::PullMessage};
 use sluice_transport::{Responder, Session};
 
@@ -20,6 +20,7 @@ const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
 /// A pull that waits for a message.
 struct Held {
+    group: GroupName,
     fetch: Fetch,
     responder: Responder,
     session: u64,
@@ -98,7 +99,7 @@ impl Door {
         };
         let wait = request.suspend_ms.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()).min(HOLD_LIMIT));
         let until = Instant::now() + wait.unwrap_or_default();
-        self.serve(Held { fetch, responder, session: session.id(), until });
+        self.serve(Held { group: request.group, fetch, responder, session: session.id(), until });
     }
 
     /// A message has come for a held pull, or may have.
@@ -123,7 +124,7 @@ impl Door {
                 Ok(found) => {
                     let empty = matches!(found.status, FetchStatus::AtEnd | FetchStatus::NoMatch);
                     if !empty || held.until <= Instant::now() {
-                        self.parts.metrics.get(found.count as usize);
+                        self.parts.metrics.get(&held.group, found.count as usize);
                         return held.responder.send(to_response(found));
                     }
                     // Not wanted: go on behind it, and wait for the next one there.

@@ -195,3 +195,7 @@ impl Shell {
 fn stopped() -> Failure {
     Failure::new(Kind::Unavailable, "the broker is shutting down")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
+mod tests;
