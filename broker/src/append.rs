@@ -12,6 +12,7 @@ use crate::{
     error::Result,
     schedule,
     system::{AUTO_CREATE_TOPIC, SYSTEM},
+    timers,
     topics::{Durability, Permission, Topic},
 };
 
@@ -39,6 +40,8 @@ pub struct Sent {
     pub unique_key: String,
     /// When to tell the sender.
     pub durability: Durability,
+    /// When the message is due that was sent for a time; [`Broker::recall`] takes it back until then.
+    pub due: Option<Timestamp>,
 }
 
 impl Broker {
@@ -77,6 +80,8 @@ impl Broker {
             self.redirect(message, alone, send.max_reconsume_times, now)?;
         }
         let durability = self.durability_of(&send.messages, &topic);
+        let due = send.messages.first().filter(|message| message.topic == SYSTEM.timers);
+        let due = due.and_then(|message| message.properties.get(key::TIMER_OUT_MS)?.parse().ok()).map(Timestamp);
         let places = self.stage(&send.messages, now)?;
         let broker = self.config().advertised;
         Ok(Sent {
@@ -85,6 +90,7 @@ impl Broker {
             ids: places.iter().map(|place| MessageId { broker, log_offset: place.log_offset }).collect(),
             unique_key,
             durability,
+            due,
         })
     }
 
@@ -128,14 +134,8 @@ impl Broker {
 
     /// Sends a message elsewhere first that is not for its topic yet: prepared, delayed, or failed too often.
     fn redirect(&mut self, message: &mut Message, alone: bool, most: Option<u32>, now: Timestamp) -> Result<()> {
-        for timer in [key::TIMER_DELAY_SECONDS, key::TIMER_DELAY_MS, key::TIMER_DELIVER_MS] {
-            if message.properties.get(timer).is_some() {
-                let text = format!("expected no {timer}: only the 18 delay levels (property DELAY) are served");
-                return Err(Error::invalid("properties", text));
-            }
-        }
         let prepared = message.sys_flag.transaction() == Transaction::Prepared;
-        let delayed = schedule::level(&message.properties)?.is_some();
+        let delayed = is_delayed(message, now)?;
         if !alone && (prepared || delayed || message.topic.is_retry()) {
             let text = "expected no transaction, delay or retry topic in a batch of messages";
             return Err(Error::invalid("properties", text));
@@ -143,13 +143,7 @@ impl Broker {
         if message.topic.is_retry() {
             self.redirect_to_dead_letters(message, most, now)?;
         }
-        if prepared {
-            redirect_to_half(message)
-        } else if let Some(level) = schedule::level(&message.properties)? {
-            schedule::redirect(message, level)
-        } else {
-            Ok(())
-        }
+        if prepared { redirect_to_half(message) } else { delay(message, now) }
     }
 
     /// A client that could not hand a message back sends it to the retry topic itself.
@@ -193,6 +187,21 @@ pub(crate) fn drop_log_properties(message: &mut Message) -> Result<()> {
         message.properties = message.properties.changed(&own.map(|key| (key, None)))?;
     }
     Ok(())
+}
+
+fn is_delayed(message: &Message, now: Timestamp) -> Result<bool> {
+    Ok(schedule::level(&message.properties)?.is_some() || timers::due(&message.properties, now)?.is_some())
+}
+
+/// Turns a message to where it waits, if it asks for a delay. A level counts before a time.
+pub(crate) fn delay(message: &mut Message, now: Timestamp) -> Result<()> {
+    if let Some(level) = schedule::level(&message.properties)? {
+        schedule::redirect(message, level)
+    } else if let Some(due) = timers::due(&message.properties, now)? {
+        timers::redirect(message, due)
+    } else {
+        Ok(())
+    }
 }
 
 fn redirect_to_half(message: &mut Message) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::{
     schedule::Schedule,
     state::State,
     system::SYSTEM,
+    timers::Wheel,
     topics::{Durability, Topic},
     unique::UniqueIds,
     waiters::{Token, Waiters},
@@ -57,6 +58,7 @@ pub struct Broker {
     pub(crate) effects: Vec<Effect>,
     pub(crate) unique: UniqueIds,
     pub(crate) schedule: Schedule,
+    pub(crate) wheel: Wheel,
     pub(crate) next_queue: u32,
     scratch: Vec<u8>,
 }
@@ -71,6 +73,7 @@ impl Broker {
             effects: Vec::new(),
             unique,
             schedule: Schedule::default(),
+            wheel: Wheel::default(),
             next_queue: 0,
             scratch: Vec::new(),
         }

@@ -329,16 +329,21 @@ impl Reader {
 
     /// Where the oldest delayed message that was not delivered yet stands.
     pub(crate) fn oldest_delayed(&self) -> Option<LogOffset> {
-        let levels = 0..schedule::LEVELS_MS.len() as u32;
-        levels.filter_map(|level| self.delayed_from(QueueId(level)).map(|entry| entry.log_offset)).min()
+        let first = |topic| self.held(topic).into_iter().map(|entry| entry.log_offset);
+        first(&SYSTEM.schedule).chain(first(&SYSTEM.timers)).min()
     }
 
-    fn delayed_from(&self, queue: QueueId) -> Option<Entry> {
-        let from = schedule::cursor().and_then(|group| self.offset(&group, &SYSTEM.schedule, queue));
-        let from = from.unwrap_or_else(|| self.bounds(&SYSTEM.schedule, queue).0);
-        let mut entries: Vec<Entry> = Vec::new();
-        self.store.entries(&SYSTEM.schedule, queue, from, 1, &mut entries);
-        entries.first().copied()
+    /// The first message of each queue of a system topic that still waits there to be delivered.
+    pub(crate) fn held(&self, topic: &TopicName) -> Vec<Entry> {
+        let cursor = schedule::cursor();
+        let mut held: Vec<Entry> = Vec::new();
+        for (queue, min, _) in self.store.queues(topic) {
+            let from = cursor.as_ref().and_then(|group| self.offset(group, topic, queue));
+            let mut entries: Vec<Entry> = Vec::new();
+            self.store.entries(topic, queue, from.unwrap_or_default().max(min), 1, &mut entries);
+            held.extend(entries);
+        }
+        held
     }
 
     /// Undecided half messages, the oldest first, at most `max`.

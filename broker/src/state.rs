@@ -10,6 +10,7 @@ use crate::{
     halves::Halves,
     offsets::Offsets,
     system::{AUTO_CREATE_TOPIC, OPEN_TOPICS, SELF_TEST_TOPIC, SYSTEM},
+    timers::Timers,
     topics::{Permission, Topic, Topics},
 };
 
@@ -20,6 +21,7 @@ pub struct State {
     pub offsets: Offsets,
     pub documents: Documents,
     pub halves: Halves,
+    pub timers: Timers,
     /// Records below this offset have been applied. The writer applies what it stages at once; the same record met
     /// again behind the disk is passed over.
     applied: LogOffset,
@@ -27,7 +29,7 @@ pub struct State {
 }
 
 /// Form of the snapshot; a checkpoint of another form is refused and the log replayed.
-const SNAPSHOT_FORM: u32 = 1;
+const SNAPSHOT_FORM: u32 = 2;
 
 impl State {
     pub fn new(transaction_timeout_ms: i64, cluster: &str, broker: &str) -> Self {
@@ -37,6 +39,7 @@ impl State {
             offsets: Offsets::default(),
             documents: Documents::default(),
             halves: Halves::default(),
+            timers: Timers::default(),
             applied: LogOffset(0),
             transaction_timeout_ms,
         };
@@ -53,7 +56,11 @@ impl State {
             self.topics.build_in(Topic { permission, ..Topic::new(name, if auto { 8 } else { 1 }) });
         }
         for name in SYSTEM.all() {
-            let queues = if *name == SYSTEM.schedule { crate::schedule::LEVELS_MS.len() as u32 } else { 1 };
+            let queues = match name {
+                name if *name == SYSTEM.schedule => crate::schedule::LEVELS_MS.len() as u32,
+                name if *name == SYSTEM.timers => crate::timers::SLOTS,
+                _ => 1,
+            };
             self.topics.build_in(Topic::new(name.clone(), queues));
         }
     }
@@ -86,6 +93,8 @@ impl State {
             self.halves.apply_half(record, self.transaction_timeout_ms)?;
         } else if topic == system.half_op.as_str() {
             self.halves.apply_decision(record)?;
+        } else if topic == system.timer_op.as_str() {
+            self.timers.apply(record)?;
         }
         Ok(())
     }
@@ -103,6 +112,7 @@ impl State {
         self.offsets.snapshot(&mut out);
         self.documents.snapshot(&mut out);
         self.halves.snapshot(&mut out);
+        self.timers.snapshot(&mut out)?;
         Ok(out.0)
     }
 
@@ -110,13 +120,14 @@ impl State {
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<()> {
         let mut from = In::new(snapshot);
         if from.u32()? != SNAPSHOT_FORM {
-            return Err(crate::Error::invalid("checkpoint", "expected a snapshot of form 1"));
+            return Err(crate::Error::invalid("checkpoint", format!("expected a snapshot of form {SNAPSHOT_FORM}")));
         }
         self.applied = LogOffset(from.u64()?);
         self.topics.restore(&mut from)?;
         self.groups.restore(&mut from)?;
         self.offsets.restore(&mut from)?;
         self.documents.restore(&mut from)?;
-        self.halves.restore(&mut from)
+        self.halves.restore(&mut from)?;
+        self.timers.restore(&mut from)
     }
 }

@@ -7,7 +7,7 @@ use sluice_model::{
 
 use crate::{
     Error,
-    append::release,
+    append::{delay, release},
     broker::{Broker, Effect},
     error::Result,
     halves::{ASKED_UNTIL, CHECKS, Half},
@@ -76,6 +76,7 @@ impl Broker {
                 message.prepared_at = half.at.0;
                 let topic = self.topic(&message.topic).ok_or_else(|| Error::not_found("topic", &message.topic))?;
                 message.queue = topic.queue_for(message.queue);
+                delay(&mut message, now)?;
                 vec![message, decision]
             }
         };

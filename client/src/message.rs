@@ -35,6 +35,11 @@ impl Message {
         self.property(key::DELAY, &level.to_string())
     }
 
+    /// Delivered so many milliseconds later.
+    pub fn delay_ms(self, ms: i64) -> Self {
+        self.property(key::TIMER_DELAY_MS, &ms.to_string())
+    }
+
     /// Delivered at a time, ms since 1970.
     pub fn deliver_at(self, ms: i64) -> Self {
         self.property(key::TIMER_DELIVER_MS, &ms.to_string())

@@ -31,6 +31,8 @@ pub mod key {
     pub const TIMER_DELAY_SECONDS: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+    /// When a message for a time is due, ms since 1970; the broker sets it.
+    pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
     pub const DEAD_LETTER_TOPIC: &str = "DLQ_ORIGIN_TOPIC";
     pub const DEAD_LETTER_MESSAGE_ID: &str = "DLQ_ORIGIN_MESSAGE_ID";
     /// Whole-record checksum, written last (Apache RocketMQ `enabledAppendPropCRC`).

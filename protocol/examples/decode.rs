@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             transaction_id: None,
             region: Some("DefaultRegion".to_owned()),
             trace: Some("true".to_owned()),
+            recall_handle: None,
         };
         out.clear();
         Response::ok().with_ext(reply.encode()).encode_head(1, Encoding::Json, &mut out);

@@ -95,6 +95,7 @@ codes! {
         TopicConfig = 351,
         GroupConfig = 352,
         LitePull = 361,
+        RecallMessage = 370,
         MemberGroup = 901,
         BrokerHeartbeat = 904,
     }

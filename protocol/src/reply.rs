@@ -30,6 +30,14 @@ fields! {
         transaction_id: Option<String> = may "transactionId",
         region: Option<String> = may "MSG_REGION",
         trace: Option<String> = may "TRACE_ON",
+        /// By which the message can be taken back until it is due.
+        recall_handle: Option<String> = may "recallHandle",
+    }
+
+    /// What a message was that was taken back.
+    RecallReply {
+        /// Its unique key.
+        message_id: String = must "msgId",
     }
 
     /// What goes with the messages of a pull, whether there are any or not.
@@ -109,6 +117,7 @@ fields! {
 
 replies!(
     SendReply,
+    RecallReply,
     PullReply,
     OffsetReply,
     TimeReply,

@@ -17,6 +17,6 @@ pub mod units;
 pub use failure::Failure;
 pub use server::{Config, Server, StartError};
 /// Settings of the rooms below, for whoever composes a server.
-pub use sluice_broker::{Config as BrokerConfig, Durability, LEVELS_MS, Retention, StoreConfig};
+pub use sluice_broker::{Config as BrokerConfig, Durability, LONGEST_DELAY_MS, Retention, StoreConfig};
 pub use sluice_runtime::Config as RuntimeConfig;
 pub use sluice_transport::Limits as RemotingLimits;

@@ -132,6 +132,7 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let opened = sluice_broker::open(Arc::new(disk), config.store, config.broker)
         .map_err(|source| StartError::Store { path: data, source })?;
     let recovery = opened.recovery.clone();
+    clock::begin_at(recovery.newest);
     // Bounded by what makes effects: at most one a waiting fetch and one an undecided half message.
     let effects: Effects = Arc::new(move |effect| drop(send_effects.send(effect)));
     let shell = Shell::start(opened, config.retention, effects).map_err(StartError::Threads)?;

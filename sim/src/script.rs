@@ -23,6 +23,8 @@ pub enum Step {
     Send(&'static str, u32, u8, u16),
     /// Topic and delay level.
     Delayed(&'static str, u8),
+    /// Topic and delay, ms.
+    Timed(&'static str, u32),
     Half(&'static str),
     /// Decides one of the undecided half messages, counted round.
     Decide(u8, Verdict),
@@ -72,6 +74,8 @@ pub fn everything(rounds: u8) -> Vec<Step> {
             Send(SYNC, queue, 1, 300),
             Send(ASYNC, 0, 1, 20),
             Delayed(SYNC, 1),
+            Timed(SYNC, 700),
+            Timed(ASYNC, 4_000 + 600_000 * u32::from(round % 2)),
             Write,
             Send(FLEETING, queue, 3, 40),
             Half(SYNC),
@@ -149,6 +153,7 @@ fn step(kind: u64, dice: &mut Dice) -> Step {
     match kind {
         0..=2 => Send(any, queue, 1, u16::from(below(250)) * 4),
         3 | 4 => Send(any, queue, 2 + below(4), u16::from(below(100))),
+        5 if below(2) == 0 => Timed(stable, 1 + u32::from(below(200)) * u32::from(below(40))),
         5 => Delayed(stable, 1 + below(3)),
         6 => Half(stable),
         7 => Decide(below(9), if below(3) == 0 { Verdict::Rollback } else { Verdict::Commit }),

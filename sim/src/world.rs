@@ -112,6 +112,10 @@ impl World {
         let now = self.now;
         match *step {
             Step::Send(topic, queue, count, size) => self.send(topic, queue, count, size, &[], Sort::Plain),
+            Step::Timed(topic, ms) => {
+                let due = now.plus_ms(ms.into());
+                self.send(topic, 0, 1, 16, &[("TIMER_DELAY_MS", &ms.to_string())], Sort::Delayed { due })
+            }
             Step::Delayed(topic, level) => {
                 let due = now.plus_ms(LEVELS_MS[usize::from(level) - 1]);
                 self.send(topic, 0, 1, 16, &[("DELAY", &level.to_string())], Sort::Delayed { due })
@@ -336,7 +340,8 @@ impl World {
 
     pub fn deliver(&mut self) -> Result<bool, Error> {
         let fast = if self.mistake == Mistake::FastClock { 1_000 } else { 0 };
-        self.opened.broker.deliver_due(self.now.plus_ms(fast))
+        let now = self.now.plus_ms(fast);
+        Ok(self.opened.broker.deliver_due(now)? | self.opened.broker.deliver_timers(now)?)
     }
 
     /// One turn of the pipeline over one queue; reads on where its position is.

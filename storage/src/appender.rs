@@ -107,6 +107,11 @@ impl Appender {
         Ok(placements)
     }
 
+    /// Where the next record will stand: behind all that are staged.
+    pub fn end(&self) -> LogOffset {
+        LogOffset(self.end)
+    }
+
     /// Writes everything staged and publishes it as appended; `None` when nothing is staged.
     ///
     /// A failure poisons the log: what reached the disk is not known.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use sluice_model::{LogOffset, RecordView, TopicName};
+use sluice_model::{LogOffset, RecordView, Timestamp, TopicName};
 
 use crate::{
     Appender, Applier, Config, Disk, Error, Reader, Syncer, Views,
@@ -41,6 +41,8 @@ pub struct Recovery {
     /// Where the log begins and ends.
     pub start: LogOffset,
     pub end: LogOffset,
+    /// When the newest record was stored.
+    pub newest: Timestamp,
     /// Records applied after the checkpoint.
     pub replayed_records: u64,
     /// Bytes of a torn end that were cut off; none of them was ever durable.
@@ -169,6 +171,7 @@ impl Start {
         recovery.end = end.offset;
         end.check(&shared, floor)?;
         let segment = end.settle(&shared, durable, &mut recovery)?;
+        recovery.newest = applier.last_stored_at();
         shared.marks.publish_appended(recovery.end.0);
         shared.marks.publish_durable(recovery.end.0);
         shared.marks.publish_readable(recovery.end.0);

@@ -184,6 +184,15 @@ impl World {
     }
 
     /// Delivers delayed messages until none is due.
+    /// Delivers the messages for a time that are due.
+    pub fn deliver_timers(&mut self) {
+        let now = self.now;
+        while self.broker().deliver_timers(now).unwrap() {
+            self.settle();
+        }
+        self.settle();
+    }
+
     pub fn deliver(&mut self) {
         let now = self.now;
         loop {

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use serde_json::json;
 use sluice_client::{Message, Producer};
-use sluice_server::LEVELS_MS;
+use sluice_server::LONGEST_DELAY_MS;
 use tokio::sync::mpsc;
 
 use super::{NameServers, send_some};
@@ -36,9 +36,9 @@ pub struct Args {
     /// Property of every message; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = crate::pairs::parse)]
     property: Vec<(String, String)>,
-    /// Delivered so much later: 1s 5s 10s 30s, 1m to 10m, 20m 30m, 1h or 2h.
-    #[arg(long, value_name = "DURATION", value_parser = level)]
-    delay: Option<u8>,
+    /// Delivered so much later; three days at the most.
+    #[arg(long, value_name = "DURATION", value_parser = delay)]
+    delay: Option<Span>,
     /// Its lines are the messages, instead of those of standard input.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -48,14 +48,12 @@ pub struct Args {
     output: OutputArgs,
 }
 
-/// RocketMQ's delay level of a duration.
-fn level(text: &str) -> Result<u8, String> {
+fn delay(text: &str) -> Result<Span, String> {
     let wanted = text.parse::<Span>()?;
-    let at = LEVELS_MS.iter().position(|ms| *ms == wanted.ms());
-    at.map(|at| at as u8 + 1).ok_or_else(|| {
-        let levels: Vec<String> = LEVELS_MS.iter().map(|ms| Span::from_ms(*ms).to_string()).collect();
-        format!("expected one of RocketMQ's delays ({}), got {text}", levels.join(" "))
-    })
+    if wanted.ms() > LONGEST_DELAY_MS {
+        return Err(format!("expected at most {}, got {text}", Span::from_ms(LONGEST_DELAY_MS)));
+    }
+    Ok(wanted)
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -120,7 +118,7 @@ impl Args {
         let message = Message::new(&self.topic, body);
         let message = self.key.iter().fold(message, |message, key| message.key(key));
         let message = self.tag.iter().fold(message, |message, tag| message.tag(tag));
-        let message = self.delay.iter().fold(message, |message, level| message.delay_level(*level));
+        let message = self.delay.iter().fold(message, |message, delay| message.delay_ms(delay.ms()));
         self.property.iter().fold(message, |message, (name, value)| message.property(name, value))
     }
 }
@@ -130,8 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_are_rocketmqs_levels() {
-        assert_eq!([level("1s"), level("10s"), level("2h")], [Ok(1), Ok(3), Ok(18)]);
-        assert!(level("7s").unwrap_err().contains("1s 5s 10s"));
+    fn a_delay_is_a_duration_of_three_days_at_the_most() {
+        assert_eq!(
+            ["7s", "250ms", "3d"].map(|text| delay(text).map(|span| span.ms())),
+            [Ok(7_000), Ok(250), Ok(259_200_000)]
+        );
+        assert!(delay("4d").unwrap_err().contains("at most 3d"));
     }
 }

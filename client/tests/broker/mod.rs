@@ -181,6 +181,7 @@ impl Broker {
             transaction_id: None,
             region: None,
             trace: None,
+            recall_handle: None,
         };
         Response::ok().with_ext(reply.encode())
     }

@@ -59,6 +59,7 @@ any_request! {
     UnregisterClient: UnregisterClient,
     SendBack: SendBack,
     EndTransaction: EndTransaction,
+    RecallMessage: RecallMessage,
     ConsumerList: ConsumerList,
     CheckTransaction: CheckTransaction,
     ConsumersChanged: ConsumersChanged,

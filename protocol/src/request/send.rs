@@ -167,6 +167,14 @@ requests! {
         transaction_id: Option<String> = may "transactionId",
     }
 
+    /// A producer takes back a message that is not due yet.
+    RecallMessage = RecallMessage {
+        group: Option<String> = may "producerGroup",
+        topic: TopicName = must "topic",
+        /// From the answer to the send.
+        handle: String = must "recallHandle",
+    }
+
     /// The broker asks a producer about a half message; the body is the message as a stored record.
     CheckTransaction = CheckTransaction (body: Bytes) {
         topic: Option<String> = may "topic",

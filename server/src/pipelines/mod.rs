@@ -47,6 +47,8 @@ struct Pipeline {
     version: u64,
     paused: bool,
     running: Option<Running>,
+    /// Digests of the plugins that run.
+    digests: Vec<String>,
     /// Why it could not be started.
     broken: Option<String>,
     logs: Arc<Logs>,
@@ -104,11 +106,21 @@ impl Pipelines {
 
     fn pipeline(&self, spec: Spec, version: u64, paused: bool) -> Pipeline {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Pipeline { id, spec, version, paused, running: None, broken: None, logs: Arc::new(Logs::default()) }
+        Pipeline {
+            id,
+            spec,
+            version,
+            paused,
+            running: None,
+            digests: Vec::new(),
+            broken: None,
+            logs: Arc::new(Logs::default()),
+        }
     }
 
     fn start(&self, pipeline: &mut Pipeline) -> Result<()> {
         let checked = pipeline.spec.clone().check(&self.shell, &self.plugins)?;
+        pipeline.digests = checked.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
         pipeline.running = Some(Running::start(self.shell.clone(), checked, pipeline.id, pipeline.logs.clone())?);
         Ok(())
     }
@@ -191,15 +203,16 @@ impl Pipelines {
         by_name.get(name).map(|known| known.logs.clone()).ok_or_else(|| Failure::not_found("pipeline", name))
     }
 
-    /// Names of the pipelines that run this digest.
+    /// Names of the pipelines that run this digest, or would when started now.
     pub fn users_of(&self, digest: &str) -> Vec<String> {
         let by_name = self.by_name.lock();
         let uses = |pipeline: &&Pipeline| {
-            pipeline
-                .spec
-                .steps
-                .iter()
-                .any(|step| self.plugins.resolve(&step.plugin).is_ok_and(|version| version.digest() == digest))
+            pipeline.digests.iter().any(|running| running == digest)
+                || pipeline
+                    .spec
+                    .steps
+                    .iter()
+                    .any(|step| self.plugins.resolve(&step.plugin).is_ok_and(|version| version.digest() == digest))
         };
         by_name.values().filter(uses).map(|pipeline| pipeline.spec.name.clone()).collect()
     }

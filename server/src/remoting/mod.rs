@@ -6,6 +6,7 @@ mod client;
 mod codes;
 mod pull;
 mod query;
+mod recall;
 mod send;
 mod sessions;
 
@@ -54,6 +55,7 @@ impl Door {
             Request::SendMessage(r) => return self.send(session, *r, responder),
             Request::SendBack(r) => return self.send_back(*r, responder),
             Request::EndTransaction(r) => return self.end_transaction(*r, responder),
+            Request::RecallMessage(r) => return self.recall(*r, responder),
             Request::PullMessage(r) => return self.pull(session, *r, responder),
             Request::Heartbeat(r) => return self.heartbeat(session, frame, *r, responder),
             Request::CreateTopic(r) => return self.create_topic(*r, responder),

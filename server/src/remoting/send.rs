@@ -2,15 +2,18 @@
 
 use bytes::Bytes;
 use sluice_broker::{Back, Send, Sent, Verdict, check_batch};
-use sluice_model::{Host, Message, Properties, QueueId, TopicName, Transaction};
+use sluice_model::{Host, Message, Properties, QueueId, Timestamp, TopicName, Transaction, key};
 use sluice_protocol::{
     Response, batch, reply,
     request::{EndTransaction, SendBack, SendMessage},
 };
 use sluice_transport::{Responder, Session};
 
-use super::{Door, answer, failed};
-use crate::failure::{Failure, Result};
+use super::{Door, answer, failed, recall};
+use crate::{
+    clock,
+    failure::{Failure, Result},
+};
 
 /// `commitOrRollback` of a producer's decision.
 const COMMIT: i32 = 8;
@@ -24,12 +27,13 @@ impl Door {
             Err(failure) => return responder.send(failed(&failure)),
         };
         let metrics = self.parts.metrics.clone();
+        let timed = timed(&send).map(|topic| (topic, self.parts.shell.reader.config().name.clone()));
         let (count, bytes) = (send.messages.len(), send.messages.iter().map(|message| message.body.len()).sum());
         self.parts.shell.send(send, move |result, few| {
             if result.is_ok() {
                 metrics.put(count, bytes);
             }
-            let response = answer(result.map(|sent| stored(sent, prepared)));
+            let response = answer(result.map(|sent| stored(sent, prepared, timed)));
             if few { responder.send_here(response) } else { responder.send(response) }
         });
     }
@@ -88,7 +92,7 @@ fn to_send(session: &Session, request: SendMessage) -> Result<Send> {
         check_batch(items.len())?;
         items.into_iter().map(|item| message(item.flag, item.properties, item.body)).collect()
     } else {
-        vec![message(request.flag, request.properties.clone(), request.body.clone())]
+        vec![message(request.flag, to_our_clock(request.properties.clone())?, request.body.clone())]
     };
     let template = TopicName::parse(&request.default_topic).ok();
     Ok(Send {
@@ -100,7 +104,22 @@ fn to_send(session: &Session, request: SendMessage) -> Result<Send> {
     })
 }
 
-fn stored(sent: Sent, prepared: bool) -> Response {
+/// The topic of a message that asks for a time.
+fn timed(send: &Send) -> Option<TopicName> {
+    let [message] = send.messages.as_slice() else { return None };
+    let keys = [key::TIMER_DELAY_SECONDS, key::TIMER_DELAY_MS, key::TIMER_DELIVER_MS];
+    message.properties.iter().any(|(key, _)| keys.contains(&key)).then(|| message.topic.clone())
+}
+
+/// A message that names a time names the wall clock's.
+fn to_our_clock(properties: Properties) -> Result<Properties> {
+    let wall = properties.get(key::TIMER_DELIVER_MS).and_then(|text| text.parse().ok()).map(Timestamp);
+    let Some(wall) = wall.filter(|_| clock::lead_ms() > 0) else { return Ok(properties) };
+    let ours = wall.plus_ms(clock::lead_ms()).to_string();
+    Ok(properties.with(key::TIMER_DELIVER_MS, &ours).map_err(sluice_broker::Error::from)?)
+}
+
+fn stored(sent: Sent, prepared: bool, timed: Option<(TopicName, String)>) -> Response {
     let mut message_id = String::with_capacity(33 * sent.ids.len());
     for (at, id) in sent.ids.iter().enumerate() {
         if at > 0 {
@@ -108,7 +127,11 @@ fn stored(sent: Sent, prepared: bool) -> Response {
         }
         message_id.push_str(&id.to_string());
     }
+    let recall_handle = timed.zip(sent.due);
+    let recall_handle =
+        recall_handle.map(|((topic, broker), due)| recall::handle(topic.as_str(), &broker, due, &sent.unique_key));
     let reply = reply::SendReply {
+        recall_handle,
         message_id,
         queue: sent.queue,
         offset: sent.queue_offset,

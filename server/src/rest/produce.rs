@@ -13,7 +13,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sluice_broker::{LEVELS_MS, Send, Sent, Topic, TopicKind};
+use sluice_broker::{LONGEST_DELAY_MS, Send, Sent, Topic, TopicKind};
 use sluice_model::{Host, Kind, Message, Properties, QueueId, TopicName, java_hash, key, limits};
 use tokio::sync::oneshot;
 
@@ -36,10 +36,13 @@ const MESSAGES_LIMIT: usize = 1_000;
 const PROPERTY_HEADER: &str = "x-message-property-";
 
 /// Properties that a field or the broker sets.
-const RESERVED: [(&str, &str); 8] = [
+const RESERVED: [(&str, &str); 11] = [
     (key::KEYS, "the field key"),
     (key::TAGS, "the field tag"),
     (key::DELAY, "the field delay"),
+    (key::TIMER_DELAY_MS, "the field delay"),
+    (key::TIMER_DELAY_SECONDS, "the field delay"),
+    (key::TIMER_OUT_MS, "it to be left out: the broker sets it"),
     (key::UNIQUE_KEY, "it to be left out: the broker makes it"),
     (key::TRANSACTION_PREPARED, "it to be left out: half messages need a RocketMQ client"),
     (key::REAL_TOPIC, "it to be left out: the broker sets it"),
@@ -311,24 +314,22 @@ fn properties_of(message: &NewMessage) -> Result<Properties> {
         let field = format!("properties.{name}");
         return Err(Failure::invalid(&field, format!("{field}: expected {instead}")));
     }
-    let delay = message.delay.as_deref().map(level).transpose()?.map(|level| level.to_string());
-    let fields = [(key::KEYS, &message.key), (key::TAGS, &message.tag), (key::DELAY, &delay)];
+    let delay = message.delay.as_deref().map(delay).transpose()?;
+    let fields = [(key::KEYS, &message.key), (key::TAGS, &message.tag), (key::TIMER_DELAY_MS, &delay)];
     let fields = fields.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
     let named = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     Ok(Properties::from_pairs(fields.chain(named))?)
 }
 
-/// The delay level that lasts exactly as long.
-fn level(text: &str) -> Result<usize> {
+/// A delay in milliseconds, as text.
+fn delay(text: &str) -> Result<String> {
     let delay = units::parse_duration(text).map_err(|text| Failure::invalid("delay", format!("delay: {text}")))?;
-    let found = LEVELS_MS.iter().position(|ms| u128::from(ms.unsigned_abs()) == delay.as_millis());
-    found.map(|at| at + 1).ok_or_else(|| {
-        let served: Vec<String> = LEVELS_MS
-            .iter()
-            .map(|ms| units::duration_text(std::time::Duration::from_millis(ms.unsigned_abs())))
-            .collect();
-        Failure::invalid("delay", format!("delay: expected one of {}, got {text}", served.join(" ")))
-    })
+    let longest = std::time::Duration::from_millis(LONGEST_DELAY_MS.unsigned_abs());
+    if delay > longest {
+        let text = format!("delay: expected at most {}, got {text}", units::duration_text(longest));
+        return Err(Failure::invalid("delay", text));
+    }
+    Ok(delay.as_millis().to_string())
 }
 
 #[cfg(test)]
@@ -336,10 +337,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_are_the_levels_that_are_served() {
-        assert_eq!((level("1s").unwrap(), level("60s").unwrap(), level("2h").unwrap()), (1, 5, 18));
-        let text = level("7s").unwrap_err().text;
-        assert!(text.contains("1s 5s 10s") && text.contains("2h, got 7s"), "{text}");
+    fn a_delay_is_a_duration_of_three_days_at_the_most() {
+        assert_eq!((delay("7s").unwrap(), delay("3d").unwrap()), ("7000".to_owned(), "259200000".to_owned()));
+        let text = delay("73h").unwrap_err().text;
+        assert!(text.contains("at most 3d, got 73h"), "{text}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const SLOW_TICKS: u32 = 10;
 /// Ticks between two tries to move documents out of the oldest segment.
 const CARRY_TICKS: u32 = 1_200;
-/// Units of delayed messages delivered in one tick, at the most.
+/// Units of delayed messages, and of those for a time, delivered in one tick, at the most.
 const DELIVERIES: usize = 64;
 
 pub(super) struct Writer {
@@ -91,16 +91,8 @@ impl Writer {
     pub fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
         let now = clock::now();
-        for _ in 0..DELIVERIES {
-            match self.broker.deliver_due(now) {
-                Ok(true) => self.write(),
-                Ok(false) => break,
-                Err(error) => {
-                    self.log_failure("delivering delayed messages", Err(error));
-                    break;
-                }
-            }
-        }
+        self.deliver("delivering delayed messages", |broker| broker.deliver_due(now));
+        self.deliver("delivering messages for a time", |broker| broker.deliver_timers(now));
         if self.ticks.is_multiple_of(SLOW_TICKS) {
             let checked = self.broker.check_halves(now);
             self.log_failure("checking half messages", checked);
@@ -110,6 +102,21 @@ impl Writer {
         if self.ticks.is_multiple_of(CARRY_TICKS) {
             let carried = self.broker.carry_documents(now).map(drop);
             self.log_failure("carrying documents forward", carried);
+        }
+    }
+
+    /// Lets the broker stage what is due, unit by unit, up to a bound.
+    fn deliver(&mut self, doing: &str, mut stage: impl FnMut(&mut Broker) -> sluice_broker::Result<bool>) {
+        for _ in 0..DELIVERIES {
+            match stage(&mut self.broker) {
+                Ok(more) => {
+                    self.write();
+                    if !more {
+                        return;
+                    }
+                }
+                Err(error) => return self.log_failure(doing, Err(error)),
+            }
         }
     }
 

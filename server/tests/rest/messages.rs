@@ -65,7 +65,7 @@ async fn what_is_wrong_with_a_message_is_named_and_none_is_sent() {
         (json!({ "body_base64": "?" }), "body_base64"),
         (json!({ "body": "a", "colour": 1 }), "colour"),
         (json!({ "body": "a", "queue": 1 }), "queue"),
-        (json!({ "body": "a", "delay": "7s" }), "delay"),
+        (json!({ "body": "a", "delay": "4d" }), "delay"),
         (json!({ "body": "a", "properties": { "KEYS": "k" } }), "properties.KEYS"),
         (json!([{ "body": "a" }, { "body": "b", "queue": 7 }]), "messages[1].queue"),
         (json!({ "messages": [] }), "messages"),

@@ -6,12 +6,16 @@ import static interop.World.await;
 
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
+import org.apache.rocketmq.client.exception.MQBrokerException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.producer.RecallMessageHandle;
 
 /** Messages that wait before they are seen. */
 final class Delays {
     private static final int EACH = 10;
+    private static final int ILLEGAL_OPERATION = 604;
     private static final int LATE_MILLIS = 3_000;
     /** RocketMQ's timer wheel turns once a second, and may deliver up to one turn early. */
     private static final int TIMER_TURN_MILLIS = 1_000;
@@ -65,6 +69,36 @@ final class Delays {
             Texts.ok(producer.send(at));
         }
         return onTime(received, due, topic, TIMER_TURN_MILLIS);
+    }
+
+    /** A message for a time is taken back by its handle; a handle that is none is refused. */
+    static String recall(World world) throws Exception {
+        String topic = world.topic(4);
+        Received received = new Received();
+        world.startPush(world.name("g"), topic, "*", received);
+        DefaultMQProducer producer = world.producer();
+        Map<String, Long> due = new ConcurrentHashMap<>();
+        for (int i = 0; i < 2 * EACH; i++) {
+            String id = (i % 2 == 0 ? "kept-" : "recalled-") + i;
+            Message message = Texts.make(topic, id);
+            message.setTags("T");
+            message.setDelayTimeMs(4_000);
+            long at = System.currentTimeMillis() + 4_000;
+            SendResult sent = Texts.ok(producer.send(message));
+            if (i % 2 == 0) {
+                due.put(id, at);
+            } else {
+                same(sent.getMsgId(), producer.recallMessage(topic, sent.getRecallHandle()), "id of the recalled message");
+            }
+        }
+        String late = RecallMessageHandle.HandleV1.buildHandle(topic, "broker-a", "1", "0A");
+        try {
+            producer.recallMessage(topic, late);
+            throw new Check.Failed("a handle of the past was taken");
+        } catch (MQBrokerException refused) {
+            same(ILLEGAL_OPERATION, refused.getResponseCode(), "code of the refusal");
+        }
+        return onTime(received, due, topic, TIMER_TURN_MILLIS) + ", " + EACH + " recalled";
     }
 
     /** All come, once, with their topic and tag, none before its time less {@code early}. */

@@ -29,6 +29,7 @@ public final class Main {
         new Check("transaction", 120, Transactions::decisions),
         new Check("delay-levels", 40, Delays::levels),
         new Check("timer", 40, Delays::timer),
+        new Check("recall", 40, Delays::recall),
         new Check("orderly", 40, Ordering::orderly),
         new Check("query", 40, Lookup::byKeyAndId),
         new Check("offsets", 30, Lookup::offsets),
