@@ -108,6 +108,11 @@ impl Members {
         self.producers.get(group).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// The connection of a client that is a producer of any group.
+    pub fn producer_session(&self, client: &str) -> Option<SessionId> {
+        self.producers.values().find_map(|members| members.get(client)).map(|member| member.session)
+    }
+
     /// Takes in a heartbeat; answers with the consumer groups whose members or subscriptions changed by it.
     pub fn heartbeat(&mut self, session: SessionId, heartbeat: Heartbeat, now: Timestamp) -> Vec<Changed> {
         let member = Member {

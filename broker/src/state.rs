@@ -9,7 +9,7 @@ use crate::{
     groups::Groups,
     halves::Halves,
     offsets::Offsets,
-    system::{AUTO_CREATE_TOPIC, OPEN_TOPICS, SELF_TEST_TOPIC, SYSTEM},
+    system::{AUTO_CREATE_TOPIC, OPEN_TOPICS, SELF_TEST_TOPIC, SYSTEM, reply_topic},
     timers::Timers,
     topics::{Permission, Topic, Topics},
 };
@@ -49,7 +49,8 @@ impl State {
 
     /// Topics that are there without anybody making them.
     fn build_in(&mut self, cluster: &str, broker: &str) {
-        let names = OPEN_TOPICS.into_iter().chain([SELF_TEST_TOPIC, cluster, broker]);
+        let replies = reply_topic(cluster);
+        let names = OPEN_TOPICS.into_iter().chain([SELF_TEST_TOPIC, cluster, broker, &replies]);
         for name in names.filter_map(|name| TopicName::parse(name).ok()) {
             let auto = name.as_str() == AUTO_CREATE_TOPIC;
             let permission = if auto { Permission(7) } else { Permission::READ_WRITE };

@@ -44,6 +44,11 @@ pub const OPEN_TOPICS: [&str; 4] = [AUTO_CREATE_TOPIC, "BenchmarkTest", "RMQ_SYS
 /// Where tools send to find out whether the broker answers.
 pub const SELF_TEST_TOPIC: &str = "SELF_TEST_TOPIC";
 
+/// The topic that answers to messages are sent to; they go to who waits for them, and are not stored.
+pub fn reply_topic(cluster: &str) -> String {
+    format!("{cluster}_REPLY_TOPIC")
+}
+
 impl SystemTopics {
     /// Topics that no client may send to (Apache RocketMQ `TopicValidator.isNotAllowedSendTopic`, and our own).
     pub fn is_closed(&self, topic: &str) -> bool {

@@ -28,6 +28,10 @@ pub mod key {
     pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
     pub const RECEIPT_HANDLE: &str = "POP_CK";
     pub const CLUSTER: &str = "CLUSTER";
+    /// The client that waits for an answer to a message.
+    pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+    /// When the broker handed an answer on, ms since 1970.
+    pub const REPLY_PUSHED_AT: &str = "PUSH_REPLY_TIME";
     pub const TIMER_DELAY_SECONDS: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";

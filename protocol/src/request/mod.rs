@@ -59,6 +59,8 @@ any_request! {
     UnregisterClient: UnregisterClient,
     SendBack: SendBack,
     EndTransaction: EndTransaction,
+    SendReply: SendReply | SendReplyShort,
+    PushReply: PushReply,
     RecallMessage: RecallMessage,
     ConsumerList: ConsumerList,
     CheckTransaction: CheckTransaction,

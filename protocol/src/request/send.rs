@@ -137,7 +137,39 @@ impl SendMessage {
     }
 }
 
+/// An answer to a message whose sender waits for it (codes 324 and 325); fields and body as of any message.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SendReply(pub SendMessage);
+
+impl SendReply {
+    /// Reads the header's fields and takes the body.
+    pub fn decode(frame: &Frame) -> Result<Self, FieldError> {
+        SendMessage::decode(frame).map(Self)
+    }
+}
+
 requests! {
+    /// The broker hands an answer on to the client that waits for it. Source: Apache RocketMQ `ReplyMessageRequestHeader`.
+    PushReply = PushReply (body: Bytes) {
+        group: GroupName = must "producerGroup",
+        topic: TopicName = must "topic",
+        default_topic: String = must "defaultTopic",
+        default_topic_queues: i32 = must "defaultTopicQueueNums",
+        queue: i32 = must "queueId",
+        sys_flag: i32 = must "sysFlag",
+        born_at: Timestamp = must "bornTimestamp",
+        flag: i32 = must "flag",
+        /// As in a stored message.
+        properties: Option<String> = may "properties",
+        reconsume_times: Option<i32> = may "reconsumeTimes",
+        unit_mode: bool = or(false) "unitMode",
+        /// Address of who answered, `ip:port`.
+        born_host: String = must "bornHost",
+        /// Address of the broker, `ip:port`.
+        store_host: String = must "storeHost",
+        stored_at: Timestamp = must "storeTimestamp",
+    }
+
     /// A consumer failed on a message and wants it again later.
     SendBack = SendBack {
         /// Where the message stands in the broker's log.

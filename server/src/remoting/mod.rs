@@ -7,6 +7,7 @@ mod codes;
 mod pull;
 mod query;
 mod recall;
+mod reply;
 mod send;
 mod sessions;
 
@@ -55,6 +56,7 @@ impl Door {
             Request::SendMessage(r) => return self.send(session, *r, responder),
             Request::SendBack(r) => return self.send_back(*r, responder),
             Request::EndTransaction(r) => return self.end_transaction(*r, responder),
+            Request::SendReply(r) => return self.send_reply(session, r.0, responder),
             Request::RecallMessage(r) => return self.recall(*r, responder),
             Request::PullMessage(r) => return self.pull(session, *r, responder),
             Request::Heartbeat(r) => return self.heartbeat(session, frame, *r, responder),

@@ -22,7 +22,7 @@ const ROLLBACK: i32 = 12;
 impl Door {
     pub(super) fn send(&self, session: &Session, request: SendMessage, responder: Responder) {
         let prepared = request.sys_flag.transaction() == Transaction::Prepared;
-        let send = match to_send(session, request) {
+        let send = match to_send(session, &self.parts.shell.reader.config().cluster, request) {
             Ok(send) => send,
             Err(failure) => return responder.send(failed(&failure)),
         };
@@ -73,7 +73,7 @@ impl Door {
     }
 }
 
-fn to_send(session: &Session, request: SendMessage) -> Result<Send> {
+fn to_send(session: &Session, cluster: &str, request: SendMessage) -> Result<Send> {
     let born_host = Host(session.peer());
     let message = |flag, properties: Properties, body: Bytes| Message {
         topic: request.topic.clone(),
@@ -92,7 +92,8 @@ fn to_send(session: &Session, request: SendMessage) -> Result<Send> {
         check_batch(items.len())?;
         items.into_iter().map(|item| message(item.flag, item.properties, item.body)).collect()
     } else {
-        vec![message(request.flag, to_our_clock(request.properties.clone())?, request.body.clone())]
+        let properties = with_cluster(to_our_clock(request.properties.clone())?, cluster)?;
+        vec![message(request.flag, properties, request.body.clone())]
     };
     let template = TopicName::parse(&request.default_topic).ok();
     Ok(Send {
@@ -109,6 +110,14 @@ fn timed(send: &Send) -> Option<TopicName> {
     let [message] = send.messages.as_slice() else { return None };
     let keys = [key::TIMER_DELAY_SECONDS, key::TIMER_DELAY_MS, key::TIMER_DELIVER_MS];
     message.properties.iter().any(|(key, _)| keys.contains(&key)).then(|| message.topic.clone())
+}
+
+/// Who answers a message needs the cluster's name to make up the topic of answers.
+fn with_cluster(properties: Properties, cluster: &str) -> Result<Properties> {
+    if properties.get(key::REPLY_TO_CLIENT).is_none() {
+        return Ok(properties);
+    }
+    Ok(properties.with(key::CLUSTER, cluster).map_err(sluice_broker::Error::from)?)
 }
 
 /// A message that names a time names the wall clock's.
