@@ -33,7 +33,7 @@ expect() {
   output=$(mqadmin "$@")
   code=$?
   line=$(grep -E -m1 -- "$regex" <<<"$output" | tr -s ' \t' ' ' | cut -c1-140)
-  if [ "$code" -eq 0 ] && [ -n "$line" ] && ! grep -q 'Exception' <<<"$output"; then
+  if [ "$code" -eq 0 ] && [ -n "$line" ] && ! grep -qE '^(Caused by: )?(org|java|com)\.[A-Za-z.]+Exception' <<<"$output"; then
     echo "PASS $name: exit $code,$([ "${line# }" = "$line" ] && echo " ")$line"
     passed=$((passed + 1))
   else
@@ -88,9 +88,18 @@ expect queryMsgByUniqueKey "Queue Offset: +9" queryMsgByUniqueKey -t "$topic" -i
 expect queryMsgByOffset "OffsetID: +[0-9A-F]{32}" queryMsgByOffset -t "$topic" -b "$broker" -i 0 -o 3
 expect sendMessage "SEND_OK" sendMessage -t "$topic" -p hello -k "$key" -c TagA
 
+client=$(mqadmin consumerConnection -g "$group" | grep -oE '[^ ]*it_mqadmin_consumer[^ ]*' | head -1)
+expect consumerStatus "^#Consumer Properties#" consumerStatus -g "$group" -i "$client"
+expect consumeDirectly "consumeResult=CR_SUCCESS" queryMsgById -t "$topic" -i "$offset_id" -g "$group" -d "$client"
+expect updateSubGroup "create subscription group to $address success" updateSubGroup -b "$address" -g "${group}_2"
+expect cloneGroupOffset "clone group offset success|success" cloneGroupOffset -s "$group" -d "${group}_2" -t "$topic"
+expect consumerProgress-clone "$topic +$broker +0 +1[01] +1[01] " consumerProgress -g "${group}_2"
+
 exec 9>&-
 wait "$companion" 2>/dev/null
 rm -rf "$work"
+expect resetOffsetByTime "$broker +0 +" resetOffsetByTime -g "$group" -t "$topic" -s 0
+expect skipAccumulatedMessage "$broker +0 +1" skipAccumulatedMessage -g "$group" -t "$topic"
 expect deleteTopic "delete topic \[$topic\] from cluster \[$cluster\] success" deleteTopic -t "$topic" -c "$cluster"
 gone=$(mqadmin topicList)
 if grep -q "^$topic\$" <<<"$gone"; then

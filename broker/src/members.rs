@@ -113,6 +113,11 @@ impl Members {
         self.producers.values().find_map(|members| members.get(client)).map(|member| member.session)
     }
 
+    /// The connection of a member of a consumer group.
+    pub fn consumer_session(&self, group: &GroupName, client: &str) -> Option<SessionId> {
+        self.consumers.get(group)?.members.get(client).map(|member| member.session)
+    }
+
     /// Takes in a heartbeat; answers with the consumer groups whose members or subscriptions changed by it.
     pub fn heartbeat(&mut self, session: SessionId, heartbeat: Heartbeat, now: Timestamp) -> Vec<Changed> {
         let member = Member {

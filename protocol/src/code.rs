@@ -85,6 +85,7 @@ codes! {
         ConsumerRunning = 307,
         ConsumeDirectly = 309,
         SendMessageShort = 310,
+        CloneOffsets = 314,
         UpdateNamesConfig = 318,
         NamesConfig = 319,
         SendBatch = 320,

@@ -91,6 +91,7 @@ any_request! {
     KvList: KvList,
     ResetConsumer: ResetConsumer,
     ResetOffset: ResetOffset,
+    CloneOffsets: CloneOffsets,
     TopicsOfCluster: TopicsOfCluster,
     UpdateGroups: UpdateGroups,
     GroupsOfTopic: GroupsOfTopic,

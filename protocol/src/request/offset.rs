@@ -5,6 +5,14 @@ use sluice_model::{GroupName, QueueId, QueueOffset, Timestamp, TopicName};
 use crate::field::requests;
 
 requests! {
+    /// A group is to stand where another stands.
+    CloneOffsets = CloneOffsets {
+        from: GroupName = must "srcGroup",
+        to: GroupName = must "destGroup",
+        /// All topics of the first group when there is none.
+        topic: Option<String> = may "topic",
+    }
+
     /// How far a group has consumed a queue.
     QueryConsumerOffset = QueryConsumerOffset {
         group: GroupName = must "consumerGroup",

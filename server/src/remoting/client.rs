@@ -179,6 +179,19 @@ impl Door {
         }
     }
 
+    pub(super) fn clone_offsets(&self, request: request::CloneOffsets) -> Response {
+        let reader = &self.parts.shell.reader;
+        let wanted = request.topic.filter(|topic| !topic.is_empty());
+        let positions = reader.offsets_of(&request.from);
+        let positions =
+            positions.into_iter().filter(|known| wanted.as_deref().is_none_or(|topic| known.topic.as_str() == topic));
+        let moved = positions.map(|known| reader.commit_offset(Position { group: request.to.clone(), ..known }));
+        match moved.collect::<sluice_broker::Result<Vec<()>>>() {
+            Ok(_) => Response::ok(),
+            Err(error) => failed(&error.into()),
+        }
+    }
+
     pub(super) fn all_consumer_offsets(&self) -> Response {
         let reader = &self.parts.shell.reader;
         let mut table = body::ConsumerOffsetsBody::default();

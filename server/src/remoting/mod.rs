@@ -7,6 +7,7 @@ mod codes;
 mod pull;
 mod query;
 mod recall;
+mod relay;
 mod reply;
 mod send;
 mod sessions;
@@ -57,6 +58,8 @@ impl Door {
             Request::SendBack(r) => return self.send_back(*r, responder),
             Request::EndTransaction(r) => return self.end_transaction(*r, responder),
             Request::SendReply(r) => return self.send_reply(session, r.0, responder),
+            Request::ConsumerRunning(r) => return self.consumer_running(*r, responder),
+            Request::ConsumeDirectly(r) => return self.consume_directly(*r, responder),
             Request::RecallMessage(r) => return self.recall(*r, responder),
             Request::PullMessage(r) => return self.pull(session, *r, responder),
             Request::Heartbeat(r) => return self.heartbeat(session, frame, *r, responder),
@@ -74,6 +77,7 @@ impl Door {
             Request::QueryConsumerOffset(r) => self.query_consumer_offset(*r),
             Request::UpdateConsumerOffset(r) => self.update_consumer_offset(*r),
             Request::ResetOffset(r) => self.reset_offset(*r),
+            Request::CloneOffsets(r) => self.clone_offsets(*r),
             Request::AllConsumerOffsets(_) => self.all_consumer_offsets(),
             Request::QueryMessage(r) => self.query_message(*r),
             Request::ViewMessage(r) => self.view_message(*r),
