@@ -34,7 +34,8 @@ pub struct Subscription {
     pub topic: TopicName,
     /// The expression as the client wrote it.
     pub expression: String,
-    pub filter: Filter,
+    /// What it means, or why it means nothing: a heartbeat is not refused for it, a pull is.
+    pub filter: Result<Filter, String>,
     /// The client's version of this subscription: the newer one wins.
     pub version: i64,
 }
