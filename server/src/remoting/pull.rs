@@ -19,7 +19,7 @@ use crate::failure::{Failure, Result};
 const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Languages of expressions. Source: Apache RocketMQ `ExpressionType`.
-const TAG: &str = "TAG";
+pub(super) const TAG: &str = "TAG";
 const SQL92: &str = "SQL92";
 
 /// A pull that waits for a message.
@@ -126,7 +126,9 @@ impl Door {
                 Err(error) => return held.responder.send(failed(&error.into())),
                 Ok(found) => {
                     let empty = matches!(found.status, FetchStatus::AtEnd | FetchStatus::NoMatch);
-                    if !empty || held.until <= Instant::now() {
+                    // A condition reads records: whoever asked asks again, and others get their turn.
+                    let costly = found.next < found.max && matches!(held.fetch.filter, Filter::Sql(_));
+                    if !empty || costly || held.until <= Instant::now() {
                         self.parts.metrics.get(found.count as usize);
                         return held.responder.send(to_response(found));
                     }
