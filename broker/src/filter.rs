@@ -1,22 +1,27 @@
-//! What a group wants of a topic, decided from the consume queue alone.
+//! What a group wants of a topic: tags, decided from the consume queue alone, or a condition over properties.
+
+use std::sync::Arc;
 
 use sluice_model::TagCode;
 
-use crate::{Error, error::Result};
+use crate::{Error, error::Result, sql::Expression};
 
 /// Most tags in one expression.
 const TAGS_LIMIT: usize = 1_024;
 
-/// A tag expression: `*`, or tags joined by `||`. The consumer compares the tags themselves once more, because two may
-/// share a code (source: Apache RocketMQ `PullAPIWrapper`).
+/// Which messages are wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
     All,
+    /// Tags joined by `||`. The consumer compares the tags themselves once more, because two may share a code (source:
+    /// Apache RocketMQ `PullAPIWrapper`).
     Tags(Vec<TagCode>),
+    /// A condition over properties. Nobody looks at it again behind the broker.
+    Sql(Arc<Expression>),
 }
 
 impl Filter {
-    /// Fails with the field `subscription` when an expression names no tag at all, or too many.
+    /// A tag expression. Fails with the field `subscription` when it names no tag at all, or too many.
     pub fn parse(expression: &str) -> Result<Self> {
         let expression = expression.trim();
         if expression.is_empty() || expression == "*" {
@@ -32,11 +37,22 @@ impl Filter {
         Ok(Self::Tags(codes))
     }
 
+    /// A condition in SQL92. Fails as [`Expression::parse`].
+    pub fn sql(expression: &str) -> Result<Self> {
+        Ok(Self::Sql(Arc::new(Expression::parse(expression)?)))
+    }
+
+    /// Whether a message may be wanted, as far as its tag tells.
     pub fn matches(&self, code: TagCode) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::Sql(_) => true,
             Self::Tags(codes) => codes.contains(&code),
         }
+    }
+
+    /// What the record itself has to be asked.
+    pub(crate) fn condition(&self) -> Option<&Expression> {
+        if let Self::Sql(expression) = self { Some(expression) } else { None }
     }
 }
 
@@ -51,5 +67,12 @@ mod tests {
         assert!(!filter.matches(TagCode::of(Some("c"))) && !filter.matches(TagCode::of(None)));
         assert_eq!(Filter::parse("*").unwrap(), Filter::All);
         assert!(Filter::parse("||").is_err());
+    }
+
+    #[test]
+    fn conditions_are_alike_when_they_are_written_alike() {
+        assert_eq!(Filter::sql("a = 1").unwrap(), Filter::sql("a = 1").unwrap());
+        assert_ne!(Filter::sql("a = 1").unwrap(), Filter::sql("a =  1").unwrap());
+        assert!(Filter::sql("*").is_err());
     }
 }

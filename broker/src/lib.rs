@@ -26,6 +26,7 @@ mod offsets;
 mod open;
 mod reader;
 mod schedule;
+mod sql;
 mod stage;
 mod state;
 mod system;
@@ -55,6 +56,7 @@ pub use reader::{Fetch, FetchStatus, Fetched, Reader};
 pub use schedule::LEVELS_MS;
 /// Storage's own words that callers of the broker need.
 pub use sluice_storage::{Boundary, Config as StoreConfig, Disk, RealDisk, Recovery, Retention, Written};
+pub use sql::{Expression, Incomparable};
 pub use stage::StageUnit;
 pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system};
 pub use timers::LONGEST_DELAY_MS;

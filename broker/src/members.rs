@@ -34,7 +34,10 @@ pub struct Subscription {
     pub topic: TopicName,
     /// The expression as the client wrote it.
     pub expression: String,
-    pub filter: Filter,
+    /// The language of the expression, as the client named it; empty means tags.
+    pub language: String,
+    /// What it means, or why it means nothing: a heartbeat is not refused for it, a pull is.
+    pub filter: Result<Filter, String>,
     /// The client's version of this subscription: the newer one wins.
     pub version: i64,
 }
@@ -218,7 +221,10 @@ fn subscribe(held: &mut HashMap<TopicName, Arc<Subscription>>, fresh: Vec<Subscr
         match held.get(&subscription.topic) {
             Some(known) if known.version >= subscription.version => {}
             known => {
-                changed |= known.is_none_or(|known| known.expression != subscription.expression);
+                let alike = |known: &Arc<Subscription>| {
+                    known.expression == subscription.expression && known.language == subscription.language
+                };
+                changed |= !known.is_some_and(alike);
                 held.insert(subscription.topic.clone(), Arc::new(subscription));
             }
         }
@@ -265,6 +271,26 @@ mod tests {
         assert_eq!(members.producers(&group("p")).count(), 1);
         assert_eq!(members.expire(Timestamp(2 + 1001), 1000).len(), 1);
         assert!(members.group(&group("c")).is_none());
+    }
+
+    #[test]
+    fn a_subscription_that_changes_its_language_is_another() {
+        let mut members = Members::default();
+        let mut say = |language: &str, filter: Result<Filter, String>, version| {
+            let mut beat = beat("a");
+            beat.consumers[0].subscriptions = Some(vec![Subscription {
+                topic: TopicName::parse("t").unwrap(),
+                expression: "a".to_owned(),
+                language: language.to_owned(),
+                filter,
+                version,
+            }]);
+            members.heartbeat(SessionId(1), beat, Timestamp(0)).len()
+        };
+        assert_eq!(say("TAG", Ok(Filter::parse("a").unwrap()), 1), 1);
+        assert_eq!(say("TAG", Ok(Filter::parse("a").unwrap()), 2), 0);
+        assert_eq!(say("SQL92", Ok(Filter::sql("a").unwrap()), 3), 1);
+        assert_eq!(say("SQL92", Err("not served".to_owned()), 4), 0);
     }
 
     #[test]

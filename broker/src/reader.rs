@@ -19,6 +19,7 @@ use crate::{
     members::{Changed, Heartbeat, Members, SessionId},
     offsets::Position,
     schedule,
+    sql::Expression,
     system::SYSTEM,
     topics::Topic,
     waiters::Token,
@@ -26,6 +27,8 @@ use crate::{
 
 /// Consume queue entries that one fetch looks at, at the most (Apache RocketMQ `maxFilterMessageSize` / 20).
 const SCAN_ENTRIES: usize = 800;
+/// Bytes of properties that one fetch evaluates conditions on, but for the last message.
+const SCAN_PROPERTIES: usize = 1 << 20;
 
 /// What a consumer wants next of a queue.
 #[derive(Clone, Debug)]
@@ -115,6 +118,9 @@ impl Reader {
     }
 
     /// Reads messages of one queue. Fails with `NotFound` for an unknown topic, `Invalid` for a queue it does not have.
+    ///
+    /// A filter looks at 800 messages at most, a condition over properties at 1 MiB of them besides: a fetch that finds
+    /// nothing until then answers [`FetchStatus::NoMatch`].
     pub fn fetch(&self, fetch: &Fetch) -> Result<Fetched> {
         self.check_queue(&fetch.topic, fetch.queue)?;
         let (min, max) = self.bounds(&fetch.topic, fetch.queue);
@@ -134,8 +140,17 @@ impl Reader {
         self.store.entries(&fetch.topic, fetch.queue, fetch.from, scan, &mut entries);
         let mut pieces = Pieces::default();
         let mut next = fetch.from;
+        let condition = fetch.filter.condition();
+        let mut looked_at = 0;
         for entry in &entries {
-            if fetch.filter.matches(entry.tag) {
+            if looked_at >= SCAN_PROPERTIES {
+                break;
+            }
+            let wanted = match condition {
+                None => fetch.filter.matches(entry.tag),
+                Some(condition) => self.holds(condition, entry, &mut looked_at)?,
+            };
+            if wanted {
                 if pieces.count == most || pieces.is_full(entry.size, fetch.max_bytes) {
                     break;
                 }
@@ -149,6 +164,14 @@ impl Reader {
         let records = pieces.read(&self.store)?;
         let status = if pieces.count == 0 { FetchStatus::NoMatch } else { FetchStatus::Found };
         Ok(Fetched { status, next, min, max, records, count: pieces.count })
+    }
+
+    /// Whether a condition holds for the record of an entry; adds to `looked_at` the bytes of its properties.
+    fn holds(&self, condition: &Expression, entry: &Entry, looked_at: &mut usize) -> Result<bool> {
+        let bytes = self.store.record(entry.log_offset, entry.size)?;
+        let record = RecordView::parse(&bytes)?;
+        *looked_at += record.properties().len();
+        Ok(condition.matches(record.own_properties()))
     }
 
     /// Registers a fetch that found nothing; [`crate::Effect::Wake`] follows when its queue reaches `next`.

@@ -32,6 +32,68 @@ fn a_filter_takes_its_tags_and_passes_the_others() {
     assert_eq!((none.status, none.next, none.count), (FetchStatus::NoMatch, QueueOffset(5), 0));
 }
 
+fn priced(world: &mut World, prices: &[(&str, &str)]) {
+    for (n, (region, price)) in prices.iter().enumerate() {
+        world.send(send_to(0, vec![message("t", &format!("{n}"), &[("region", region), ("price", price)])]));
+    }
+}
+
+#[test]
+fn a_condition_takes_what_it_holds_for_and_passes_the_others() {
+    let mut world = world();
+    priced(&mut world, &[("eu", "10"), ("us", "50"), ("eu", "60"), ("eu", "free"), ("eu", "70"), ("us", "5")]);
+    let wanted = Filter::sql("region = 'eu' AND price > 20").unwrap();
+    let fetched = world.fetch("t", 0, 0, wanted.clone()).unwrap();
+    let bodies: Vec<String> = parse(&fetched).into_iter().map(|got| got.body).collect();
+    assert_eq!(bodies, ["2", "4"], "a price that is no number is no match");
+    assert_eq!((fetched.status, fetched.next), (FetchStatus::Found, QueueOffset(6)));
+    let none = world.fetch("t", 0, 5, wanted.clone()).unwrap();
+    assert_eq!((none.status, none.next, none.count), (FetchStatus::NoMatch, QueueOffset(6), 0));
+    let at_end = world.fetch("t", 0, 6, wanted).unwrap();
+    assert_eq!((at_end.status, at_end.next), (FetchStatus::AtEnd, QueueOffset(6)));
+}
+
+#[test]
+fn a_condition_stops_where_the_fetch_is_full() {
+    let mut world = world();
+    priced(&mut world, &[("eu", "1"), ("us", "2"), ("eu", "3"), ("us", "4"), ("eu", "5")]);
+    let fetch = Fetch {
+        topic: topic("t"),
+        queue: QueueId(0),
+        from: QueueOffset(0),
+        max_messages: 2,
+        max_bytes: 1 << 20,
+        filter: Filter::sql("region = 'eu'").unwrap(),
+    };
+    let fetched = world.opened.reader.fetch(&fetch).unwrap();
+    assert_eq!((fetched.count, fetched.next), (2, QueueOffset(4)), "behind what it passed, in front of what is left");
+    let rest = world.opened.reader.fetch(&Fetch { from: fetched.next, ..fetch }).unwrap();
+    assert_eq!((rest.count, rest.next), (1, QueueOffset(5)));
+}
+
+#[test]
+fn a_fetch_that_finds_nothing_ends_and_says_how_far_it_came() {
+    let mut world = world();
+    let others: Vec<_> = (0..900).map(|n| message("t", &format!("{n}"), &[("region", "us")])).collect();
+    for batch in others.chunks(100) {
+        world.send(send_to(0, batch.to_vec()));
+    }
+    world.send(send_to(0, vec![message("t", "wanted", &[("region", "eu")])]));
+    let wanted = Filter::sql("region = 'eu'").unwrap();
+    let first = world.fetch("t", 0, 0, wanted.clone()).unwrap();
+    assert_eq!((first.status, first.next), (FetchStatus::NoMatch, QueueOffset(800)));
+    let second = world.fetch("t", 0, first.next.0, wanted).unwrap();
+    assert_eq!((second.status, second.next, second.count), (FetchStatus::Found, QueueOffset(901), 1));
+
+    world.make("large", 1);
+    let padding = "x".repeat(30_000);
+    for _ in 0..40 {
+        world.send(send_to(0, vec![message("large", "", &[("padding", &padding)])]));
+    }
+    let large = world.fetch("large", 0, 0, Filter::sql("region = 'eu'").unwrap()).unwrap();
+    assert_eq!((large.status, large.next), (FetchStatus::NoMatch, QueueOffset(35)), "1 MiB of properties");
+}
+
 #[test]
 fn every_place_in_and_outside_a_queue_has_its_answer() {
     let mut world = world();

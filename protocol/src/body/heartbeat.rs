@@ -100,6 +100,19 @@ impl Subscription {
             topic: topic.to_owned(),
         }
     }
+
+    /// A subscription in another language than that of tags, such as `SQL92`.
+    pub fn in_language(language: &str, topic: &str, expression: &str, version: i64) -> Self {
+        Self {
+            class_filter_mode: false,
+            code_set: Vec::new(),
+            expression_type: language.to_owned(),
+            sub_string: expression.to_owned(),
+            sub_version: version,
+            tags_set: Vec::new(),
+            topic: topic.to_owned(),
+        }
+    }
 }
 
 /// A client asks whether its filter is sound.

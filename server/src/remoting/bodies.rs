@@ -8,6 +8,7 @@ use sluice_broker::{
 use sluice_model::{GroupName, TopicName};
 use sluice_protocol::{body, request::CreateTopic};
 
+use super::pull;
 use crate::failure::{Failure, Result};
 
 /// The attribute under which RocketMQ keeps a topic's kind.
@@ -120,7 +121,11 @@ pub(super) fn of_member(member: &Member) -> body::ClientConnection {
 }
 
 pub(super) fn of_subscription(subscription: &Arc<Subscription>) -> body::Subscription {
-    body::Subscription::by_tags(subscription.topic.as_str(), &subscription.expression, subscription.version)
+    let Subscription { topic, expression, language, version, .. } = &**subscription;
+    match language.as_str() {
+        "" | pull::TAG => body::Subscription::by_tags(topic.as_str(), expression, *version),
+        other => body::Subscription::in_language(other, topic.as_str(), expression, *version),
+    }
 }
 
 pub(super) fn of_consumers(group: &ConsumerGroup) -> body::ConsumerConnectionsBody {

@@ -250,13 +250,15 @@ fn to_joined(consumer: body::HeartbeatConsumer, without_subscriptions: bool) -> 
 
 fn to_subscription(subscription: body::Subscription) -> Result<Subscription> {
     let filter = if subscription.class_filter_mode {
-        return Err(Failure::invalid("subscription", "subscription: expected a tag expression, got a class filter"));
+        return Err(Failure::invalid("subscription", "subscription: expected tags or a condition, got a class filter"));
     } else {
-        parse_filter(&subscription.sub_string, Some(&subscription.expression_type))?
+        // Refused, it would take the client's other groups with it. Apache keeps it too, and refuses the pulls.
+        parse_filter(&subscription.sub_string, Some(&subscription.expression_type)).map_err(|failure| failure.text)
     };
     Ok(Subscription {
         topic: TopicName::parse(&subscription.topic)?,
         expression: subscription.sub_string,
+        language: subscription.expression_type,
         filter,
         version: subscription.sub_version,
     })

@@ -18,6 +18,10 @@ use crate::failure::{Failure, Result};
 /// Longest time a pull is held, whatever it asks for.
 const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
+/// Languages of expressions. Source: Apache RocketMQ `ExpressionType`.
+pub(super) const TAG: &str = "TAG";
+const SQL92: &str = "SQL92";
+
 /// A pull that waits for a message.
 struct Held {
     group: GroupName,
@@ -123,7 +127,9 @@ impl Door {
                 Err(error) => return held.responder.send(failed(&error.into())),
                 Ok(found) => {
                     let empty = matches!(found.status, FetchStatus::AtEnd | FetchStatus::NoMatch);
-                    if !empty || held.until <= Instant::now() {
+                    // A condition reads records: whoever asked asks again, and others get their turn.
+                    let costly = found.next < found.max && matches!(held.fetch.filter, Filter::Sql(_));
+                    if !empty || costly || held.until <= Instant::now() {
                         self.parts.metrics.get(&held.group, found.count as usize);
                         return held.responder.send(to_response(found));
                     }
@@ -187,10 +193,26 @@ impl Door {
         match known {
             None => missing(ResponseCode::SubscriptionNotExist, "no member sent a heartbeat"),
             Some(None) => missing(ResponseCode::SubscriptionNotExist, "its heartbeats do not name the topic"),
-            // The heartbeat that says what it wants now is still on its way: everything is sent, and the client, which
-            // compares tags itself, takes what it wants.
-            Some(Some(subscription)) if subscription.version < request.sub_version => Ok(Filter::All),
-            Some(Some(subscription)) => Ok(subscription.filter.clone()),
+            // The heartbeat that says what it wants now is still on its way.
+            Some(Some(subscription)) if subscription.version < request.sub_version => {
+                let tags = |language: Option<&str>| matches!(language, None | Some("" | TAG));
+                if matches!(subscription.filter, Ok(Filter::All | Filter::Tags(_)))
+                    && tags(request.expression_type.as_deref())
+                {
+                    // Everything is sent, and the client, which compares tags itself, takes what it wants.
+                    return Ok(Filter::All);
+                }
+                // Clients do not evaluate conditions: this one tries again a moment later.
+                let text = format!(
+                    "group {:?}: its newest subscription of topic {:?} has not come yet",
+                    request.group, request.topic
+                );
+                Err(Box::new(Response::error(ResponseCode::SubscriptionNotLatest, text)))
+            }
+            Some(Some(subscription)) => subscription.filter.clone().map_err(|text| {
+                let text = format!("group {:?} cannot consume topic {:?}: {text}", request.group, request.topic);
+                Box::new(Response::error(ResponseCode::FilterNotExist, text))
+            }),
         }
     }
 
@@ -216,12 +238,13 @@ impl Door {
     }
 }
 
-/// Fails with the field `subscription` for an expression that does not parse or is of another language than tags.
+/// Fails with the field `subscription` for an expression that does not parse, or is in a language that nobody reads.
 pub(super) fn parse_filter(expression: &str, language: Option<&str>) -> Result<Filter> {
     match language {
-        None | Some("" | "TAG") => Ok(Filter::parse(expression)?),
+        None | Some("" | TAG) => Ok(Filter::parse(expression)?),
+        Some(SQL92) => Ok(Filter::sql(expression)?),
         Some(other) => {
-            let text = format!("subscription: expected a tag expression, {other} is not served");
+            let text = format!("subscription: expected an expression of type {TAG} or {SQL92}, got {other:?}");
             Err(Failure::invalid("subscription", text))
         }
     }

@@ -60,7 +60,7 @@ struct GroupView {
     /// `clustering` or `broadcasting`, as its members say; null without any.
     model: Option<&'static str>,
     members: Vec<MemberView>,
-    /// Tag expression by topic.
+    /// Expression by topic: tags, or a condition in SQL92.
     subscriptions: BTreeMap<String, String>,
     topics: Vec<GroupTopicView>,
     /// Messages not consumed yet, in all topics but its retry topic.

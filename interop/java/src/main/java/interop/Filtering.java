@@ -5,16 +5,21 @@ import static interop.World.await;
 
 import java.util.HashSet;
 import java.util.Set;
+import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.remoting.protocol.ResponseCode;
 
 /** Subscriptions that want only some of the messages. */
 final class Filtering {
     private static final int TOTAL = 600;
     /** Long enough for a message that should not come to come. */
     private static final int SETTLE_MILLIS = 1_500;
+    private static final String CONDITION =
+        "amount BETWEEN 20 AND 40 AND region IN ('eu', 'us') AND note IS NULL OR TAGS = 'always'";
 
     private Filtering() {
     }
@@ -52,8 +57,7 @@ final class Filtering {
         String topic = world.topic(4);
         Received received = new Received();
         DefaultMQPushConsumer consumer = world.pushConsumer(world.name("g"));
-        consumer.subscribe(topic, MessageSelector.bySql(
-            "amount BETWEEN 20 AND 40 AND region IN ('eu', 'us') AND note IS NULL OR TAGS = 'always'"));
+        consumer.subscribe(topic, MessageSelector.bySql(CONDITION));
         consumer.registerMessageListener(received);
         consumer.start();
         DefaultMQProducer producer = world.producer();
@@ -63,7 +67,12 @@ final class Filtering {
             String region = new String[] {"eu", "us", "asia"}[i % 3];
             String id = "s-" + i;
             Message message = Texts.make(topic, id);
-            message.putUserProperty("amount", Integer.toString(amount));
+            if (amount == 99) {
+                // No number: the whole condition fails, though its last part would hold.
+                message.putUserProperty("amount", "many");
+            } else if (amount != 49) {
+                message.putUserProperty("amount", Integer.toString(amount));
+            }
             message.putUserProperty("region", region);
             if (i % 2 == 0) {
                 message.putUserProperty("note", "even");
@@ -72,13 +81,38 @@ final class Filtering {
                 message.setTags("always");
             }
             Texts.ok(producer.send(message));
-            if (amount >= 20 && amount <= 40 && !region.equals("asia") && i % 2 == 1 || i % 50 == 49) {
+            if (amount >= 20 && amount <= 40 && !region.equals("asia") && i % 2 == 1 || amount == 49) {
                 wanted.add(id);
             }
         }
         await(15, wanted.size() + " messages that match", () -> received.distinct() >= wanted.size());
         Thread.sleep(SETTLE_MILLIS);
         Texts.sameIds(wanted, received.ids(), "SQL92");
-        return String.format("%d of %d matched, no other came", wanted.size(), TOTAL);
+
+        // A client that says with every pull what it wants.
+        DefaultLitePullConsumer polling = world.litePullConsumer(world.name("g"));
+        polling.subscribe(topic, MessageSelector.bySql(CONDITION));
+        polling.start();
+        Received polled = new Received();
+        await(20, wanted.size() + " polled messages that match", () -> {
+            polled.take(polling.poll(200));
+            return polled.distinct() >= wanted.size();
+        });
+        polled.take(polling.poll(SETTLE_MILLIS));
+        Texts.sameIds(wanted, polled.ids(), "SQL92, polled");
+
+        for (String wrong : new String[] {"amount BETWEEN 20 AND", "amount > 'many'", "region = NULL", "amount = 0.0"}) {
+            DefaultMQPushConsumer refused = world.pushConsumer(world.name("g"));
+            refused.subscribe(topic, MessageSelector.bySql(wrong));
+            refused.registerMessageListener(new Received());
+            int code = 0;
+            try {
+                refused.start();
+            } catch (MQClientException error) {
+                code = error.getResponseCode();
+            }
+            same(ResponseCode.SUBSCRIPTION_PARSE_FAILED, code, "code for " + wrong);
+        }
+        return String.format("%d of %d matched, pushed and polled, no other came; 4 wrong conditions refused", wanted.size(), TOTAL);
     }
 }

@@ -22,7 +22,7 @@ public final class Main {
         new Check("broadcast", 30, Sharing::broadcasting),
         new Check("auto-create", 30, Sharing::autoCreatedTopic),
         new Check("tags", 30, Filtering::tags),
-        new Check("sql92", 30, Filtering::sql92),
+        new Check("sql92", 60, Filtering::sql92),
         new Check("restart", 60, Restart::resumes),
         new Check("restart-midway", 60, Restart::midway),
         new Check("retry-dlq", 60, Retrying::untilDeadLetter),
