@@ -11,7 +11,7 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
-use sluice_broker::{Broker, Durability, Permission, Reader, Topic, is_system, kind_text, parse_kind};
+use sluice_broker::{Broker, Durability, Permission, Reader, Topic, is_system, kind_text, parse_kind, reply_topic};
 use sluice_model::{Kind, QueueId, TopicName};
 
 use super::{
@@ -151,7 +151,8 @@ async fn list(State(rest): State<Rest>, Query(query): Query<TopicsQuery>) -> Ans
 /// Topics that nobody made by hand.
 fn is_hidden(reader: &Reader, name: &TopicName) -> bool {
     let config = reader.config();
-    let own = name.as_str() == config.name || name.as_str() == config.cluster;
+    let own =
+        [&config.name, &config.cluster, &reply_topic(&config.cluster)].iter().any(|own| name.as_str() == own.as_str());
     own || is_system(name.as_str()) || name.is_retry() || name.is_dead_letter()
 }
 
