@@ -58,6 +58,8 @@ pub struct Broker {
     pub(crate) unique: UniqueIds,
     pub(crate) schedule: Schedule,
     pub(crate) next_queue: u32,
+    /// Pops so far: each begins at another queue.
+    pub(crate) pops: u32,
     scratch: Vec<u8>,
 }
 
@@ -72,6 +74,7 @@ impl Broker {
             unique,
             schedule: Schedule::default(),
             next_queue: 0,
+            pops: 0,
             scratch: Vec::new(),
         }
     }

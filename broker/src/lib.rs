@@ -20,10 +20,12 @@ mod error;
 mod filter;
 mod groups;
 mod halves;
+mod leases;
 mod locks;
 mod members;
 mod offsets;
 mod open;
+mod pop;
 mod reader;
 mod schedule;
 mod stage;
@@ -50,6 +52,7 @@ pub use members::{
 };
 pub use offsets::Position;
 pub use open::{Opened, open};
+pub use pop::{Leased, Pop, Popped, PoppedQueue};
 pub use reader::{Fetch, FetchStatus, Fetched, Reader};
 pub use schedule::LEVELS_MS;
 /// Storage's own words that callers of the broker need.
@@ -58,4 +61,4 @@ pub use stage::StageUnit;
 pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system};
 pub use topics::{Durability, Permission, Topic, TopicKind, kind_text, parse_kind};
 pub use transaction::{HalfCheck, Verdict};
-pub use waiters::Token;
+pub use waiters::{Token, Waiting};

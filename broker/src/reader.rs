@@ -68,7 +68,7 @@ pub enum FetchStatus {
 #[derive(Clone)]
 pub struct Reader {
     store: sluice_storage::Reader,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Reader {
@@ -116,6 +116,11 @@ impl Reader {
 
     /// Reads messages of one queue. Fails with `NotFound` for an unknown topic, `Invalid` for a queue it does not have.
     pub fn fetch(&self, fetch: &Fetch) -> Result<Fetched> {
+        self.fetch_noting(fetch, |_| ())
+    }
+
+    /// [`Self::fetch`] that tells the offset of each message it found.
+    pub(crate) fn fetch_noting(&self, fetch: &Fetch, mut note: impl FnMut(QueueOffset)) -> Result<Fetched> {
         self.check_queue(&fetch.topic, fetch.queue)?;
         let (min, max) = self.bounds(&fetch.topic, fetch.queue);
         let nothing = |status, next| Fetched { status, next, min, max, records: Vec::new(), count: 0 };
@@ -140,6 +145,7 @@ impl Reader {
                     break;
                 }
                 pieces.add(entry);
+                note(entry.queue_offset);
             }
             next = entry.queue_offset.next();
         }
@@ -155,7 +161,7 @@ impl Reader {
     ///
     /// Answers `false` when there is no need to wait, because a message came meanwhile, or no room to.
     pub fn wait(&self, topic: &TopicName, queue: QueueId, next: QueueOffset, token: Token) -> bool {
-        if !self.shared.waiters.lock().add(topic, queue, next, token) {
+        if !self.shared.waiters.lock().add(topic, Some(queue), next, token) {
             return false;
         }
         // A message that became readable before the registration wakes nobody.
@@ -203,7 +209,7 @@ impl Reader {
         Ok(self.store.offset_at_time(topic, queue, time, boundary)?)
     }
 
-    fn entry(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Entry> {
+    pub(crate) fn entry(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         self.store.entries(topic, queue, offset, 1, &mut entries);
         entries.first().filter(|entry| entry.queue_offset == offset).copied()

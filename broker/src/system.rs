@@ -18,6 +18,8 @@ pub struct SystemTopics {
     pub half_expired: TopicName,
     /// Delayed messages wait here, one queue a level.
     pub schedule: TopicName,
+    /// Which messages are popped, acknowledged and held longer.
+    pub leases: TopicName,
 }
 
 pub static SYSTEM: LazyLock<SystemTopics> = LazyLock::new(|| SystemTopics {
@@ -29,6 +31,7 @@ pub static SYSTEM: LazyLock<SystemTopics> = LazyLock::new(|| SystemTopics {
     half_op: named("RMQ_SYS_TRANS_OP_HALF_TOPIC"),
     half_expired: named("TRANS_CHECK_MAX_TIME_TOPIC"),
     schedule: named("SCHEDULE_TOPIC_XXXX"),
+    leases: named("rmq_sys_SLUICE_LEASES"),
 });
 
 /// The topic whose settings an automatically made topic takes over.
@@ -48,7 +51,8 @@ impl SystemTopics {
 
     /// Topics whose records change the broker's own state.
     pub(crate) fn holds_state(&self, topic: &TopicName) -> bool {
-        [&self.topics, &self.groups, &self.offsets, &self.documents, &self.half, &self.half_op].contains(&topic)
+        [&self.topics, &self.groups, &self.offsets, &self.documents, &self.half, &self.half_op, &self.leases]
+            .contains(&topic)
     }
 
     /// A quick look at a name: `false` means that its records change nothing in the state.
@@ -56,7 +60,7 @@ impl SystemTopics {
         topic.starts_with("rmq_sys_") || topic.starts_with("RMQ_SYS_")
     }
 
-    pub fn all(&self) -> [&TopicName; 8] {
+    pub fn all(&self) -> [&TopicName; 9] {
         [
             &self.topics,
             &self.groups,
@@ -66,6 +70,7 @@ impl SystemTopics {
             &self.half_op,
             &self.half_expired,
             &self.schedule,
+            &self.leases,
         ]
     }
 }
@@ -89,7 +94,7 @@ mod tests {
 
     #[test]
     fn every_constant_name_is_a_valid_topic() {
-        assert_eq!(SYSTEM.all().len(), 8);
+        assert_eq!(SYSTEM.all().len(), 9);
         assert!(SYSTEM.is_closed("SCHEDULE_TOPIC_XXXX") && !SYSTEM.is_closed("TBW102") && is_system("TBW102"));
     }
 }

@@ -27,6 +27,8 @@ pub mod key {
     pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
     pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
     pub const RECEIPT_HANDLE: &str = "POP_CK";
+    /// When a message was popped for the first time, ms since 1970.
+    pub const FIRST_POP_TIME: &str = "1ST_POP_TIME";
     pub const CLUSTER: &str = "CLUSTER";
     pub const TIMER_DELAY_SECONDS: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";

@@ -1,0 +1,401 @@
+//! Verbs of POP consumption: take messages for a while, acknowledge them, keep them longer, and bring back what nobody
+//! acknowledged.
+//!
+//! A group's position in a queue moves at the pop; a message that is not acknowledged in time comes again through the
+//! group's retry topic for that topic, or goes to its dead letters. Each of these is a record of the log, so a crash takes no
+//! acknowledgement back and loses no message. Behaviour and names follow Apache RocketMQ `PopMessageProcessor`,
+//! `AckMessageProcessor`, `ChangeInvisibleTimeProcessor` and `PopReviveService`.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sluice_model::{
+    GroupName, Message, MessageId, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits,
+};
+
+use crate::{
+    Error,
+    back::mark_failed,
+    broker::Broker,
+    error::Result,
+    filter::Filter,
+    leases::{self, Change, Lease, Place},
+    offsets::Position,
+    reader::{Fetch, FetchStatus, Reader},
+    system::SYSTEM,
+    topics::Topic,
+    waiters::{Token, Waiting},
+};
+
+/// One pop of so many looks at the retry topic first (Apache RocketMQ `popFromRetryProbability`, 20 %).
+const RETRY_FIRST: u32 = 5;
+/// Most messages brought back in one unit.
+const TURN_MESSAGES: usize = 256;
+/// Most bytes brought back in one unit.
+const TURN_BYTES: u64 = 8 * 1024 * 1024;
+/// How far back in the log a message is still young; Apache asks whether it is still in memory.
+const YOUNG_BYTES: u64 = 1 << 30;
+
+/// What a member of a group wants to take.
+#[derive(Clone, Debug)]
+pub struct Pop {
+    pub group: GroupName,
+    pub topic: TopicName,
+    /// `None`: any queue.
+    pub queue: Option<QueueId>,
+    /// 1 to [`limits::POP_MESSAGES`].
+    pub max_messages: u32,
+    /// How long the messages stay hidden from others, ms: 1 to [`limits::INVISIBLE_MS`].
+    pub invisible_ms: i64,
+    /// Messages that do not match count as consumed. Those that come again matched before.
+    pub filter: Filter,
+    /// A group that is new to a queue begins at its first message; otherwise at its end, unless the queue is young.
+    pub from_start: bool,
+}
+
+/// Messages of one queue that a pop took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoppedQueue {
+    /// They came again: they are of the group's retry topic for the topic.
+    pub retry: bool,
+    pub queue: QueueId,
+    /// Where the pop began in the queue.
+    pub start: QueueOffset,
+    pub offsets: Vec<QueueOffset>,
+}
+
+/// What a pop took.
+#[derive(Clone, Debug)]
+pub struct Popped {
+    pub taken_at: Timestamp,
+    /// By queue, in the order of the records. Empty: nothing was there.
+    pub queues: Vec<PoppedQueue>,
+    /// Stored records; neighbours in the log come as one piece.
+    pub records: Vec<Bytes>,
+    /// Messages that are left, whether they match or not.
+    pub rest: u64,
+    /// Messages were passed over that did not match, and there are more behind them.
+    pub more: bool,
+}
+
+/// Messages of one queue that a member took and now speaks of.
+#[derive(Clone, Debug)]
+pub struct Leased {
+    pub group: GroupName,
+    /// The topic itself or the group's retry topic for it.
+    pub topic: TopicName,
+    pub queue: QueueId,
+    pub offsets: Vec<QueueOffset>,
+    /// When they were taken, or last kept longer.
+    pub taken_at: Timestamp,
+}
+
+impl Leased {
+    fn place(&self) -> Place {
+        Place { group: self.group.clone(), topic: self.topic.clone(), queue: self.queue }
+    }
+}
+
+/// A queue that a pop looks into.
+struct Source {
+    place: Place,
+    retry: bool,
+}
+
+impl Reader {
+    /// The queues that a pop may take from: those of the topic and then those of the retry topic, if there is one.
+    fn sources(&self, pop: &Pop) -> Result<Vec<Source>> {
+        let topic = self.topic(&pop.topic)?;
+        let queues = match pop.queue {
+            None => 0..topic.read_queues,
+            Some(queue) => {
+                self.check_queue(&pop.topic, queue)?;
+                queue.0..queue.0 + 1
+            }
+        };
+        let retry = retry_topic(pop)?;
+        let retries = retry.as_ref().and_then(|name| self.topic(name).ok()).map_or(0, |topic| topic.read_queues);
+        let source = |topic: &TopicName, queue, retry| Source {
+            place: Place { group: pop.group.clone(), topic: topic.clone(), queue: QueueId(queue) },
+            retry,
+        };
+        let own = queues.map(|queue| source(&pop.topic, queue, false));
+        let again = retry.iter().flat_map(|name| (0..retries).map(move |queue| source(name, queue, true)));
+        Ok(own.chain(again).collect())
+    }
+
+    /// Where a pop goes on in a queue, and whether that is the group's position already; `None` while it may take nothing
+    /// there.
+    fn pop_from(&self, source: &Source, from_start: bool) -> Option<(QueueOffset, bool)> {
+        let Source { place, retry } = source;
+        let known = {
+            let state = self.shared.state.read();
+            // The queue of a topic that was deleted and made again is the old one until the deletion is readable.
+            let stale = state.topics.is_being_deleted(&place.topic, self.store().readable());
+            if stale || state.leases.is_full(place) {
+                return None;
+            }
+            state.offsets.get(&place.group, &place.topic, place.queue)
+        };
+        if let Some(known) = known {
+            return Some((known, true));
+        }
+        let (min, max) = self.bounds(&place.topic, place.queue);
+        let from_start = from_start || *retry || self.is_young(&place.topic, place.queue);
+        Some((if from_start { min } else { max }, false))
+    }
+
+    /// Whether a queue has its first message, and that within the newest part of the log. A group that is new to a young
+    /// queue begins at its first message, as with Apache.
+    pub fn is_young(&self, topic: &TopicName, queue: QueueId) -> bool {
+        let (min, _) = self.bounds(topic, queue);
+        let first = self.log_offset(topic, queue, min);
+        min == QueueOffset(0) && first.is_none_or(|at| self.store().readable().0 - at.0 < YOUNG_BYTES)
+    }
+
+    /// Whether a pop would find something to look at now. Fails as [`Broker::pop`] does.
+    pub fn can_pop(&self, pop: &Pop) -> Result<bool> {
+        let behind = |source: &Source| {
+            let (_, max) = self.bounds(&source.place.topic, source.place.queue);
+            self.pop_from(source, pop.from_start).is_some_and(|(from, _)| from != max)
+        };
+        Ok(self.sources(pop)?.iter().any(behind))
+    }
+
+    /// Registers a pop that found nothing; [`crate::Effect::Wake`] follows when a message comes to one of its queues.
+    pub fn wait_to_pop(&self, pop: &Pop, token: Token) -> Waiting {
+        let added = {
+            let mut waiters = self.shared.waiters.lock();
+            let retry = retry_topic(pop).ok().flatten();
+            waiters.add(&pop.topic, pop.queue, QueueOffset(0), token)
+                && retry.is_none_or(|retry| waiters.add(&retry, None, QueueOffset(0), token))
+        };
+        // A message that became readable before the registration wakes nobody.
+        let verdict = match added {
+            false => Waiting::Full,
+            true if self.can_pop(pop).unwrap_or(true) => Waiting::Ready,
+            true => return Waiting::Waits,
+        };
+        self.stop_waiting_to_pop(pop, token);
+        verdict
+    }
+
+    pub fn stop_waiting_to_pop(&self, pop: &Pop, token: Token) {
+        let mut waiters = self.shared.waiters.lock();
+        waiters.remove(&pop.topic, token);
+        if let Ok(Some(retry)) = retry_topic(pop) {
+            waiters.remove(&retry, token);
+        }
+    }
+
+    /// Messages that are popped and not acknowledged.
+    pub fn leased(&self) -> usize {
+        self.shared.state.read().leases.total()
+    }
+}
+
+impl Broker {
+    /// Takes messages for a group: they are hidden from its other members until they are acknowledged or their time is up.
+    ///
+    /// All that one pop takes is one record. Fails with `NotFound` for an unknown topic, and `Invalid` for a queue that the
+    /// topic does not have and for numbers out of bounds.
+    pub fn pop(&mut self, pop: &Pop, now: Timestamp) -> Result<Popped> {
+        check("maxMsgNums", i64::from(pop.max_messages), i64::from(limits::POP_MESSAGES))?;
+        check("invisibleTime", pop.invisible_ms, limits::INVISIBLE_MS)?;
+        let mut sources = self.reader.sources(pop)?;
+        self.pops = self.pops.wrapping_add(1);
+        self.order(&mut sources);
+        let mut popped = Popped { taken_at: now, queues: Vec::new(), records: Vec::new(), rest: 0, more: false };
+        let lease = Lease { taken_at: now, until: now.plus_ms(pop.invisible_ms) };
+        let (mut changes, mut bytes, mut count) = (Vec::new(), 0, 0);
+        for source in &sources {
+            let Some((from, known)) = self.reader.pop_from(source, pop.from_start) else { continue };
+            if count >= pop.max_messages || bytes >= limits::PULL_BYTES {
+                popped.rest += self.reader.bounds(&source.place.topic, source.place.queue).1.0.saturating_sub(from.0);
+                continue;
+            }
+            let mut fetch = Fetch {
+                topic: source.place.topic.clone(),
+                queue: source.place.queue,
+                from,
+                max_messages: pop.max_messages - count,
+                max_bytes: limits::PULL_BYTES - bytes,
+                filter: if source.retry { Filter::All } else { pop.filter.clone() },
+            };
+            let mut offsets = Vec::new();
+            let mut found = self.reader.fetch_noting(&fetch, |offset| offsets.push(offset))?;
+            if matches!(found.status, FetchStatus::TooSmall | FetchStatus::TooLarge) {
+                fetch.from = found.next;
+                found = self.reader.fetch_noting(&fetch, |offset| offsets.push(offset))?;
+            }
+            popped.rest += found.max.0.saturating_sub(found.next.0);
+            if offsets.is_empty() {
+                popped.more |= found.next > fetch.from && found.next < found.max;
+                if !known || found.next != from {
+                    let Place { group, topic, queue } = source.place.clone();
+                    self.shared.state.write().offsets.commit(Position { group, topic, queue, offset: found.next });
+                }
+                continue;
+            }
+            count += found.count;
+            bytes += found.records.iter().map(Bytes::len).sum::<usize>();
+            popped.records.extend(found.records);
+            let (start, queue) = (offsets.first().copied().unwrap_or(fetch.from), source.place.queue);
+            popped.queues.push(PoppedQueue { retry: source.retry, queue, start, offsets: offsets.clone() });
+            changes.push(Change::Taken { place: source.place.clone(), lease, next: Some(found.next), offsets });
+        }
+        if !changes.is_empty() {
+            self.stage_one(lease_message(&changes, now), now)?;
+        }
+        Ok(popped)
+    }
+
+    /// Each pop begins at another queue, and one of several with what came again.
+    fn order(&self, sources: &mut [Source]) {
+        let own = sources.iter().take_while(|source| !source.retry).count();
+        let (queues, _) = sources.split_at_mut(own);
+        if !queues.is_empty() {
+            let by = self.pops as usize % queues.len();
+            queues.rotate_left(by);
+        }
+        if self.pops.is_multiple_of(RETRY_FIRST) {
+            sources.rotate_left(own);
+        }
+    }
+
+    /// Acknowledges messages; answers how many of them were held under the handle's time. The others were acknowledged
+    /// before, or their time was up and they come again.
+    pub fn ack(&mut self, leased: &[Leased], now: Timestamp) -> Result<usize> {
+        let mut changes = Vec::new();
+        let mut count = 0;
+        for leased in leased {
+            let place = leased.place();
+            let offsets = self.held(&place, leased);
+            count += offsets.len();
+            if !offsets.is_empty() {
+                changes.push(Change::Ended { place, offsets });
+            }
+        }
+        if count > limits::ACKED_MESSAGES {
+            let most = limits::ACKED_MESSAGES;
+            return Err(Error::invalid("acks", format!("expected at most {most} messages, got {count}")));
+        }
+        if !changes.is_empty() {
+            self.stage_one(lease_message(&changes, now), now)?;
+        }
+        Ok(count)
+    }
+
+    /// Hides messages for `invisible_ms` from now on; with 0 they come again at once. Answers how many of them were held
+    /// under the handle's time; those are held under `now` then.
+    pub fn keep(&mut self, leased: &Leased, invisible_ms: i64, now: Timestamp) -> Result<usize> {
+        if invisible_ms != 0 {
+            check("invisibleTime", invisible_ms, limits::INVISIBLE_MS)?;
+        }
+        let place = leased.place();
+        let offsets = self.held(&place, leased);
+        let count = offsets.len();
+        if count > 0 {
+            let lease = Lease { taken_at: now, until: now.plus_ms(invisible_ms) };
+            self.stage_one(lease_message(&[Change::Taken { place, lease, next: None, offsets }], now), now)?;
+        }
+        Ok(count)
+    }
+
+    fn held(&self, place: &Place, leased: &Leased) -> Vec<QueueOffset> {
+        let state = self.shared.state.read();
+        let held = |offset: &QueueOffset| {
+            state.leases.get(place, *offset).is_some_and(|lease| lease.taken_at == leased.taken_at)
+        };
+        leased.offsets.iter().copied().filter(held).collect()
+    }
+
+    /// Stages again what was popped and not acknowledged in time, up to a bound; call again while it answers `true`.
+    ///
+    /// Messages and the end of their leases are one unit: none is lost, and none comes twice for one lease.
+    pub fn revive(&mut self, now: Timestamp) -> Result<bool> {
+        let due = self.shared.state.read().leases.due(now, TURN_MESSAGES);
+        // A unit stays within a segment; half of one leaves room for what encoding adds.
+        let most = TURN_BYTES.min(self.shared.segment_len / 2) as usize;
+        let (mut unit, mut bytes) = (Vec::new(), 0);
+        let mut ended: BTreeMap<&Place, Vec<QueueOffset>> = BTreeMap::new();
+        let mut done = 0;
+        for (place, offset, lease) in &due {
+            if let Some(message) = self.failed(place, *offset, lease.taken_at, now)? {
+                bytes += message.body.len() + message.properties.as_bytes().len();
+                if bytes > most && !unit.is_empty() {
+                    break;
+                }
+                unit.push(message);
+            }
+            ended.entry(place).or_default().push(*offset);
+            done += 1;
+        }
+        if done == 0 {
+            return Ok(false);
+        }
+        let ended = ended.into_iter().map(|(place, mut offsets)| {
+            offsets.sort_unstable();
+            Change::Ended { place: place.clone(), offsets }
+        });
+        unit.push(lease_message(&ended.collect::<Vec<_>>(), now));
+        self.stage(&unit, now)?;
+        Ok(done < due.len() || due.len() == TURN_MESSAGES)
+    }
+
+    /// The message again, for where it comes next. `None` when it is gone: deleted with its topic, or by age.
+    fn failed(
+        &mut self,
+        place: &Place,
+        offset: QueueOffset,
+        taken_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Message>> {
+        let Some(entry) = self.reader.entry(&place.topic, place.queue, offset) else { return Ok(None) };
+        let record = match self.reader.store().record(entry.log_offset, entry.size) {
+            Ok(record) => record,
+            Err(sluice_storage::Error::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut message = RecordView::parse(&record)?.to_message()?;
+        let dead = message.reconsume_times.max(0) as u32 >= self.reader.group(&place.group).retries;
+        let origin = MessageId { broker: self.config().advertised, log_offset: entry.log_offset };
+        mark_failed(&mut message, origin, dead)?;
+        if message.properties.get(key::FIRST_POP_TIME).is_none() {
+            message.properties = message.properties.with(key::FIRST_POP_TIME, &taken_at.to_string())?;
+        }
+        message.queue = QueueId(0);
+        message.topic = if dead {
+            self.dead_letter_topic(&place.group, now)?
+        } else if place.topic.is_retry() {
+            place.topic.clone()
+        } else {
+            let retry = TopicName::pop_retry_of(&place.group, &place.topic)?;
+            if self.topic(&retry).is_none() {
+                self.put_topic(Topic::new(retry.clone(), 1), now)?;
+            }
+            retry
+        };
+        Ok(Some(message))
+    }
+}
+
+/// The topic through which messages of a pop come again; a retry topic has none of its own.
+fn retry_topic(pop: &Pop) -> Result<Option<TopicName>> {
+    if pop.topic.is_retry() {
+        return Ok(None);
+    }
+    Ok(Some(TopicName::pop_retry_of(&pop.group, &pop.topic)?))
+}
+
+fn check(field: &'static str, got: i64, most: i64) -> Result<()> {
+    if (1..=most).contains(&got) {
+        return Ok(());
+    }
+    Err(Error::invalid(field, format!("expected 1 to {most}, got {got}")))
+}
+
+fn lease_message(changes: &[Change], now: Timestamp) -> Message {
+    let body = leases::encode(changes).into();
+    Message::new(SYSTEM.leases.clone(), QueueId(0), now, Properties::default(), body)
+}
