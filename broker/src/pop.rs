@@ -153,11 +153,11 @@ impl Reader {
         min == QueueOffset(0) && first.is_none_or(|at| self.store().readable().0 - at.0 < YOUNG_BYTES)
     }
 
-    /// Whether a pop would find something to look at now. Fails as [`Broker::pop`] does.
+    /// Whether a pop has something to do now: messages to look at, or a position to take up. Fails as [`Broker::pop`] does.
     pub fn can_pop(&self, pop: &Pop) -> Result<bool> {
         let behind = |source: &Source| {
             let (_, max) = self.bounds(&source.place.topic, source.place.queue);
-            self.pop_from(source, pop.from_start).is_some_and(|(from, _)| from != max)
+            self.pop_from(source, pop.from_start).is_some_and(|(from, known)| !known || from != max)
         };
         Ok(self.sources(pop)?.iter().any(behind))
     }

@@ -6,7 +6,7 @@ mod kit;
 use std::collections::BTreeSet;
 
 use kit::{Got, World, field, group, message, send_to, topic};
-use sluice_broker::{Effect, FetchStatus, Fetched, Filter, Group, Leased, Pop, Popped, Token, Waiting};
+use sluice_broker::{Effect, FetchStatus, Fetched, Filter, Group, Leased, Pop, Popped, Retention, Token, Waiting};
 use sluice_model::{Kind, QueueId, QueueOffset, limits};
 use sluice_storage::fake::Fate;
 
@@ -272,7 +272,30 @@ fn a_new_group_begins_where_it_says() {
     let mut world = world(1, &["a"]);
     let late = Pop { from_start: false, ..pop() };
     assert_eq!(bodies(&take(&mut world, &late)), ["a"], "the queue is young");
-    assert_eq!(take(&mut world, &Pop { group: group("h"), ..pop() }).queues.len(), 1, "groups are apart");
+    let other = Pop { group: group("h"), ..pop() };
+    assert_eq!(take(&mut world, &other).queues.len(), 1, "groups are apart");
+}
+
+#[test]
+fn a_group_that_begins_at_the_end_keeps_its_place_there() {
+    let mut world = World::tiny();
+    world.make("t", 1);
+    for _ in 0..2 {
+        for _ in 0..20 {
+            world.say("t", &"x".repeat(400));
+        }
+        world.opened.applier.checkpoint().unwrap();
+    }
+    let (now, small) = (world.now, Retention { max_age_ms: None, max_bytes: Some(4_096) });
+    world.opened.applier.retain(now, &small).unwrap();
+    let reader = world.opened.reader.clone();
+    assert!(reader.bounds(&topic("t"), QueueId(0)).0 > QueueOffset(0), "the queue is not young");
+    let late = Pop { from_start: false, ..pop() };
+    assert!(reader.can_pop(&late).unwrap());
+    assert!(take(&mut world, &late).queues.is_empty());
+    assert!(!reader.can_pop(&late).unwrap());
+    world.say("t", "new");
+    assert_eq!(bodies(&take(&mut world, &late)), ["new"]);
 }
 
 #[test]
