@@ -1,6 +1,8 @@
 //! POP leases: which messages the members of a group hold, and until when.
 //!
-//! A lease is of one message; one record tells of all that one request took, gave back or keeps longer.
+//! A lease is of one message; one record tells of all that one request took, gave back or keeps longer. Of a queue that is
+//! popped in order nothing is taken while a lease of it lasts; what was not acknowledged *returned* to its place, with the
+//! number of its failures, and is taken again before what is behind it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,6 +33,8 @@ pub(crate) struct Lease {
     pub taken_at: Timestamp,
     /// From then on the message comes again.
     pub until: Timestamp,
+    /// It was taken in order.
+    pub ordered: bool,
 }
 
 /// What a record of the leases' topic says of one place.
@@ -40,10 +44,14 @@ pub(crate) enum Change {
     Taken { place: Place, lease: Lease, next: Option<QueueOffset>, offsets: Vec<QueueOffset> },
     /// Messages are held no longer: acknowledged, or on their way to the retry topic.
     Ended { place: Place, offsets: Vec<QueueOffset> },
+    /// Messages that were taken in order are held no longer, and wait in their place.
+    Returned { place: Place, offsets: Vec<QueueOffset> },
 }
 
 const TAKEN: u32 = 1;
 const ENDED: u32 = 2;
+const TAKEN_IN_ORDER: u32 = 3;
+const RETURNED: u32 = 4;
 /// In place of a position that there is not.
 const NOWHERE: u64 = u64::MAX;
 
@@ -52,11 +60,29 @@ const NOWHERE: u64 = u64::MAX;
 pub struct Leases {
     by_place: HashMap<Arc<Place>, BTreeMap<QueueOffset, Lease>>,
     by_due: BTreeSet<(Timestamp, Arc<Place>, QueueOffset)>,
+    /// How often messages failed that were taken in order and are not acknowledged, held or not.
+    failures: HashMap<Arc<Place>, BTreeMap<QueueOffset, u32>>,
 }
 
 impl Leases {
     pub(crate) fn get(&self, place: &Place, offset: QueueOffset) -> Option<Lease> {
         self.by_place.get(place)?.get(&offset).copied()
+    }
+
+    /// How often a message failed that was taken in order.
+    pub(crate) fn failures(&self, place: &Place, offset: QueueOffset) -> u32 {
+        self.failures.get(place).and_then(|failed| failed.get(&offset)).copied().unwrap_or(0)
+    }
+
+    /// Up to `max` messages that were taken in order, failed, and wait in their place.
+    pub(crate) fn returned(&self, place: &Place, max: usize) -> Vec<QueueOffset> {
+        let failed = self.failures.get(place).into_iter().flatten().map(|(offset, _)| *offset);
+        failed.filter(|offset| self.get(place, *offset).is_none()).take(max).collect()
+    }
+
+    /// Whether a message waits in its place that was taken in order and failed.
+    pub(crate) fn has_returned(&self, place: &Place) -> bool {
+        !self.returned(place, 1).is_empty()
     }
 
     /// Messages that a group holds of one queue.
@@ -92,7 +118,15 @@ impl Leases {
                     }
                     self.take(place, lease, &offsets);
                 }
-                Change::Ended { place, offsets } => self.end(&place, &offsets),
+                Change::Ended { place, offsets } => {
+                    self.end(&place, &offsets);
+                    self.forget_failures(&place, &offsets);
+                }
+                Change::Returned { place, offsets } => {
+                    self.end(&place, &offsets);
+                    let failed = self.failures.entry(Arc::new(place)).or_default();
+                    offsets.into_iter().for_each(|offset| *failed.entry(offset).or_default() += 1);
+                }
             }
         }
         Ok(positions)
@@ -129,6 +163,17 @@ impl Leases {
         }
     }
 
+    fn forget_failures(&mut self, place: &Place, offsets: &[QueueOffset]) {
+        if let Some(failed) = self.failures.get_mut(place) {
+            for offset in offsets {
+                failed.remove(offset);
+            }
+            if failed.is_empty() {
+                self.failures.remove(place);
+            }
+        }
+    }
+
     pub(crate) fn forget_topic(&mut self, topic: &TopicName) {
         self.forget(|place| place.topic == *topic);
     }
@@ -138,6 +183,7 @@ impl Leases {
     }
 
     fn forget(&mut self, gone: impl Fn(&Place) -> bool) {
+        self.failures.retain(|place, _| !gone(place));
         if self.by_place.keys().any(|place| gone(place)) {
             self.by_place.retain(|place, _| !gone(place));
             self.by_due.retain(|(_, place, _)| !gone(place));
@@ -150,7 +196,15 @@ impl Leases {
             put_place(out, place);
             out.u32(held.len() as u32);
             for (offset, lease) in held {
-                out.u64(offset.0).i64(lease.taken_at.0).i64(lease.until.0);
+                out.u64(offset.0).i64(lease.taken_at.0).i64(lease.until.0).u32(u32::from(lease.ordered));
+            }
+        }
+        out.u32(self.failures.len() as u32);
+        for (place, failed) in &self.failures {
+            put_place(out, place);
+            out.u32(failed.len() as u32);
+            for (offset, failures) in failed {
+                out.u64(offset.0).u32(*failures);
             }
         }
     }
@@ -160,8 +214,14 @@ impl Leases {
             let place = take_place(from)?;
             for _ in 0..from.u32()? {
                 let offset = QueueOffset(from.u64()?);
-                let lease = Lease { taken_at: Timestamp(from.i64()?), until: Timestamp(from.i64()?) };
-                self.take(place.clone(), lease, &[offset]);
+                let (taken_at, until) = (Timestamp(from.i64()?), Timestamp(from.i64()?));
+                self.take(place.clone(), Lease { taken_at, until, ordered: from.u32()? != 0 }, &[offset]);
+            }
+        }
+        for _ in 0..from.u32()? {
+            let failed = self.failures.entry(Arc::new(take_place(from)?)).or_default();
+            for _ in 0..from.u32()? {
+                failed.insert(QueueOffset(from.u64()?), from.u32()?);
             }
         }
         Ok(())
@@ -174,12 +234,16 @@ pub(crate) fn encode(changes: &[Change]) -> Vec<u8> {
     for change in changes {
         match change {
             Change::Taken { place, lease, next, offsets } => {
-                put_place(out.u32(TAKEN), place);
+                put_place(out.u32(if lease.ordered { TAKEN_IN_ORDER } else { TAKEN }), place);
                 out.i64(lease.taken_at.0).i64(lease.until.0).u64(next.map_or(NOWHERE, |next| next.0));
                 put_runs(&mut out, offsets);
             }
             Change::Ended { place, offsets } => {
                 put_place(out.u32(ENDED), place);
+                put_runs(&mut out, offsets);
+            }
+            Change::Returned { place, offsets } => {
+                put_place(out.u32(RETURNED), place);
                 put_runs(&mut out, offsets);
             }
         }
@@ -193,12 +257,14 @@ fn decode(body: &[u8]) -> Result<Vec<Change>> {
     while !from.is_empty() {
         let (kind, place) = (from.u32()?, take_place(&mut from)?);
         changes.push(match kind {
-            TAKEN => {
-                let lease = Lease { taken_at: Timestamp(from.i64()?), until: Timestamp(from.i64()?) };
+            TAKEN | TAKEN_IN_ORDER => {
+                let (taken_at, until) = (Timestamp(from.i64()?), Timestamp(from.i64()?));
+                let lease = Lease { taken_at, until, ordered: kind == TAKEN_IN_ORDER };
                 let next = Some(from.u64()?).filter(|next| *next != NOWHERE).map(QueueOffset);
                 Change::Taken { place, lease, next, offsets: take_runs(&mut from)? }
             }
             ENDED => Change::Ended { place, offsets: take_runs(&mut from)? },
+            RETURNED => Change::Returned { place, offsets: take_runs(&mut from)? },
             other => return Err(Error::invalid("lease record", format!("expected a known kind, got {other}"))),
         });
     }
@@ -250,11 +316,13 @@ mod tests {
     #[test]
     fn a_record_reads_as_it_was_written() {
         let offsets: Vec<QueueOffset> = [3, 4, 5, 9, 11, 12].map(QueueOffset).to_vec();
-        let lease = Lease { taken_at: Timestamp(7), until: Timestamp(8) };
+        let lease = Lease { taken_at: Timestamp(7), until: Timestamp(8), ordered: false };
+        let ordered = Lease { ordered: true, ..lease };
         let changes = vec![
             Change::Taken { place: place(0), lease, next: Some(QueueOffset(13)), offsets: offsets.clone() },
-            Change::Taken { place: place(1), lease, next: None, offsets: vec![QueueOffset(1)] },
-            Change::Ended { place: place(2), offsets },
+            Change::Taken { place: place(1), lease: ordered, next: None, offsets: vec![QueueOffset(1)] },
+            Change::Ended { place: place(2), offsets: offsets.clone() },
+            Change::Returned { place: place(3), offsets },
         ];
         let body = encode(&changes);
         assert_eq!(decode(&body).unwrap(), changes);
@@ -264,7 +332,7 @@ mod tests {
     #[test]
     fn the_two_orders_say_the_same_and_a_snapshot_says_it_again() {
         let mut leases = Leases::default();
-        let lease = |until| Lease { taken_at: Timestamp(1), until: Timestamp(until) };
+        let lease = |until| Lease { taken_at: Timestamp(1), until: Timestamp(until), ordered: false };
         leases.take(place(0), lease(10), &[QueueOffset(0), QueueOffset(1)]);
         leases.take(place(0), lease(30), &[QueueOffset(1)]);
         leases.take(place(1), lease(20), &[QueueOffset(5)]);

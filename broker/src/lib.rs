@@ -61,4 +61,4 @@ pub use stage::StageUnit;
 pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system};
 pub use topics::{Durability, Permission, Topic, TopicKind, kind_text, parse_kind};
 pub use transaction::{HalfCheck, Verdict};
-pub use waiters::{Token, Waiting};
+pub use waiters::{Token, Wait};

@@ -2,11 +2,12 @@
 //! acknowledged.
 //!
 //! A group's position in a queue moves at the pop; a message that is not acknowledged in time comes again through the
-//! group's retry topic for that topic, or goes to its dead letters. Each of these is a record of the log, so a crash takes no
+//! group's retry topic for that topic, or goes to its dead letters. A message that was popped in order waits in its place
+//! instead, and nothing behind it is handed out before. Each of these is a record of the log, so a crash takes no
 //! acknowledgement back and loses no message. Behaviour and names follow Apache RocketMQ `PopMessageProcessor`,
 //! `AckMessageProcessor`, `ChangeInvisibleTimeProcessor` and `PopReviveService`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sluice_model::{
@@ -16,7 +17,7 @@ use sluice_model::{
 use crate::{
     Error,
     back::mark_failed,
-    broker::Broker,
+    broker::{Broker, Effect},
     error::Result,
     filter::Filter,
     leases::{self, Change, Lease, Place},
@@ -24,7 +25,7 @@ use crate::{
     reader::{Fetch, FetchStatus, Reader},
     system::SYSTEM,
     topics::Topic,
-    waiters::{Token, Waiting},
+    waiters::{Token, Wait},
 };
 
 /// One pop of so many looks at the retry topic first (Apache RocketMQ `popFromRetryProbability`, 20 %).
@@ -51,6 +52,8 @@ pub struct Pop {
     pub filter: Filter,
     /// A group that is new to a queue begins at its first message; otherwise at its end, unless the queue is young.
     pub from_start: bool,
+    /// A queue of which anything is held is passed over, and what failed there is taken first.
+    pub order: bool,
 }
 
 /// Messages of one queue that a pop took.
@@ -62,6 +65,8 @@ pub struct PoppedQueue {
     /// Where the pop began in the queue.
     pub start: QueueOffset,
     pub offsets: Vec<QueueOffset>,
+    /// Those of them that were popped in order before, and how often they failed.
+    pub failures: Vec<(QueueOffset, u32)>,
 }
 
 /// What a pop took.
@@ -102,6 +107,14 @@ struct Source {
     retry: bool,
 }
 
+/// Single messages that were read, or are gone.
+#[derive(Default)]
+struct Found {
+    offsets: Vec<QueueOffset>,
+    records: Vec<Bytes>,
+    gone: Vec<QueueOffset>,
+}
+
 impl Reader {
     /// The queues that a pop may take from: those of the topic and then those of the retry topic, if there is one.
     fn sources(&self, pop: &Pop) -> Result<Vec<Source>> {
@@ -113,7 +126,7 @@ impl Reader {
                 queue.0..queue.0 + 1
             }
         };
-        let retry = retry_topic(pop)?;
+        let retry = if pop.order { None } else { retry_topic(pop)? };
         let retries = retry.as_ref().and_then(|name| self.topic(name).ok()).map_or(0, |topic| topic.read_queues);
         let source = |topic: &TopicName, queue, retry| Source {
             place: Place { group: pop.group.clone(), topic: topic.clone(), queue: QueueId(queue) },
@@ -126,13 +139,14 @@ impl Reader {
 
     /// Where a pop goes on in a queue, and whether that is the group's position already; `None` while it may take nothing
     /// there.
-    fn pop_from(&self, source: &Source, from_start: bool) -> Option<(QueueOffset, bool)> {
+    fn pop_from(&self, source: &Source, pop: &Pop) -> Option<(QueueOffset, bool)> {
         let Source { place, retry } = source;
         let known = {
             let state = self.shared.state.read();
             // The queue of a topic that was deleted and made again is the old one until the deletion is readable.
             let stale = state.topics.is_being_deleted(&place.topic, self.store().readable());
-            if stale || state.leases.is_full(place) {
+            let blocked = pop.order && state.leases.count(place) > 0;
+            if stale || blocked || state.leases.is_full(place) {
                 return None;
             }
             state.offsets.get(&place.group, &place.topic, place.queue)
@@ -141,7 +155,7 @@ impl Reader {
             return Some((known, true));
         }
         let (min, max) = self.bounds(&place.topic, place.queue);
-        let from_start = from_start || *retry || self.is_young(&place.topic, place.queue);
+        let from_start = pop.from_start || *retry || self.is_young(&place.topic, place.queue);
         Some((if from_start { min } else { max }, false))
     }
 
@@ -157,13 +171,43 @@ impl Reader {
     pub fn can_pop(&self, pop: &Pop) -> Result<bool> {
         let behind = |source: &Source| {
             let (_, max) = self.bounds(&source.place.topic, source.place.queue);
-            self.pop_from(source, pop.from_start).is_some_and(|(from, known)| !known || from != max)
+            let start = self.pop_from(source, pop);
+            start.is_some_and(|(from, known)| !known || from != max || self.has_returned(&source.place))
         };
         Ok(self.sources(pop)?.iter().any(behind))
     }
 
+    fn has_returned(&self, place: &Place) -> bool {
+        self.shared.state.read().leases.has_returned(place)
+    }
+
+    /// The records of single messages, up to `max_bytes` but for the first, and which of the messages are gone.
+    fn records_of(&self, place: &Place, offsets: &[QueueOffset], max_bytes: usize) -> Result<Found> {
+        let (mut found, mut bytes) = (Found::default(), 0);
+        for offset in offsets {
+            let entry = self.entry(&place.topic, place.queue, *offset);
+            let record = entry.map(|entry| self.store().record(entry.log_offset, entry.size)).transpose();
+            let record = match record {
+                Ok(record) => record,
+                Err(sluice_storage::Error::NotFound(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let Some(record) = record else {
+                found.gone.push(*offset);
+                continue;
+            };
+            bytes += record.len();
+            if bytes > max_bytes && !found.offsets.is_empty() {
+                break;
+            }
+            found.offsets.push(*offset);
+            found.records.push(record);
+        }
+        Ok(found)
+    }
+
     /// Registers a pop that found nothing; [`crate::Effect::Wake`] follows when a message comes to one of its queues.
-    pub fn wait_to_pop(&self, pop: &Pop, token: Token) -> Waiting {
+    pub fn wait_to_pop(&self, pop: &Pop, token: Token) -> Wait {
         let added = {
             let mut waiters = self.shared.waiters.lock();
             let retry = retry_topic(pop).ok().flatten();
@@ -172,9 +216,9 @@ impl Reader {
         };
         // A message that became readable before the registration wakes nobody.
         let verdict = match added {
-            false => Waiting::Full,
-            true if self.can_pop(pop).unwrap_or(true) => Waiting::Ready,
-            true => return Waiting::Waits,
+            false => Wait::Full,
+            true if self.can_pop(pop).unwrap_or(true) => Wait::Ready,
+            true => return Wait::Waits,
         };
         self.stop_waiting_to_pop(pop, token);
         verdict
@@ -206,48 +250,78 @@ impl Broker {
         self.pops = self.pops.wrapping_add(1);
         self.order(&mut sources);
         let mut popped = Popped { taken_at: now, queues: Vec::new(), records: Vec::new(), rest: 0, more: false };
-        let lease = Lease { taken_at: now, until: now.plus_ms(pop.invisible_ms) };
-        let (mut changes, mut bytes, mut count) = (Vec::new(), 0, 0);
+        let mut changes = Vec::new();
         for source in &sources {
-            let Some((from, known)) = self.reader.pop_from(source, pop.from_start) else { continue };
-            if count >= pop.max_messages || bytes >= limits::PULL_BYTES {
-                popped.rest += self.reader.bounds(&source.place.topic, source.place.queue).1.0.saturating_sub(from.0);
-                continue;
-            }
+            self.pop_queue(pop, source, &mut popped, &mut changes)?;
+        }
+        if !changes.is_empty() {
+            self.stage_one(lease_message(&changes, now), now)?;
+        }
+        Ok(popped)
+    }
+
+    /// Takes what there is still room for from one queue.
+    fn pop_queue(&self, pop: &Pop, source: &Source, popped: &mut Popped, changes: &mut Vec<Change>) -> Result<()> {
+        let place = &source.place;
+        let Some((from, known)) = self.reader.pop_from(source, pop) else { return Ok(()) };
+        let count = popped.queues.iter().map(|queue| queue.offsets.len()).sum::<usize>();
+        let bytes = popped.records.iter().map(Bytes::len).sum::<usize>();
+        let room = (pop.max_messages as usize).saturating_sub(count);
+        if room == 0 || bytes >= limits::PULL_BYTES {
+            popped.rest += self.reader.bounds(&place.topic, place.queue).1.0.saturating_sub(from.0);
+            return Ok(());
+        }
+        let Found { mut offsets, mut records, gone } = self.returned(place, room, limits::PULL_BYTES - bytes)?;
+        if !gone.is_empty() {
+            changes.push(Change::Ended { place: place.clone(), offsets: gone });
+        }
+        let bytes = bytes + records.iter().map(Bytes::len).sum::<usize>();
+        let mut next = None;
+        if offsets.len() < room && bytes < limits::PULL_BYTES {
             let mut fetch = Fetch {
-                topic: source.place.topic.clone(),
-                queue: source.place.queue,
+                topic: place.topic.clone(),
+                queue: place.queue,
                 from,
-                max_messages: pop.max_messages - count,
+                max_messages: (room - offsets.len()) as u32,
                 max_bytes: limits::PULL_BYTES - bytes,
                 filter: if source.retry { Filter::All } else { pop.filter.clone() },
             };
-            let mut offsets = Vec::new();
             let mut found = self.reader.fetch_noting(&fetch, |offset| offsets.push(offset))?;
             if matches!(found.status, FetchStatus::TooSmall | FetchStatus::TooLarge) {
                 fetch.from = found.next;
                 found = self.reader.fetch_noting(&fetch, |offset| offsets.push(offset))?;
             }
             popped.rest += found.max.0.saturating_sub(found.next.0);
-            if offsets.is_empty() {
-                popped.more |= found.next > fetch.from && found.next < found.max;
-                if !known || found.next != from {
-                    let Place { group, topic, queue } = source.place.clone();
-                    self.shared.state.write().offsets.commit(Position { group, topic, queue, offset: found.next });
-                }
-                continue;
+            popped.more |= offsets.is_empty() && found.next > fetch.from && found.next < found.max;
+            records.extend(found.records);
+            next = Some(found.next).filter(|next| !known || *next != from);
+        }
+        let Some(start) = offsets.first().copied() else {
+            if let Some(offset) = next {
+                let Place { group, topic, queue } = place.clone();
+                self.shared.state.write().offsets.commit(Position { group, topic, queue, offset });
             }
-            count += found.count;
-            bytes += found.records.iter().map(Bytes::len).sum::<usize>();
-            popped.records.extend(found.records);
-            let (start, queue) = (offsets.first().copied().unwrap_or(fetch.from), source.place.queue);
-            popped.queues.push(PoppedQueue { retry: source.retry, queue, start, offsets: offsets.clone() });
-            changes.push(Change::Taken { place: source.place.clone(), lease, next: Some(found.next), offsets });
-        }
-        if !changes.is_empty() {
-            self.stage_one(lease_message(&changes, now), now)?;
-        }
-        Ok(popped)
+            return Ok(());
+        };
+        let (taken_at, until) = (popped.taken_at, popped.taken_at.plus_ms(pop.invisible_ms));
+        let lease = Lease { taken_at, until, ordered: pop.order };
+        changes.push(Change::Taken { place: place.clone(), lease, next, offsets: offsets.clone() });
+        let failures = self.failures(place, &offsets);
+        popped.queues.push(PoppedQueue { retry: source.retry, queue: place.queue, start, offsets, failures });
+        popped.records.extend(records);
+        Ok(())
+    }
+
+    /// What was popped in order before, failed, and waits in its place.
+    fn returned(&self, place: &Place, max: usize, max_bytes: usize) -> Result<Found> {
+        let offsets = self.shared.state.read().leases.returned(place, max);
+        self.reader.records_of(place, &offsets, max_bytes)
+    }
+
+    fn failures(&self, place: &Place, offsets: &[QueueOffset]) -> Vec<(QueueOffset, u32)> {
+        let state = self.shared.state.read();
+        let counted = offsets.iter().map(|offset| (*offset, state.leases.failures(place, *offset)));
+        counted.filter(|(_, failures)| *failures > 0).collect()
     }
 
     /// Each pop begins at another queue, and one of several with what came again.
@@ -266,12 +340,15 @@ impl Broker {
     /// Acknowledges messages; answers how many of them were held under the handle's time. The others were acknowledged
     /// before, or their time was up and they come again.
     pub fn ack(&mut self, leased: &[Leased], now: Timestamp) -> Result<usize> {
-        let mut changes = Vec::new();
+        let (mut changes, mut freed) = (Vec::new(), Vec::new());
         let mut count = 0;
         for leased in leased {
             let place = leased.place();
-            let offsets = self.held(&place, leased);
+            let (offsets, waited_for) = self.held(&place, leased);
             count += offsets.len();
+            if waited_for {
+                freed.push(place.clone());
+            }
             if !offsets.is_empty() {
                 changes.push(Change::Ended { place, offsets });
             }
@@ -283,6 +360,7 @@ impl Broker {
         if !changes.is_empty() {
             self.stage_one(lease_message(&changes, now), now)?;
         }
+        freed.iter().for_each(|place| self.wake(place));
         Ok(count)
     }
 
@@ -293,21 +371,39 @@ impl Broker {
             check("invisibleTime", invisible_ms, limits::INVISIBLE_MS)?;
         }
         let place = leased.place();
-        let offsets = self.held(&place, leased);
+        let (offsets, _) = self.held(&place, leased);
         let count = offsets.len();
-        if count > 0 {
-            let lease = Lease { taken_at: now, until: now.plus_ms(invisible_ms) };
+        let first = offsets.first().and_then(|offset| self.shared.state.read().leases.get(&place, *offset));
+        if let Some(old) = first {
+            let lease = Lease { taken_at: now, until: now.plus_ms(invisible_ms), ordered: old.ordered };
             self.stage_one(lease_message(&[Change::Taken { place, lease, next: None, offsets }], now), now)?;
         }
         Ok(count)
     }
 
-    fn held(&self, place: &Place, leased: &Leased) -> Vec<QueueOffset> {
+    /// Which of the messages are held under the handle's time, and whether somebody may wait for their end: the queue is
+    /// popped in order, or the group holds as many of it as it may.
+    fn held(&self, place: &Place, leased: &Leased) -> (Vec<QueueOffset>, bool) {
         let state = self.shared.state.read();
+        let mut waited_for = false;
         let held = |offset: &QueueOffset| {
-            state.leases.get(place, *offset).is_some_and(|lease| lease.taken_at == leased.taken_at)
+            let lease = state.leases.get(place, *offset).filter(|lease| lease.taken_at == leased.taken_at);
+            waited_for |= lease.is_some_and(|lease| lease.ordered);
+            lease.is_some()
         };
-        leased.offsets.iter().copied().filter(held).collect()
+        let offsets: Vec<_> = leased.offsets.iter().copied().filter(held).collect();
+        (offsets, waited_for || state.leases.is_full(place))
+    }
+
+    /// Wakes who waits for a queue, if it may be popped again.
+    fn wake(&mut self, place: &Place) {
+        if self.shared.state.read().leases.is_full(place) {
+            return;
+        }
+        let mut woken = Vec::new();
+        let mut waiters = self.shared.waiters.lock();
+        waiters.arrived(place.topic.as_str(), place.queue, QueueOffset(u64::MAX), &mut woken);
+        self.effects.extend(woken.into_iter().map(Effect::Wake));
     }
 
     /// Stages again what was popped and not acknowledged in time, up to a bound; call again while it answers `true`.
@@ -317,11 +413,20 @@ impl Broker {
         let due = self.shared.state.read().leases.due(now, TURN_MESSAGES);
         // A unit stays within a segment; half of one leaves room for what encoding adds.
         let most = TURN_BYTES.min(self.shared.segment_len / 2) as usize;
-        let (mut unit, mut bytes) = (Vec::new(), 0);
+        let (mut unit, mut bytes, mut done) = (Vec::new(), 0, 0);
         let mut ended: BTreeMap<&Place, Vec<QueueOffset>> = BTreeMap::new();
-        let mut done = 0;
+        let mut returned: BTreeMap<&Place, Vec<QueueOffset>> = BTreeMap::new();
+        let mut freed: BTreeSet<Place> = BTreeSet::new();
         for (place, offset, lease) in &due {
-            if let Some(message) = self.failed(place, *offset, lease.taken_at, now)? {
+            if lease.ordered {
+                freed.insert(Place::clone(place));
+            }
+            if lease.ordered && !self.is_dead_in_order(place, *offset) {
+                returned.entry(place).or_default().push(*offset);
+                done += 1;
+                continue;
+            }
+            if let Some(message) = self.failed(place, *offset, *lease, now)? {
                 bytes += message.body.len() + message.properties.as_bytes().len();
                 if bytes > most && !unit.is_empty() {
                     break;
@@ -334,23 +439,26 @@ impl Broker {
         if done == 0 {
             return Ok(false);
         }
-        let ended = ended.into_iter().map(|(place, mut offsets)| {
+        let sorted = |(place, mut offsets): (&Place, Vec<QueueOffset>)| {
             offsets.sort_unstable();
-            Change::Ended { place: place.clone(), offsets }
-        });
-        unit.push(lease_message(&ended.collect::<Vec<_>>(), now));
+            (place.clone(), offsets)
+        };
+        let ended = ended.into_iter().map(sorted).map(|(place, offsets)| Change::Ended { place, offsets });
+        let returned = returned.into_iter().map(sorted).map(|(place, offsets)| Change::Returned { place, offsets });
+        unit.push(lease_message(&ended.chain(returned).collect::<Vec<_>>(), now));
         self.stage(&unit, now)?;
+        freed.iter().for_each(|place| self.wake(place));
         Ok(done < due.len() || due.len() == TURN_MESSAGES)
     }
 
+    /// Whether a message that was popped in order has failed as often as its group allows.
+    fn is_dead_in_order(&self, place: &Place, offset: QueueOffset) -> bool {
+        let failures = self.shared.state.read().leases.failures(place, offset);
+        failures >= self.reader.group(&place.group).retries
+    }
+
     /// The message again, for where it comes next. `None` when it is gone: deleted with its topic, or by age.
-    fn failed(
-        &mut self,
-        place: &Place,
-        offset: QueueOffset,
-        taken_at: Timestamp,
-        now: Timestamp,
-    ) -> Result<Option<Message>> {
+    fn failed(&mut self, place: &Place, offset: QueueOffset, lease: Lease, now: Timestamp) -> Result<Option<Message>> {
         let Some(entry) = self.reader.entry(&place.topic, place.queue, offset) else { return Ok(None) };
         let record = match self.reader.store().record(entry.log_offset, entry.size) {
             Ok(record) => record,
@@ -358,11 +466,15 @@ impl Broker {
             Err(error) => return Err(error.into()),
         };
         let mut message = RecordView::parse(&record)?.to_message()?;
+        if lease.ordered {
+            let failures = self.shared.state.read().leases.failures(place, offset);
+            message.reconsume_times = i32::try_from(failures).unwrap_or(i32::MAX - 1);
+        }
         let dead = message.reconsume_times.max(0) as u32 >= self.reader.group(&place.group).retries;
         let origin = MessageId { broker: self.config().advertised, log_offset: entry.log_offset };
         mark_failed(&mut message, origin, dead)?;
         if message.properties.get(key::FIRST_POP_TIME).is_none() {
-            message.properties = message.properties.with(key::FIRST_POP_TIME, &taken_at.to_string())?;
+            message.properties = message.properties.with(key::FIRST_POP_TIME, &lease.taken_at.to_string())?;
         }
         message.queue = QueueId(0);
         message.topic = if dead {

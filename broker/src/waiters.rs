@@ -10,7 +10,7 @@ pub struct Token(pub u64);
 
 /// What became of the wish to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waiting {
+pub enum Wait {
     /// The token will be woken.
     Waits,
     /// There is no need to: something is there.

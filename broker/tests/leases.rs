@@ -6,7 +6,7 @@ mod kit;
 use std::collections::BTreeSet;
 
 use kit::{Got, World, field, group, message, send_to, topic};
-use sluice_broker::{Effect, FetchStatus, Fetched, Filter, Group, Leased, Pop, Popped, Retention, Token, Waiting};
+use sluice_broker::{Effect, FetchStatus, Fetched, Filter, Group, Leased, Pop, Popped, Retention, Token, Wait};
 use sluice_model::{Kind, QueueId, QueueOffset, limits};
 use sluice_storage::fake::Fate;
 
@@ -23,6 +23,7 @@ fn pop() -> Pop {
         invisible_ms: HIDDEN,
         filter: Filter::All,
         from_start: true,
+        order: false,
     }
 }
 
@@ -302,18 +303,82 @@ fn a_group_that_begins_at_the_end_keeps_its_place_there() {
 fn who_waits_is_woken_by_a_message_and_by_a_retry() {
     let mut world = world(2, &["a"]);
     let reader = world.opened.reader.clone();
-    assert_eq!(reader.wait_to_pop(&pop(), Token(1)), Waiting::Ready);
+    assert_eq!(reader.wait_to_pop(&pop(), Token(1)), Wait::Ready);
     take(&mut world, &pop());
-    assert_eq!(reader.wait_to_pop(&pop(), Token(2)), Waiting::Waits);
+    assert_eq!(reader.wait_to_pop(&pop(), Token(2)), Wait::Waits);
     world.now = world.now.plus_ms(HIDDEN);
     let now = world.now;
     world.broker().revive(now).unwrap();
     assert!(world.settle().contains(&Effect::Wake(Token(2))));
     reader.stop_waiting_to_pop(&pop(), Token(2));
     take(&mut world, &pop());
-    assert_eq!(reader.wait_to_pop(&pop(), Token(3)), Waiting::Waits);
+    assert_eq!(reader.wait_to_pop(&pop(), Token(3)), Wait::Waits);
     world.try_send(send_to(1, vec![message("t", "b", &[])])).unwrap();
     assert_eq!(world.settle(), [Effect::Wake(Token(3))]);
+}
+
+/// Bodies with the failures that the pop tells.
+fn in_order(popped: &Popped) -> Vec<(String, u32)> {
+    let failures = popped.queues.iter().flat_map(|queue| {
+        let of = |at: &QueueOffset| queue.failures.iter().find(|(offset, _)| offset == at).map_or(0, |failed| failed.1);
+        queue.offsets.iter().map(of)
+    });
+    bodies(popped).into_iter().zip(failures).collect()
+}
+
+#[test]
+fn in_order_nothing_passes_what_is_held_or_failed() {
+    let mut world = world(1, &["a", "b", "c", "d"]);
+    let ordered = Pop { order: true, max_messages: 3, ..pop() };
+    let first = take(&mut world, &ordered);
+    assert_eq!(bodies(&first), ["a", "b", "c"]);
+    assert!(take(&mut world, &ordered).queues.is_empty(), "something of the queue is held");
+    let one = |offset: u64| Leased { offsets: vec![QueueOffset(offset)], ..leased(&first).remove(0) };
+    assert_eq!(ack(&mut world, &[one(1)]), 1);
+    assert!(take(&mut world, &ordered).queues.is_empty());
+    let reader = world.opened.reader.clone();
+    assert_eq!(reader.wait_to_pop(&ordered, Token(1)), Wait::Waits);
+    world.now = world.now.plus_ms(HIDDEN);
+    let now = world.now;
+    world.broker().revive(now).unwrap();
+    assert!(world.settle().contains(&Effect::Wake(Token(1))), "the queue is free again");
+    let mut world = world.crash();
+    let again = take(&mut world, &ordered);
+    let want = [("a".to_owned(), 1), ("c".to_owned(), 1), ("d".to_owned(), 0)];
+    assert_eq!(in_order(&again), want, "what failed comes first, what was acknowledged not at all");
+    assert_eq!(ack(&mut world, &leased(&again)), 3);
+    let mut world = world.crash();
+    later(&mut world, 10 * HIDDEN);
+    assert!(take(&mut world, &ordered).queues.is_empty());
+    assert!(!world.opened.reader.can_pop(&ordered).unwrap());
+}
+
+#[test]
+fn the_last_acknowledgement_frees_a_queue_popped_in_order() {
+    let mut world = world(1, &["a", "b"]);
+    let ordered = Pop { order: true, max_messages: 1, ..pop() };
+    let first = take(&mut world, &ordered);
+    let reader = world.opened.reader.clone();
+    assert_eq!(reader.wait_to_pop(&ordered, Token(1)), Wait::Waits);
+    let now = world.now;
+    world.broker().ack(&leased(&first), now).unwrap();
+    assert!(world.settle().contains(&Effect::Wake(Token(1))));
+    assert_eq!(bodies(&take(&mut world, &ordered)), ["b"]);
+}
+
+#[test]
+fn a_message_that_always_fails_in_order_gives_way_in_the_end() {
+    let mut world = world(1, &["a", "b"]);
+    let ordered = Pop { order: true, max_messages: 1, ..pop() };
+    for failures in 0..=2 {
+        let popped = take(&mut world, &ordered);
+        assert_eq!(in_order(&popped), [("a".to_owned(), failures)]);
+        world.opened.applier.checkpoint().unwrap();
+        world = world.crash();
+        later(&mut world, HIDDEN);
+    }
+    assert_eq!(world.bodies(DEAD, 0), ["a"]);
+    assert_eq!(bodies(&take(&mut world, &ordered)), ["b"]);
 }
 
 #[test]

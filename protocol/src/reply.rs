@@ -172,18 +172,27 @@ pub struct PoppedQueue {
     pub start: QueueOffset,
     /// In the order in which the messages stand in the body.
     pub offsets: Vec<QueueOffset>,
+    /// Those of them that were popped in order before, and how often they failed.
+    pub failures: Vec<(QueueOffset, u32)>,
 }
 
 impl PopReply {
     /// The same with what was popped. No queue may stand there twice: the client refuses such an answer.
     ///
-    /// Source: Apache RocketMQ `ExtraInfoUtil.buildStartOffsetInfo`, `buildMsgOffsetInfo`.
+    /// Source: Apache RocketMQ `ExtraInfoUtil.buildStartOffsetInfo`, `buildMsgOffsetInfo`,
+    /// `buildQueueOffsetOrderCountInfo`.
     pub fn with_queues(self, queues: &[PoppedQueue]) -> Self {
         let joined = |tail: fn(&PoppedQueue) -> String| {
             let entries = queues.iter().map(|of| format!("{} {} {}", of.retry.digit(), of.queue, tail(of)));
             (!queues.is_empty()).then(|| entries.collect::<Vec<_>>().join(";"))
         };
         let listed = |of: &PoppedQueue| of.offsets.iter().map(QueueOffset::to_string).collect::<Vec<_>>().join(",");
-        Self { starts: joined(|of| of.start.to_string()), offsets: joined(listed), ..self }
+        let failed = queues.iter().flat_map(|of| {
+            let (flag, queue) = (of.retry.digit(), of.queue);
+            of.failures.iter().map(move |(offset, count)| format!("{flag} qo{queue}%{offset} {count}"))
+        });
+        let failed = failed.collect::<Vec<_>>();
+        let failures = (!failed.is_empty()).then(|| failed.join(";"));
+        Self { starts: joined(|of| of.start.to_string()), offsets: joined(listed), failures, ..self }
     }
 }

@@ -302,7 +302,10 @@ fn the_answer_to_a_pop_lists_its_messages_by_queue() {
         queue: QueueId(queue),
         start: QueueOffset(start),
         offsets: offsets.iter().copied().map(QueueOffset).collect(),
+        failures: Vec::new(),
     };
+    let failed = PoppedQueue { failures: vec![(QueueOffset(12), 2)], ..of(RetryFlag::Normal, 2, 10, &[10, 12]) };
+    assert_eq!(none.clone().with_queues(&[failed]).failures.as_deref(), Some("0 qo2%12 2"));
     let queues = [of(RetryFlag::Normal, 2, 10, &[10, 12]), of(RetryFlag::Retry, 0, 3, &[3])];
     let reply = none.with_queues(&queues);
     assert_eq!(reply.starts.as_deref(), Some("0 2 10;1 0 3"));
