@@ -26,6 +26,8 @@ const SLOW_TICKS: u32 = 10;
 const CARRY_TICKS: u32 = 1_200;
 /// Units of delayed messages delivered in one tick, at the most.
 const DELIVERIES: usize = 64;
+/// Units of popped messages brought back in one tick, at the most.
+const REVIVALS: usize = 16;
 
 pub(super) struct Writer {
     broker: Broker,
@@ -97,6 +99,20 @@ impl Writer {
                 Ok(false) => break,
                 Err(error) => {
                     self.log_failure("delivering delayed messages", Err(error));
+                    break;
+                }
+            }
+        }
+        for _ in 0..REVIVALS {
+            match self.broker.revive(now) {
+                Ok(more) => {
+                    self.write();
+                    if !more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.log_failure("bringing back popped messages", Err(error));
                     break;
                 }
             }
