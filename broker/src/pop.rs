@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sluice_model::{
-    GroupName, Message, MessageId, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits,
+    GroupName, Kind, Message, MessageId, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key,
+    limits,
 };
 
 use crate::{
@@ -54,6 +55,13 @@ pub struct Pop {
     pub from_start: bool,
     /// A queue of which anything is held is passed over, and what failed there is taken first.
     pub order: bool,
+}
+
+impl Pop {
+    fn check(&self) -> Result<()> {
+        check("maxMsgNums", i64::from(self.max_messages), i64::from(limits::POP_MESSAGES))?;
+        check("invisibleTime", self.invisible_ms, limits::INVISIBLE_MS)
+    }
 }
 
 /// Messages of one queue that a pop took.
@@ -169,6 +177,7 @@ impl Reader {
 
     /// Whether a pop has something to do now: messages to look at, or a position to take up. Fails as [`Broker::pop`] does.
     pub fn can_pop(&self, pop: &Pop) -> Result<bool> {
+        pop.check()?;
         let behind = |source: &Source| {
             let (_, max) = self.bounds(&source.place.topic, source.place.queue);
             let start = self.pop_from(source, pop);
@@ -244,8 +253,7 @@ impl Broker {
     /// All that one pop takes is one record. Fails with `NotFound` for an unknown topic, and `Invalid` for a queue that the
     /// topic does not have and for numbers out of bounds.
     pub fn pop(&mut self, pop: &Pop, now: Timestamp) -> Result<Popped> {
-        check("maxMsgNums", i64::from(pop.max_messages), i64::from(limits::POP_MESSAGES))?;
-        check("invisibleTime", pop.invisible_ms, limits::INVISIBLE_MS)?;
+        pop.check()?;
         let mut sources = self.reader.sources(pop)?;
         self.pops = self.pops.wrapping_add(1);
         self.order(&mut sources);
@@ -462,19 +470,25 @@ impl Broker {
         let Some(entry) = self.reader.entry(&place.topic, place.queue, offset) else { return Ok(None) };
         let record = match self.reader.store().record(entry.log_offset, entry.size) {
             Ok(record) => record,
-            Err(sluice_storage::Error::NotFound(_)) => return Ok(None),
+            // Nobody could be given it. An error would keep all others from coming back as well.
+            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut message = RecordView::parse(&record)?.to_message()?;
+        let Ok(mut message) = RecordView::parse(&record).and_then(|record| record.to_message()) else {
+            return Ok(None);
+        };
         if lease.ordered {
             let failures = self.shared.state.read().leases.failures(place, offset);
             message.reconsume_times = i32::try_from(failures).unwrap_or(i32::MAX - 1);
         }
         let dead = message.reconsume_times.max(0) as u32 >= self.reader.group(&place.group).retries;
         let origin = MessageId { broker: self.config().advertised, log_offset: entry.log_offset };
-        mark_failed(&mut message, origin, dead)?;
-        if message.properties.get(key::FIRST_POP_TIME).is_none() {
-            message.properties = message.properties.with(key::FIRST_POP_TIME, &lease.taken_at.to_string())?;
+        let mut marked = message.clone();
+        // A message with no room for the notes goes without them rather than not at all.
+        if note_pop(&mut marked, lease).and_then(|()| mark_failed(&mut marked, origin, dead)).is_ok() {
+            message = marked;
+        } else {
+            message.reconsume_times += 1;
         }
         message.queue = QueueId(0);
         message.topic = if dead {
@@ -490,6 +504,14 @@ impl Broker {
         };
         Ok(Some(message))
     }
+}
+
+/// Notes when a message was popped first.
+fn note_pop(message: &mut Message, lease: Lease) -> Result<()> {
+    if message.properties.get(key::FIRST_POP_TIME).is_none() {
+        message.properties = message.properties.with(key::FIRST_POP_TIME, &lease.taken_at.to_string())?;
+    }
+    Ok(())
 }
 
 /// The topic through which messages of a pop come again; a retry topic has none of its own.

@@ -235,6 +235,19 @@ fn a_crash_at_any_point_loses_no_message_and_takes_no_acknowledgement_back() {
 }
 
 #[test]
+fn a_message_without_room_for_notes_comes_again_without_them() {
+    let mut world = world(1, &[]);
+    let full = "p".repeat(limits::PROPERTIES_LEN - 60);
+    world.send(send_to(0, vec![message("t", "a", &[("UNIQ_KEY", "u"), ("P", &full)])]));
+    for failures in 0..=2 {
+        let popped = take(&mut world, &pop());
+        assert_eq!(read(&popped)[0].reconsume_times, failures);
+        later(&mut world, HIDDEN);
+    }
+    assert_eq!(world.bodies(DEAD, 0), ["a"]);
+}
+
+#[test]
 fn a_revival_that_was_not_written_is_done_again() {
     let mut world = world(1, &["a"]);
     take(&mut world, &pop());
@@ -400,7 +413,12 @@ fn what_is_deleted_takes_its_leases_along() {
 fn numbers_out_of_bounds_are_named() {
     let mut world = world(1, &["a"]);
     let now = world.now;
-    let mut refused = |pop: Pop| field(&world.broker().pop(&pop, now).unwrap_err()).to_owned();
+    let mut refused = |pop: Pop| {
+        let unseen = world.opened.reader.can_pop(&pop).unwrap_err();
+        let error = world.broker().pop(&pop, now).unwrap_err();
+        assert_eq!(field(&unseen), field(&error));
+        field(&error).to_owned()
+    };
     assert_eq!(refused(Pop { max_messages: 33, ..pop() }), "maxMsgNums");
     assert_eq!(refused(Pop { max_messages: 0, ..pop() }), "maxMsgNums");
     assert_eq!(refused(Pop { invisible_ms: 0, ..pop() }), "invisibleTime");

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice_broker::{Broker, Filter, Leased, Pop, Popped, Wait};
+use sluice_broker::{Broker, Filter, Leased, Pop, Popped, SessionId, Wait};
 use sluice_model::{GroupName, Kind, QueueId, QueueOffset, Timestamp, TopicName, limits};
 use sluice_protocol::{
     Body, Response, ResponseCode, body, reply,
@@ -221,6 +221,10 @@ impl Door {
 /// Takes messages until there are some or the time is up; in between it may be held.
 async fn serve(parts: Parts, mut held: WaitingPop) {
     loop {
+        // Nobody would acknowledge what is taken for a client that is gone.
+        if parts.sessions.get(SessionId(held.session)).is_none() {
+            return;
+        }
         match attempt(&parts, &held).await {
             Err(failure) => return held.responder.send(failed(&failure)),
             Ok(Some(response)) => return held.responder.send(response),
