@@ -165,14 +165,16 @@ impl Door {
         let ChangeInvisible { group, topic, queue, handle, offset, invisible_ms } = request;
         let leased = match self.to_leased(group, topic, queue, offset, handle.popped_at) {
             Ok(leased) => leased,
-            Err(refused) => return responder.send(*refused),
+            Err(refused) => return responder.send(not_kept(*refused)),
         };
         let verb = move |broker: &mut Broker, now| Ok((broker.keep(&leased, invisible_ms, now)?, now));
         self.parts.shell.call(verb, move |result| {
-            responder.send(answer(result.map(|(count, now)| {
-                let held = reply::HeldReply { popped_at: now, invisible_ms, revive_queue: handle.revive_queue };
-                if count > 0 { Response::ok().with_ext(held.encode()) } else { not_held() }
-            })));
+            let held = |now| reply::HeldReply { popped_at: now, invisible_ms, revive_queue: handle.revive_queue };
+            responder.send(match result {
+                Ok((0, _)) => not_kept(not_held()),
+                Ok((_, now)) => Response::ok().with_ext(held(now).encode()),
+                Err(failure) => not_kept(failed(&failure)),
+            });
         });
     }
 
@@ -311,6 +313,12 @@ fn not_held() -> Response {
         ResponseCode::NoMessage,
         "the message is not held under this handle: it was acknowledged, or its time was up and it comes again",
     )
+}
+
+/// Clients read the header of this answer whatever its code.
+fn not_kept(refused: Response) -> Response {
+    let nothing = reply::HeldReply { popped_at: Timestamp(0), invisible_ms: 0, revive_queue: 0 };
+    refused.with_ext(nothing.encode())
 }
 
 /// Any negative number means any queue.
