@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use sluice_model::{GroupName, LogOffset, MessageId, QueueId, RecordView, Timestamp, TopicName, key};
+use sluice_model::{GroupName, LogOffset, Message, MessageId, QueueId, RecordView, Timestamp, TopicName, key};
 
 use crate::{
     broker::Broker,
@@ -32,26 +32,13 @@ impl Broker {
         let mut message = RecordView::parse(&record)?.to_message()?;
         let group = self.ensure_group(&back.group, now)?;
         let failures = message.reconsume_times.max(0) as u32;
-        let origin = message
-            .properties
-            .get(key::ORIGIN_MESSAGE_ID)
-            .map(str::to_owned)
-            .unwrap_or_else(|| MessageId { broker: self.config().advertised, log_offset: back.at }.to_string());
-        let first_topic = message.properties.get(key::RETRY_TOPIC).unwrap_or(message.topic.as_str()).to_owned();
-        let mut changes: Vec<(&str, Option<Cow<'_, str>>)> = vec![
-            (key::RETRY_TOPIC, Some(Cow::Borrowed(&first_topic))),
-            (key::ORIGIN_MESSAGE_ID, Some(Cow::Owned(origin.clone()))),
-            (key::DELAY, None),
-        ];
-        message.reconsume_times += 1;
-        if back.delay_level < 0 || failures >= back.max_reconsume_times.unwrap_or(group.retries) {
-            changes.push((key::DEAD_LETTER_TOPIC, Some(Cow::Borrowed(&first_topic))));
-            changes.push((key::DEAD_LETTER_MESSAGE_ID, Some(Cow::Owned(origin))));
-            message.properties = message.properties.changed(&changes)?;
+        let dead = back.delay_level < 0 || failures >= back.max_reconsume_times.unwrap_or(group.retries);
+        let origin = MessageId { broker: self.config().advertised, log_offset: back.at };
+        mark_failed(&mut message, origin, dead)?;
+        if dead {
             message.topic = self.dead_letter_topic(&back.group, now)?;
             message.queue = QueueId(0);
         } else {
-            message.properties = message.properties.changed(&changes)?;
             message.topic = TopicName::retry_of(&back.group);
             message.queue = QueueId(self.next_queue % group.retry_queues.max(1));
             // Level 3 is the first of Apache's retry delays (10 s).
@@ -82,4 +69,22 @@ impl Broker {
         }
         Ok(name)
     }
+}
+
+/// Counts a failure of a message that stands under `at`, and notes in its properties where it comes from.
+pub(crate) fn mark_failed(message: &mut Message, at: MessageId, dead: bool) -> Result<()> {
+    let first_topic = message.properties.get(key::RETRY_TOPIC).unwrap_or(message.topic.as_str()).to_owned();
+    let origin = message.properties.get(key::ORIGIN_MESSAGE_ID).map_or_else(|| at.to_string(), str::to_owned);
+    let mut changes: Vec<(&str, Option<Cow<'_, str>>)> = vec![
+        (key::RETRY_TOPIC, Some(Cow::Borrowed(&first_topic))),
+        (key::ORIGIN_MESSAGE_ID, Some(Cow::Borrowed(&origin))),
+        (key::DELAY, None),
+    ];
+    if dead {
+        changes.push((key::DEAD_LETTER_TOPIC, Some(Cow::Borrowed(&first_topic))));
+        changes.push((key::DEAD_LETTER_MESSAGE_ID, Some(Cow::Borrowed(&origin))));
+    }
+    message.properties = message.properties.changed(&changes)?;
+    message.reconsume_times += 1;
+    Ok(())
 }

@@ -60,6 +60,8 @@ pub struct Broker {
     pub(crate) schedule: Schedule,
     pub(crate) wheel: Wheel,
     pub(crate) next_queue: u32,
+    /// Pops so far: each begins at another queue.
+    pub(crate) pops: u32,
     scratch: Vec<u8>,
 }
 
@@ -75,6 +77,7 @@ impl Broker {
             schedule: Schedule::default(),
             wheel: Wheel::default(),
             next_queue: 0,
+            pops: 0,
             scratch: Vec::new(),
         }
     }

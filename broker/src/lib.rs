@@ -20,10 +20,12 @@ mod error;
 mod filter;
 mod groups;
 mod halves;
+mod leases;
 mod locks;
 mod members;
 mod offsets;
 mod open;
+mod pop;
 mod reader;
 mod schedule;
 mod sql;
@@ -52,6 +54,7 @@ pub use members::{
 };
 pub use offsets::Position;
 pub use open::{Opened, open};
+pub use pop::{Leased, Pop, Popped, PoppedQueue};
 pub use reader::{Fetch, FetchStatus, Fetched, Reader};
 pub use schedule::LEVELS_MS;
 /// Storage's own words that callers of the broker need.
@@ -62,4 +65,4 @@ pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system, reply_topic};
 pub use timers::LONGEST_DELAY_MS;
 pub use topics::{Durability, Permission, Topic, TopicKind, kind_text, parse_kind};
 pub use transaction::{HalfCheck, Verdict};
-pub use waiters::Token;
+pub use waiters::{Token, Wait};

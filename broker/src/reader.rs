@@ -71,7 +71,7 @@ pub enum FetchStatus {
 #[derive(Clone)]
 pub struct Reader {
     store: sluice_storage::Reader,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Reader {
@@ -122,6 +122,11 @@ impl Reader {
     /// A filter looks at 800 messages at most, a condition over properties at 1 MiB of them besides: a fetch that finds
     /// nothing until then answers [`FetchStatus::NoMatch`].
     pub fn fetch(&self, fetch: &Fetch) -> Result<Fetched> {
+        self.fetch_noting(fetch, |_| ())
+    }
+
+    /// [`Self::fetch`] that tells the offset of each message it found.
+    pub(crate) fn fetch_noting(&self, fetch: &Fetch, mut note: impl FnMut(QueueOffset)) -> Result<Fetched> {
         self.check_queue(&fetch.topic, fetch.queue)?;
         let (min, max) = self.bounds(&fetch.topic, fetch.queue);
         let nothing = |status, next| Fetched { status, next, min, max, records: Vec::new(), count: 0 };
@@ -155,6 +160,7 @@ impl Reader {
                     break;
                 }
                 pieces.add(entry);
+                note(entry.queue_offset);
             }
             next = entry.queue_offset.next();
         }
@@ -178,7 +184,7 @@ impl Reader {
     ///
     /// Answers `false` when there is no need to wait, because a message came meanwhile, or no room to.
     pub fn wait(&self, topic: &TopicName, queue: QueueId, next: QueueOffset, token: Token) -> bool {
-        if !self.shared.waiters.lock().add(topic, queue, next, token) {
+        if !self.shared.waiters.lock().add(topic, Some(queue), next, token) {
             return false;
         }
         // A message that became readable before the registration wakes nobody.
@@ -226,7 +232,7 @@ impl Reader {
         Ok(self.store.offset_at_time(topic, queue, time, boundary)?)
     }
 
-    fn entry(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Entry> {
+    pub(crate) fn entry(&self, topic: &TopicName, queue: QueueId, offset: QueueOffset) -> Option<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         self.store.entries(topic, queue, offset, 1, &mut entries);
         entries.first().filter(|entry| entry.queue_offset == offset).copied()

@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     groups::Groups,
     halves::Halves,
+    leases::Leases,
     offsets::Offsets,
     system::{AUTO_CREATE_TOPIC, OPEN_TOPICS, SELF_TEST_TOPIC, SYSTEM, reply_topic},
     timers::Timers,
@@ -22,13 +23,14 @@ pub struct State {
     pub documents: Documents,
     pub halves: Halves,
     pub timers: Timers,
+    pub leases: Leases,
     /// Records below this offset have been applied. The writer applies what it stages at once; the same record met
     /// again behind the disk is passed over.
     applied: LogOffset,
     transaction_timeout_ms: i64,
 }
 
-/// Form of the snapshot; a checkpoint of another form is refused and the log replayed.
+/// Form of the snapshot. Form 1 is one without timers and leases; a checkpoint of any other form is refused.
 const SNAPSHOT_FORM: u32 = 2;
 
 impl State {
@@ -40,6 +42,7 @@ impl State {
             documents: Documents::default(),
             halves: Halves::default(),
             timers: Timers::default(),
+            leases: Leases::default(),
             applied: LogOffset(0),
             transaction_timeout_ms,
         };
@@ -81,10 +84,12 @@ impl State {
         if topic == system.topics.as_str() {
             if let Some(gone) = self.topics.apply(record)? {
                 self.offsets.forget_topic(&gone);
+                self.leases.forget_topic(&gone);
             }
         } else if topic == system.groups.as_str() {
             if let Some(gone) = self.groups.apply(record)? {
                 self.offsets.forget_group(&gone);
+                self.leases.forget_group(&gone);
             }
         } else if topic == system.offsets.as_str() {
             self.offsets.apply(record)?;
@@ -96,6 +101,9 @@ impl State {
             self.halves.apply_decision(record)?;
         } else if topic == system.timer_op.as_str() {
             self.timers.apply(record)?;
+        } else if topic == system.leases.as_str() {
+            // Popped is consumed as far as the position goes: what is not acknowledged comes again under its lease.
+            self.leases.apply(record)?.into_iter().for_each(|position| self.offsets.recorded(position));
         }
         Ok(())
     }
@@ -114,14 +122,16 @@ impl State {
         self.documents.snapshot(&mut out);
         self.halves.snapshot(&mut out);
         self.timers.snapshot(&mut out)?;
+        self.leases.snapshot(&mut out);
         Ok(out.0)
     }
 
     /// Takes over a snapshot; to be called on a new state.
     pub fn restore(&mut self, snapshot: &[u8]) -> Result<()> {
         let mut from = In::new(snapshot);
-        if from.u32()? != SNAPSHOT_FORM {
-            return Err(crate::Error::invalid("checkpoint", format!("expected a snapshot of form {SNAPSHOT_FORM}")));
+        let form = from.u32()?;
+        if !(1..=SNAPSHOT_FORM).contains(&form) {
+            return Err(crate::Error::invalid("checkpoint", format!("expected a snapshot of form 1 or 2, got {form}")));
         }
         self.applied = LogOffset(from.u64()?);
         self.topics.restore(&mut from)?;
@@ -129,6 +139,10 @@ impl State {
         self.offsets.restore(&mut from)?;
         self.documents.restore(&mut from)?;
         self.halves.restore(&mut from)?;
-        self.timers.restore(&mut from)
+        if form > 1 {
+            self.timers.restore(&mut from)?;
+            self.leases.restore(&mut from)?;
+        }
+        Ok(())
     }
 }

@@ -22,6 +22,8 @@ pub struct SystemTopics {
     pub timers: TopicName,
     /// What became of them.
     pub timer_op: TopicName,
+    /// Which messages are popped, acknowledged and held longer.
+    pub leases: TopicName,
 }
 
 pub static SYSTEM: LazyLock<SystemTopics> = LazyLock::new(|| SystemTopics {
@@ -35,6 +37,7 @@ pub static SYSTEM: LazyLock<SystemTopics> = LazyLock::new(|| SystemTopics {
     schedule: named("SCHEDULE_TOPIC_XXXX"),
     timers: named("rmq_sys_wheel_timer"),
     timer_op: named("rmq_sys_SLUICE_TIMER_OP"),
+    leases: named("rmq_sys_SLUICE_LEASES"),
 });
 
 /// The topic whose settings an automatically made topic takes over.
@@ -59,8 +62,17 @@ impl SystemTopics {
 
     /// Topics whose records change the broker's own state.
     pub(crate) fn holds_state(&self, topic: &TopicName) -> bool {
-        [&self.topics, &self.groups, &self.offsets, &self.documents, &self.half, &self.half_op, &self.timer_op]
-            .contains(&topic)
+        [
+            &self.topics,
+            &self.groups,
+            &self.offsets,
+            &self.documents,
+            &self.half,
+            &self.half_op,
+            &self.timer_op,
+            &self.leases,
+        ]
+        .contains(&topic)
     }
 
     /// A quick look at a name: `false` means that its records change nothing in the state.
@@ -68,7 +80,7 @@ impl SystemTopics {
         topic.starts_with("rmq_sys_") || topic.starts_with("RMQ_SYS_")
     }
 
-    pub fn all(&self) -> [&TopicName; 10] {
+    pub fn all(&self) -> [&TopicName; 11] {
         [
             &self.topics,
             &self.groups,
@@ -80,6 +92,7 @@ impl SystemTopics {
             &self.schedule,
             &self.timers,
             &self.timer_op,
+            &self.leases,
         ]
     }
 }
@@ -103,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_constant_name_is_a_valid_topic() {
-        assert_eq!(SYSTEM.all().len(), 10);
+        assert_eq!(SYSTEM.all().len(), 11);
         assert!(SYSTEM.is_closed("SCHEDULE_TOPIC_XXXX") && !SYSTEM.is_closed("TBW102") && is_system("TBW102"));
     }
 }

@@ -8,12 +8,23 @@ use sluice_model::{QueueId, QueueOffset, TopicName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
+/// What became of the wish to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The token will be woken.
+    Waits,
+    /// There is no need to: something is there.
+    Ready,
+    /// Too many wait already.
+    Full,
+}
+
 /// Most fetches that may wait at a time.
 const WAITING_LIMIT: usize = 200_000;
 
 #[derive(Default)]
 pub struct Waiters {
-    by_topic: HashMap<TopicName, Vec<(QueueId, QueueOffset, Token)>>,
+    by_topic: HashMap<TopicName, Vec<(Option<QueueId>, QueueOffset, Token)>>,
     count: usize,
 }
 
@@ -22,8 +33,8 @@ impl Waiters {
         self.count == 0
     }
 
-    /// Answers `false` when too many wait already.
-    pub fn add(&mut self, topic: &TopicName, queue: QueueId, next: QueueOffset, token: Token) -> bool {
+    /// Waits for the message at `next` of a queue, or of any queue. Answers `false` when too many wait already.
+    pub fn add(&mut self, topic: &TopicName, queue: Option<QueueId>, next: QueueOffset, token: Token) -> bool {
         if self.count >= WAITING_LIMIT {
             return false;
         }
@@ -48,7 +59,7 @@ impl Waiters {
         let Some(waiting) = self.by_topic.get_mut(topic) else { return };
         let before = waiting.len();
         waiting.retain(|(at, next, token)| {
-            let here = *at == queue && *next <= offset;
+            let here = at.is_none_or(|at| at == queue) && *next <= offset;
             if here {
                 woken.push(*token);
             }
@@ -70,7 +81,7 @@ mod tests {
         let topic = TopicName::parse("t").unwrap();
         let mut waiters = Waiters::default();
         for (queue, next, token) in [(0, 5, 1), (0, 6, 2), (1, 0, 3)] {
-            assert!(waiters.add(&topic, QueueId(queue), QueueOffset(next), Token(token)));
+            assert!(waiters.add(&topic, Some(QueueId(queue)), QueueOffset(next), Token(token)));
         }
         let mut woken = Vec::new();
         waiters.arrived("t", QueueId(0), QueueOffset(5), &mut woken);
@@ -80,5 +91,8 @@ mod tests {
         waiters.arrived("t", QueueId(0), QueueOffset(6), &mut woken);
         assert_eq!(woken, [Token(1), Token(2)]);
         assert!(waiters.is_empty());
+        assert!(waiters.add(&topic, None, QueueOffset(0), Token(4)));
+        waiters.arrived("t", QueueId(7), QueueOffset(0), &mut woken);
+        assert_eq!(woken.last(), Some(&Token(4)));
     }
 }

@@ -26,6 +26,16 @@ pub const BATCH_MESSAGES: usize = 4_096;
 pub const PULL_MESSAGES: u32 = 160;
 /// Most bytes in one answer to a pull.
 pub const PULL_BYTES: usize = 4 * 1024 * 1024;
+/// Most messages in one answer to a pop (Apache RocketMQ `PopMessageProcessor`).
+pub const POP_MESSAGES: u32 = 32;
+/// Longest time that a popped message stays hidden, ms: 12 hours.
+pub const INVISIBLE_MS: i64 = 12 * 60 * 60 * 1_000;
+/// Most messages of one queue that one group has popped and not acknowledged.
+pub const LEASED_OF_QUEUE: usize = 20_000;
+/// Most messages of a broker that are popped and not acknowledged.
+pub const LEASED: usize = 1_000_000;
+/// Most messages acknowledged by one request.
+pub const ACKED_MESSAGES: usize = 65_536;
 /// Most messages in one answer to a query by key.
 pub const QUERY_MESSAGES: usize = 64;
 

@@ -36,6 +36,14 @@ impl TopicName {
         Self(format!("{DEAD_LETTER}{group}").into())
     }
 
+    /// The topic to which messages of `topic` return that `group` popped and did not acknowledge (`%RETRY%group_topic`).
+    ///
+    /// Fails with the field `topic` when the two names together are too long. The same text may be the retry topic of
+    /// another group: the names are Apache RocketMQ's (`KeyBuilder.buildPopRetryTopicV1`).
+    pub fn pop_retry_of(group: &GroupName, topic: &TopicName) -> Result<Self, Error> {
+        Self::parse(&format!("{RETRY}{group}_{topic}"))
+    }
+
     pub fn is_retry(&self) -> bool {
         self.0.starts_with(RETRY)
     }

@@ -27,6 +27,8 @@ pub mod key {
     pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
     pub const MAX_RECONSUME_TIMES: &str = "MAX_RECONSUME_TIMES";
     pub const RECEIPT_HANDLE: &str = "POP_CK";
+    /// When a message was popped for the first time, ms since 1970.
+    pub const FIRST_POP_TIME: &str = "1ST_POP_TIME";
     pub const CLUSTER: &str = "CLUSTER";
     /// The client that waits for an answer to a message.
     pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";

@@ -100,8 +100,16 @@ codes! {
         GroupConfig = 352,
         LitePull = 361,
         RecallMessage = 370,
+        QueryAssignment = 400,
+        SetRequestMode = 401,
         MemberGroup = 901,
         BrokerHeartbeat = 904,
+        PopMessage = 200_050,
+        AckMessage = 200_051,
+        ChangeInvisible = 200_053,
+        Notification = 200_054,
+        PollingCount = 200_055,
+        BatchAck = 200_151,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sluice_model::{QueueId, QueueOffset, Timestamp};
 
-use crate::{Ext, FieldError, field::fields};
+use crate::{Ext, FieldError, field::fields, request::RetryFlag};
 
 macro_rules! replies {
     ($($name:ident),*) => {$(
@@ -49,6 +49,41 @@ fields! {
         max_offset: i64 = must "maxOffset",
         topic_sys_flag: Option<i32> = may "topicSysFlag",
         group_sys_flag: Option<i32> = may "groupSysFlag",
+    }
+
+    /// What goes with the messages of a pop, whether there are any or not.
+    PopReply {
+        popped_at: Timestamp = must "popTime",
+        invisible_ms: i64 = must "invisibleTime",
+        /// Part of the handle; 999 for an ordered pop.
+        revive_queue: i32 = must "reviveQid",
+        /// Messages that are left.
+        rest: u64 = must "restNum",
+        /// Where the pop began in each queue.
+        starts: Option<String> = may "startOffsetInfo",
+        /// Which messages of each queue there are.
+        offsets: Option<String> = may "msgOffsetInfo",
+        /// How often the messages of each queue failed, for an ordered pop.
+        failures: Option<String> = may "orderCountInfo",
+    }
+
+    /// Until when a popped message is held now: part of its new handle.
+    HeldReply {
+        popped_at: Timestamp = must "popTime",
+        invisible_ms: i64 = must "invisibleTime",
+        revive_queue: i32 = must "reviveQid",
+    }
+
+    /// Whether there is something to pop.
+    NotificationReply {
+        has_message: bool = must "hasMsg",
+        /// Too many wait already.
+        full: bool = or(false) "pollingFull",
+    }
+
+    /// How many pops wait.
+    PollingReply {
+        count: i32 = must "pollingNum",
     }
 
     /// An offset.
@@ -119,6 +154,10 @@ replies!(
     SendReply,
     RecallReply,
     PullReply,
+    PopReply,
+    HeldReply,
+    NotificationReply,
+    PollingReply,
     OffsetReply,
     TimeReply,
     QueryReply,
@@ -132,3 +171,37 @@ replies!(
     WipeWriteReply,
     AddWriteReply
 );
+
+/// Messages of one queue in the answer to a pop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoppedQueue {
+    pub retry: RetryFlag,
+    pub queue: QueueId,
+    /// Where the pop began.
+    pub start: QueueOffset,
+    /// In the order in which the messages stand in the body.
+    pub offsets: Vec<QueueOffset>,
+    /// Those of them that were popped in order before, and how often they failed.
+    pub failures: Vec<(QueueOffset, u32)>,
+}
+
+impl PopReply {
+    /// The same with what was popped. No queue may stand there twice: the client refuses such an answer.
+    ///
+    /// Source: Apache RocketMQ `ExtraInfoUtil.buildStartOffsetInfo`, `buildMsgOffsetInfo`,
+    /// `buildQueueOffsetOrderCountInfo`.
+    pub fn with_queues(self, queues: &[PoppedQueue]) -> Self {
+        let joined = |tail: fn(&PoppedQueue) -> String| {
+            let entries = queues.iter().map(|of| format!("{} {} {}", of.retry.digit(), of.queue, tail(of)));
+            (!queues.is_empty()).then(|| entries.collect::<Vec<_>>().join(";"))
+        };
+        let listed = |of: &PoppedQueue| of.offsets.iter().map(QueueOffset::to_string).collect::<Vec<_>>().join(",");
+        let failed = queues.iter().flat_map(|of| {
+            let (flag, queue) = (of.retry.digit(), of.queue);
+            of.failures.iter().map(move |(offset, count)| format!("{flag} qo{queue}%{offset} {count}"))
+        });
+        let failed = failed.collect::<Vec<_>>();
+        let failures = (!failed.is_empty()).then(|| failed.join(";"));
+        Self { starts: joined(|of| of.start.to_string()), offsets: joined(listed), failures, ..self }
+    }
+}

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 use bytes::Bytes;
-use sluice_model::{GroupName, Properties, QueueId, SysFlag, Timestamp, TopicName};
+use sluice_model::{GroupName, Properties, QueueId, QueueOffset, SysFlag, Timestamp, TopicName};
 use sluice_protocol::{
     Ext, FieldError, Frame, Request, RequestCode,
     body::*,
-    request::{PullMessage, RegisterBroker, SendMessage},
+    reply::{PopReply, PoppedQueue},
+    request::{PopMessage, PullMessage, RegisterBroker, RetryFlag, SendMessage},
 };
 
 fn frame(code: i32, fields: &[(&str, &str)]) -> Frame {
@@ -186,4 +187,128 @@ fn config_text_is_lines_of_pairs() {
     let read = ConfigText::parse("# c\na=1\n\n b = x=y \n").unwrap();
     assert_eq!(read.to_text(), "a=1\nb=x=y\n");
     assert!(ConfigText::parse("a=1\nnonsense").unwrap_err().to_string().contains("line 2"));
+}
+
+fn popped() -> PopMessage {
+    PopMessage {
+        group: GroupName::parse("g").unwrap(),
+        topic: TopicName::parse("t").unwrap(),
+        queue: -1,
+        max_messages: 32,
+        invisible_ms: 60_000,
+        poll_ms: 15_000,
+        born_at: Timestamp(1_700_000_000_000),
+        init_mode: 1,
+        expression_type: Some("TAG".into()),
+        expression: Some("a||b".into()),
+        order: false,
+        attempt: None,
+    }
+}
+
+#[test]
+fn a_pop_is_read_as_it_was_sent_and_what_is_missing_is_named() {
+    let sent = popped().encode();
+    assert_eq!((sent.header.code, sent.header.ext.get("initMode")), (200_050, Some("1")));
+    assert_eq!(Request::decode(&sent).unwrap(), Request::PopMessage(Box::new(popped())));
+    let must = [
+        ("consumerGroup", "g"),
+        ("topic", "t"),
+        ("queueId", "-1"),
+        ("maxMsgNums", "32"),
+        ("invisibleTime", "60000"),
+        ("pollTime", "15000"),
+        ("initMode", "0"),
+    ];
+    let Request::PopMessage(read) = Request::decode(&frame(200_050, &must)).unwrap() else { panic!() };
+    assert_eq!((read.expression, read.order, read.born_at), (None, false, Timestamp(0)));
+    for (key, _) in must {
+        let others: Vec<_> = must.into_iter().filter(|(other, _)| *other != key).collect();
+        assert_eq!(error(200_050, &others).field, key);
+        let broken: Vec<_> = must.into_iter().map(|(k, value)| (k, if k == key { "a b" } else { value })).collect();
+        assert_eq!(error(200_050, &broken).field, key);
+    }
+}
+
+#[test]
+fn a_receipt_handle_has_eight_parts_or_nine() {
+    let fields = |handle: &'static str| {
+        [("consumerGroup", "g"), ("topic", "%RETRY%g_t"), ("queueId", "0"), ("offset", "7"), ("extraInfo", handle)]
+    };
+    let text = "5 1700000000000 60000 0 1 broker-a 0 7";
+    let Request::AckMessage(ack) = Request::decode(&frame(200_051, &fields(text))).unwrap() else { panic!() };
+    let handle = ack.handle.clone();
+    assert_eq!(handle.to_string(), text);
+    assert_eq!((handle.start, handle.offset, handle.retry), (QueueOffset(5), QueueOffset(7), RetryFlag::Retry));
+    assert_eq!((handle.popped_at, handle.invisible_ms), (Timestamp(1_700_000_000_000), 60_000));
+    assert_eq!(Request::decode(&ack.encode()).unwrap(), Request::AckMessage(ack));
+    assert!(Request::decode(&frame(200_051, &fields("5 1700000000000 60000 0 1 broker-a 0 7 4711"))).is_ok());
+    for bad in
+        ["", "5 1 60000 0 1 broker-a 0", "5 1 60000 0 3 b 0 7", "5 1 60000 0 0 b -1 7", "5 1 60000 0 0 b 0 7 8 9"]
+    {
+        assert_eq!(error(200_051, &fields(bad)).field, "extraInfo", "{bad:?}");
+    }
+    let mut change = fields(text).to_vec();
+    assert_eq!(error(200_053, &change).field, "invisibleTime");
+    change.push(("invisibleTime", "10000"));
+    let Request::ChangeInvisible(change) = Request::decode(&frame(200_053, &change)).unwrap() else { panic!() };
+    assert_eq!((change.invisible_ms, change.handle), (10_000, handle));
+}
+
+#[test]
+fn a_batch_of_acknowledgements_counts_its_messages_in_bits() {
+    let java = r#"{"acks":[{"b":"gQE=","c":"g","it":60000,"pt":1700000000000,"q":3,"r":"0","rq":0,"so":10,"t":"t"}],"brokerName":"broker-a"}"#;
+    let read = BatchAckBody::from_json(java.as_bytes()).unwrap();
+    assert_eq!(read.acks[0].bits.iter().collect::<Vec<_>>(), [0, 7, 8]);
+    assert_eq!(read.acks[0].bits, [8u16, 0, 7].into_iter().collect::<Bits>());
+    let numbers = java.replace(r#""gQE=""#, "[-127,1]");
+    assert_eq!(BatchAckBody::from_json(numbers.as_bytes()).unwrap(), read);
+    assert_eq!(BatchAckBody::from_json(read.to_json().as_bytes()).unwrap(), read);
+    let problem = BatchAckBody::from_json(java.replace("gQE=", "?").as_bytes()).unwrap_err();
+    assert!(problem.to_string().contains("b: expected base64"), "{problem}");
+}
+
+#[test]
+fn assignments_name_queues_that_may_be_any() {
+    let query = r#"{"clientId":"c","consumerGroup":"g","messageModel":"CLUSTERING","strategyName":"AVG","topic":"t"}"#;
+    let read = AssignmentQueryBody::from_json(query.as_bytes()).unwrap();
+    assert_eq!((read.message_model, read.strategy_name.as_str()), (MessageModel::Clustering, "AVG"));
+    let queue = AssignedQueue { broker_name: "b".into(), queue_id: -1, topic: "t".into() };
+    let body = AssignmentsBody {
+        message_queue_assignments: Some(vec![Assignment { message_queue: queue, mode: RequestMode::Pop }]),
+    };
+    let want =
+        r#"{"messageQueueAssignments":[{"messageQueue":{"brokerName":"b","queueId":-1,"topic":"t"},"mode":"POP"}]}"#;
+    assert_eq!(body.to_json(), want);
+    assert_eq!(AssignmentsBody::default().to_json(), "{}");
+    let mode = RequestModeBody::from_json(br#"{"topic":"t","consumerGroup":"g","mode":"POP"}"#).unwrap();
+    assert_eq!((mode.mode, mode.pop_share_queue_num), (RequestMode::Pop, 0));
+}
+
+#[test]
+fn the_answer_to_a_pop_lists_its_messages_by_queue() {
+    let none = PopReply {
+        popped_at: Timestamp(5),
+        invisible_ms: 60_000,
+        revive_queue: 0,
+        rest: 2,
+        starts: None,
+        offsets: None,
+        failures: None,
+    };
+    assert_eq!(none.clone().with_queues(&[]), none);
+    let of = |retry, queue, start, offsets: &[u64]| PoppedQueue {
+        retry,
+        queue: QueueId(queue),
+        start: QueueOffset(start),
+        offsets: offsets.iter().copied().map(QueueOffset).collect(),
+        failures: Vec::new(),
+    };
+    let failed = PoppedQueue { failures: vec![(QueueOffset(12), 2)], ..of(RetryFlag::Normal, 2, 10, &[10, 12]) };
+    assert_eq!(none.clone().with_queues(&[failed]).failures.as_deref(), Some("0 qo2%12 2"));
+    let queues = [of(RetryFlag::Normal, 2, 10, &[10, 12]), of(RetryFlag::Retry, 0, 3, &[3])];
+    let reply = none.with_queues(&queues);
+    assert_eq!(reply.starts.as_deref(), Some("0 2 10;1 0 3"));
+    assert_eq!(reply.offsets.as_deref(), Some("0 2 10,12;1 0 3"));
+    assert_eq!(PopReply::decode(&reply.encode()).unwrap(), reply);
 }

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use sluice_model::TopicName;
 use sluice_protocol::{
     Frame, ResponseCode,
-    body::{RegisterBrokerBody, TopicTableBody},
-    request::{RegisterBroker, UnregisterBroker},
+    body::{RegisterBrokerBody, RouteBody, TopicTableBody},
+    request::{RegisterBroker, Route, UnregisterBroker},
 };
 use sluice_transport::{Connection, ConnectionConfig, Handler, Responder, Session};
 use tokio::sync::{Notify, watch};
@@ -17,6 +18,8 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// Time before the next try when no name server answered.
 const RETRY: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Time that a client's question leaves for a question to a name server.
+const ROUTE_TIMEOUT: Duration = Duration::from_millis(800);
 /// How long a change waits at most until the name servers know it.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -109,6 +112,21 @@ impl Registrar {
             broker_id: 0,
         };
         self.tell_all(&request.encode()).await;
+    }
+
+    /// Where the queues of a topic are, as the first name server says that answers; `None` when none does.
+    pub async fn route(&self, topic: &TopicName) -> Option<RouteBody> {
+        let request = Route { topic: topic.clone() }.encode();
+        for server in &self.servers {
+            match server.invoke(request.clone(), ROUTE_TIMEOUT).await {
+                Ok(answer) if answer.header.code == i32::from(ResponseCode::Success) => {
+                    return RouteBody::from_json(&answer.body).ok();
+                }
+                Ok(_) => return None,
+                Err(error) => tracing::debug!(server = server.address(), %error, "a name server does not answer"),
+            }
+        }
+        None
     }
 
     async fn tell_all(&self, request: &Frame) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_broker::Verdict;
+use sluice_broker::{Leased, Verdict};
 use sluice_model::{LogOffset, Timestamp};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +74,19 @@ pub struct HandedBack {
     pub acknowledged: bool,
 }
 
+/// What a group knows of the messages that it popped.
+#[derive(Clone, Debug, Default)]
+pub struct Popping {
+    /// Every message that it was given, with what it may say of it.
+    pub held: Vec<(u64, Leased)>,
+    /// Messages that it acknowledged while it held them, and whether it was told so.
+    pub acknowledged: BTreeMap<u64, bool>,
+    /// Messages that it was given although it had been told that they are acknowledged.
+    pub again: BTreeSet<u64>,
+    /// Messages that it could still pop in the end.
+    pub left: BTreeSet<u64>,
+}
+
 /// What a client learns when a batch is on the disk.
 #[derive(Clone, Debug)]
 pub enum Ack {
@@ -84,6 +97,8 @@ pub enum Ack {
     Back(usize),
     /// The commit of that index in that place was recorded.
     Recorded(Place, usize),
+    /// The group's message of that number is acknowledged.
+    Popped(String, u64),
 }
 
 #[derive(Clone, Default)]
@@ -93,6 +108,7 @@ pub struct Oracle {
     pub things: BTreeMap<Thing, Register>,
     pub commits: BTreeMap<Place, Commits>,
     pub backs: Vec<HandedBack>,
+    pub popping: BTreeMap<String, Popping>,
     pub last_id: u64,
     pub last_life: u64,
 }
@@ -118,6 +134,9 @@ impl Oracle {
                 }
             }
             Ack::Back(index) => self.backs[index].acknowledged = true,
+            Ack::Popped(group, id) => {
+                self.popping.entry(group).or_default().acknowledged.insert(id, true);
+            }
             Ack::Recorded(place, index) => {
                 let commits = self.commits.entry(place).or_default();
                 commits.least = commits.least.max(index);

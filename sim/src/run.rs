@@ -1,13 +1,14 @@
 //! One run: a script until the disk dies, then everything that must come after.
 
+use sluice_broker::Leased;
 use sluice_model::Timestamp;
 use sluice_storage::fake::{FakeDisk, Fate};
 
 use crate::{
     check::{self, Checked, Phase, halves, positions, rebuild, things},
     ensure,
-    oracle::{Commits, Oracle, Register, Sort},
-    script::{self, QUEUES, Step},
+    oracle::{Commits, Oracle, Popping, Register, Sort},
+    script::{self, POPPER, QUEUES, RANKS, Step},
     world::{Mistake, World},
 };
 
@@ -111,6 +112,7 @@ fn come_to_rest(world: &mut World) -> Checked {
         let turn = turn(world);
         turn.map_err(|error| format!("it does not come to rest: {error} ({:?})", error.kind()))?;
         if world.end() == before {
+            pop_all(world)?;
             let asked = world.play(&[Step::CheckHalves, Step::Settle]);
             return asked.map_err(|error| error.to_string());
         }
@@ -118,8 +120,29 @@ fn come_to_rest(world: &mut World) -> Checked {
     Err("it never comes to rest".to_owned())
 }
 
+/// Each group takes and acknowledges whatever it can still get.
+fn pop_all(world: &mut World) -> Checked {
+    for group in [POPPER, RANKS] {
+        for _ in 0..TURNS {
+            let popped = world.pop(group, 32).map_err(|error| error.to_string())?;
+            let Popping { held, left, .. } = world.oracle.popping.entry(group.to_owned()).or_default();
+            let leased: Vec<Leased> =
+                held[held.len() - popped.len()..].iter().map(|(_, leased)| leased.clone()).collect();
+            left.extend(&popped);
+            let acknowledged = world.opened.broker.ack(&leased, world.now).map_err(|error| error.to_string())?;
+            world.settle().map_err(|error| error.to_string())?;
+            ensure!(acknowledged == popped.len(), "{group} holds {acknowledged} of {popped:?}");
+            if popped.is_empty() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn turn(world: &mut World) -> sluice_broker::Result<()> {
     world.deliver()?;
+    while world.opened.broker.revive(world.now)? {}
     let mut steps: Vec<Step> = (0..QUEUES).map(Step::Pipe).collect();
     steps.extend([Step::RecordOffsets, Step::Settle]);
     world.play(&steps)

@@ -16,6 +16,9 @@ pub const QUEUES: u32 = 2;
 /// A group that stays, and one that comes and goes.
 pub const KEEPER: &str = "keeper";
 pub const LEAVER: &str = "leaver";
+/// Groups that pop [`SYNC`]: the second in order.
+pub const POPPER: &str = "popper";
+pub const RANKS: &str = "ranks";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -42,6 +45,13 @@ pub enum Step {
     DeleteDocument(u8),
     CarryDocuments,
     Deliver,
+    /// A group takes up to so many messages for two seconds.
+    Pop(&'static str, u8),
+    /// A group acknowledges a message that it popped, counted round from the last.
+    Acknowledge(&'static str, u8),
+    /// The same for keeping it so many ms from now on.
+    Keep(&'static str, u8, u16),
+    Revive,
     /// One turn of the pipeline over one queue.
     Pipe(u32),
     /// Time passes, ms.
@@ -97,6 +107,14 @@ pub fn everything(rounds: u8) -> Vec<Step> {
             Pipe(0),
             Pipe(1),
             CheckHalves,
+            Revive,
+            Pop(POPPER, 3),
+            Pop(RANKS, 2),
+            Acknowledge(POPPER, 0),
+            Write,
+            Acknowledge(RANKS, round % 2),
+            Keep(POPPER, 2, 3_000),
+            Acknowledge(RANKS, 0),
         ]);
         match round % 4 {
             0 => steps.extend([Checkpoint, DeleteTopic(FLEETING), Send(SYNC, 0, 2, 10), PutTopic(FLEETING)]),
@@ -142,7 +160,7 @@ pub fn random(seed: u64, len: usize) -> Vec<Step> {
     steps
 }
 
-const KINDS: u64 = 28;
+const KINDS: u64 = 33;
 
 fn step(kind: u64, dice: &mut Dice) -> Step {
     let mut below = |sides: u64| dice.throw(sides) as u8;
@@ -150,6 +168,7 @@ fn step(kind: u64, dice: &mut Dice) -> Step {
     let any = [SYNC, ASYNC, FLEETING][below(3) as usize];
     let group = [KEEPER, LEAVER][below(2) as usize];
     let queue = u32::from(below(u64::from(QUEUES)));
+    let popper = [POPPER, RANKS][below(2) as usize];
     match kind {
         0..=2 => Send(any, queue, 1, u16::from(below(250)) * 4),
         3 | 4 => Send(any, queue, 2 + below(4), u16::from(below(100))),
@@ -172,6 +191,10 @@ fn step(kind: u64, dice: &mut Dice) -> Step {
         22 => Mark,
         23 | 24 => Checkpoint,
         25 => Retain(9_000),
+        28 => Pop(popper, 1 + below(8)),
+        29 | 30 => Acknowledge(popper, below(6)),
+        31 => Keep(popper, below(6), u16::from(below(200)) * 20),
+        32 => Revive,
         _ => [FillDisk, FreeDisk, FreeDisk][below(3) as usize],
     }
 }

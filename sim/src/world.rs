@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sluice_broker::{
-    Back, Broker, Config, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS, Opened,
-    Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
+    Back, Broker, Config, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS, Leased,
+    Opened, Pop, Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
 };
 use sluice_model::{
     GroupName, Kind, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName,
@@ -15,7 +15,7 @@ use sluice_storage::fake::FakeDisk;
 use crate::{
     oracle::{Ack, HandedBack, Oracle, Place, Said, Sort, Thing},
     pipeline,
-    script::{ASYNC, QUEUES, SINK, SYNC, Step},
+    script::{ASYNC, QUEUES, RANKS, SINK, SYNC, Step},
 };
 
 /// A mistake of the shell, to see that the checks find it.
@@ -32,6 +32,10 @@ pub enum Mistake {
     FastClock,
     /// Consumers' offsets are said to be recorded when they are only committed.
     RecordsTooEarly,
+    /// A consumer is told that a popped message is acknowledged, and nothing is done.
+    ForgetsAcknowledgements,
+    /// Whatever is popped counts as acknowledged.
+    AcknowledgesPops,
 }
 
 pub fn store_config() -> StoreConfig {
@@ -128,6 +132,10 @@ impl World {
             Step::RecordOffsets => self.record_offsets(),
             Step::Pipe(queue) => self.pipe(queue),
             Step::Deliver => self.deliver().map(drop),
+            Step::Pop(group, count) => self.pop(group, count.into()).map(drop),
+            Step::Acknowledge(group, which) => self.acknowledge(group, which),
+            Step::Keep(group, which, ms) => self.keep(group, which, ms),
+            Step::Revive => self.opened.broker.revive(now).map(drop),
             Step::Wait(ms) => {
                 self.now = now.plus_ms(ms.into());
                 Ok(())
@@ -342,6 +350,73 @@ impl World {
         let fast = if self.mistake == Mistake::FastClock { 1_000 } else { 0 };
         let now = self.now.plus_ms(fast);
         Ok(self.opened.broker.deliver_due(now)? | self.opened.broker.deliver_timers(now)?)
+    }
+
+    /// A group takes messages; answers which.
+    pub fn pop(&mut self, group: &str, max_messages: u32) -> Result<Vec<u64>, Error> {
+        let pop = Pop {
+            group: group_name(group),
+            topic: topic_name(SYNC),
+            queue: None,
+            max_messages,
+            invisible_ms: 2_000,
+            filter: Filter::All,
+            from_start: true,
+            order: group == RANKS,
+        };
+        let popped = self.opened.broker.pop(&pop, self.now)?;
+        let retry = TopicName::pop_retry_of(&pop.group, &pop.topic)?;
+        let mut ids = Vec::new();
+        for piece in &popped.records {
+            let mut rest = &piece[..];
+            while !rest.is_empty() {
+                let record = RecordView::parse(rest)?;
+                ids.push(id_of(record.body()));
+                rest = &rest[record.bytes().len()..];
+            }
+        }
+        let places = popped.queues.iter().flat_map(|of| of.offsets.iter().map(move |offset| (of, *offset)));
+        let held = places.map(|(of, offset)| Leased {
+            group: pop.group.clone(),
+            topic: if of.retry { retry.clone() } else { pop.topic.clone() },
+            queue: of.queue,
+            offsets: vec![offset],
+            taken_at: popped.taken_at,
+        });
+        let known = self.oracle.popping.entry(group.to_owned()).or_default();
+        if self.mistake == Mistake::AcknowledgesPops {
+            let held: Vec<Leased> = held.clone().collect();
+            self.opened.broker.ack(&held, self.now)?;
+        }
+        known.again.extend(ids.iter().filter(|id| known.acknowledged.get(id) == Some(&true)));
+        known.held.extend(ids.iter().copied().zip(held));
+        Ok(ids)
+    }
+
+    /// A message that a group popped, counted round from the last.
+    fn popped(&self, group: &str, which: u8) -> Option<(u64, Leased)> {
+        let held = &self.oracle.popping.get(group)?.held;
+        held.iter().rev().nth(usize::from(which) % held.len().max(1)).cloned()
+    }
+
+    fn acknowledge(&mut self, group: &str, which: u8) -> Result<(), Error> {
+        let Some((id, leased)) = self.popped(group, which) else { return Ok(()) };
+        let forgets = self.mistake == Mistake::ForgetsAcknowledgements;
+        if forgets || self.opened.broker.ack(&[leased], self.now)? > 0 {
+            let known = self.oracle.popping.entry(group.to_owned()).or_default();
+            known.acknowledged.entry(id).or_insert(false);
+            self.staged.push(Ack::Popped(group.to_owned(), id));
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, group: &str, which: u8, ms: u16) -> Result<(), Error> {
+        let Some((id, leased)) = self.popped(group, which) else { return Ok(()) };
+        if self.opened.broker.keep(&leased, ms.into(), self.now)? > 0 {
+            let known = self.oracle.popping.entry(group.to_owned()).or_default();
+            known.held.push((id, Leased { taken_at: self.now, ..leased }));
+        }
+        Ok(())
     }
 
     /// One turn of the pipeline over one queue; reads on where its position is.

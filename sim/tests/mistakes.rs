@@ -43,3 +43,15 @@ fn an_offset_taken_for_recorded_is_noticed() {
     let found = found(Mistake::RecordsTooEarly, Fate::Dropped);
     assert!(found.contains("the offset of"), "{found}");
 }
+
+#[test]
+fn an_acknowledgement_that_is_not_recorded_is_noticed() {
+    let found = found(Mistake::ForgetsAcknowledgements, Fate::Kept);
+    assert!(found.contains("after it was told they are acknowledged"), "{found}");
+}
+
+#[test]
+fn a_popped_message_that_nobody_acknowledged_is_missed() {
+    let found = found(Mistake::AcknowledgesPops, Fate::Kept);
+    assert!(found.contains("holds 0 of") || found.contains("is lost to"), "{found}");
+}

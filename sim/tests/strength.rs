@@ -5,7 +5,7 @@ use sluice_model::Timestamp;
 use sluice_sim::{
     oracle::{Oracle, Sort},
     run::play,
-    script::{ASYNC, SINK, SYNC, everything, random},
+    script::{ASYNC, POPPER, RANKS, SINK, SYNC, everything, random},
     world::{Mistake, World},
 };
 use sluice_storage::fake::{FakeDisk, Fate};
@@ -23,6 +23,11 @@ fn the_script_does_a_bit_of_everything() {
     assert!(count(|sort| *sort == Sort::Half { decision: Some((Verdict::Commit, true)) }) >= 2);
     assert!(count(|sort| *sort == Sort::Half { decision: Some((Verdict::Rollback, true)) }) >= 2);
     assert!(oracle.backs.len() >= 6);
+    for group in [POPPER, RANKS] {
+        let popping = &oracle.popping[group];
+        let acknowledged = popping.acknowledged.values().filter(|told| **told).count();
+        assert!(popping.held.len() >= 4 && acknowledged >= 2, "{group}: {acknowledged} of {}", popping.held.len());
+    }
     assert!(oracle.commits.values().filter(|commits| commits.least > 0).count() >= 3);
     let world = World::open(&disk.crash(Fate::Dropped, 0), oracle, now, Mistake::None);
     let world = world.expect("it comes up");
@@ -30,6 +35,7 @@ fn the_script_does_a_bit_of_everything() {
     let messages = |name| world.contents(name).iter().map(Vec::len).collect::<Vec<_>>();
     assert!(messages(SYNC).iter().all(|count| *count >= 4), "{:?}", messages(SYNC));
     assert!(messages(SINK).iter().sum::<usize>() >= 6, "{:?}", messages(SINK));
+    assert!(messages("%RETRY%popper_sync")[0] > 0, "what was not acknowledged came again");
     assert!(messages(ASYNC)[0] >= 4 && messages("%DLQ%keeper")[0] > 0 && messages("%RETRY%keeper")[0] > 0);
 }
 

@@ -3,6 +3,7 @@
 
 mod group;
 mod heartbeat;
+mod pop;
 mod queue;
 mod register;
 mod route;
@@ -13,6 +14,7 @@ mod words;
 
 pub use group::*;
 pub use heartbeat::*;
+pub use pop::*;
 pub use queue::*;
 pub use register::*;
 pub use route::*;

@@ -46,6 +46,8 @@ macro_rules! words {
     )*};
 }
 
+pub(super) use words;
+
 words! {
     /// How a consumer gets its messages.
     ConsumeType {

@@ -3,6 +3,7 @@
 mod admin;
 mod client;
 mod offset;
+mod pop;
 mod pull;
 mod route;
 mod send;
@@ -10,6 +11,7 @@ mod send;
 pub use admin::*;
 pub use client::*;
 pub use offset::*;
+pub use pop::*;
 pub use pull::*;
 pub use route::*;
 pub use send::*;
@@ -110,4 +112,12 @@ any_request! {
     GroupConfig: GroupConfig,
     MemberGroup: MemberGroup,
     BrokerHeartbeat: BrokerHeartbeat,
+    QueryAssignment: QueryAssignment,
+    SetRequestMode: SetRequestMode,
+    PopMessage: PopMessage,
+    AckMessage: AckMessage,
+    BatchAck: BatchAck,
+    ChangeInvisible: ChangeInvisible,
+    Notification: Notification,
+    PollingCount: PollingCount,
 }

@@ -17,9 +17,6 @@ use crate::{
     failure::{Failure, Result},
 };
 
-/// How far back in the log a message is still young; Apache asks whether it is still in memory.
-const YOUNG_BYTES: u64 = 1 << 30;
-
 impl Door {
     pub(super) fn heartbeat(
         &self,
@@ -93,25 +90,20 @@ impl Door {
         if let Err(error) = reader.check_queue(&request.topic, request.queue) {
             return failed(&error.into());
         }
-        let (min, max) = reader.bounds(&request.topic, request.queue);
+        let (_, max) = reader.bounds(&request.topic, request.queue);
         let offset = match reader.offset(&request.group, &request.topic, request.queue) {
             // Behind the log's start there is nothing; the pull that follows says where it begins.
             Some(offset) => offset.min(max),
             // A group that is new to a queue whose first message is still young begins there, as with Apache.
-            None if request.zero_if_unknown != Some(false) && self.is_young(&request, min) => QueueOffset(0),
+            None if request.zero_if_unknown != Some(false) && reader.is_young(&request.topic, request.queue) => {
+                QueueOffset(0)
+            }
             None => {
                 let text = format!("group {:?} has no offset in this queue", request.group);
                 return Response::error(ResponseCode::QueryNotFound, text);
             }
         };
         offset_response(offset)
-    }
-
-    /// Whether a queue has its first message, and that within the newest part of the log.
-    fn is_young(&self, request: &QueryConsumerOffset, min: QueueOffset) -> bool {
-        let reader = &self.parts.shell.reader;
-        let first = reader.log_offset(&request.topic, request.queue, min);
-        min == QueueOffset(0) && first.is_none_or(|at| reader.store().readable().0 - at.0 < YOUNG_BYTES)
     }
 
     pub(super) fn update_consumer_offset(&self, request: UpdateConsumerOffset) -> Response {

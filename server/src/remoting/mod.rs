@@ -1,9 +1,11 @@
 //! The remoting door: RocketMQ clients and tools. Parses once, calls the broker, maps the answer.
 
 mod admin;
+mod assign;
 mod bodies;
 mod client;
 mod codes;
+mod pop;
 mod pull;
 mod query;
 mod recall;
@@ -62,6 +64,13 @@ impl Door {
             Request::ConsumeDirectly(r) => return self.consume_directly(*r, responder),
             Request::RecallMessage(r) => return self.recall(*r, responder),
             Request::PullMessage(r) => return self.pull(session, *r, responder),
+            Request::PopMessage(r) => return self.pop(session, *r, responder),
+            Request::AckMessage(r) => return self.ack(*r, responder),
+            Request::BatchAck(r) => return self.batch_ack(*r, responder),
+            Request::ChangeInvisible(r) => return self.change_invisible(*r, responder),
+            Request::Notification(r) => return self.notification(session, *r, responder),
+            Request::QueryAssignment(r) => return self.query_assignment(*r, responder),
+            Request::SetRequestMode(r) => return self.set_request_mode(*r, responder),
             Request::Heartbeat(r) => return self.heartbeat(session, frame, *r, responder),
             Request::CreateTopic(r) => return self.create_topic(*r, responder),
             Request::CreateTopics(r) => return self.create_topics(*r, responder),
@@ -69,6 +78,7 @@ impl Door {
             Request::UpdateGroup(r) => return self.update_groups(vec![r.body], responder),
             Request::UpdateGroups(r) => return self.update_groups(r.body.groups, responder),
             Request::DeleteGroup(r) => return self.delete_group(*r, responder),
+            Request::PollingCount(r) => self.polling_count(&r),
             Request::UnregisterClient(r) => self.unregister_client(*r),
             Request::ConsumerList(r) => self.consumer_list(*r),
             Request::CheckClientConfig(r) => self.check_client_config(*r),

@@ -7,23 +7,23 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sluice_broker::{ConsumeModel, Fetch, FetchStatus, Fetched, Filter, Position, Reader, Token};
+use sluice_broker::{ConsumeModel, Fetch, FetchStatus, Fetched, Filter, Pop, Position, Reader, Token, Wait};
 use sluice_model::{GroupName, Kind, QueueOffset, limits};
 use sluice_protocol::{Body, Response, ResponseCode, reply, request::PullMessage};
 use sluice_transport::{Responder, Session};
 
-use super::{Door, failed};
+use super::{Door, failed, pop::WaitingPop};
 use crate::failure::{Failure, Result};
 
 /// Longest time a pull is held, whatever it asks for.
-const HOLD_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const HOLD_LIMIT: Duration = Duration::from_secs(60);
 
 /// Languages of expressions. Source: Apache RocketMQ `ExpressionType`.
 pub(super) const TAG: &str = "TAG";
 const SQL92: &str = "SQL92";
 
 /// A pull that waits for a message.
-struct Held {
+pub(super) struct HeldPull {
     group: GroupName,
     fetch: Fetch,
     responder: Responder,
@@ -31,7 +31,36 @@ struct Held {
     until: Instant,
 }
 
-/// The pulls that wait.
+/// A request that waits for a message.
+pub(super) enum Held {
+    Pull(HeldPull),
+    Pop(WaitingPop),
+}
+
+impl Held {
+    fn until(&self) -> Instant {
+        match self {
+            Self::Pull(pull) => pull.until,
+            Self::Pop(pop) => pop.until,
+        }
+    }
+
+    fn session(&self) -> u64 {
+        match self {
+            Self::Pull(pull) => pull.session,
+            Self::Pop(pop) => pop.session,
+        }
+    }
+
+    fn stop_waiting(&self, reader: &Reader, token: Token) {
+        match self {
+            Self::Pull(pull) => reader.stop_waiting(&pull.fetch.topic, token),
+            Self::Pop(pop) => reader.stop_waiting_to_pop(&pop.pop, token),
+        }
+    }
+}
+
+/// The pulls and pops that wait.
 #[derive(Default)]
 pub struct Pulls {
     next: AtomicU64,
@@ -47,7 +76,7 @@ struct Waiting {
 impl Waiting {
     fn take(&mut self, token: Token) -> Option<Held> {
         let held = self.by_token.remove(&token)?;
-        self.by_deadline.remove(&(held.until, token));
+        self.by_deadline.remove(&(held.until(), token));
         Some(held)
     }
 }
@@ -58,29 +87,61 @@ impl Pulls {
     }
 
     /// Holds a pull. It is answered by whoever takes it out again: a message, the deadline, or the end of its session.
-    fn hold(&self, reader: &Reader, mut held: Held) -> Option<Held> {
+    fn hold(&self, reader: &Reader, mut held: HeldPull) -> Option<HeldPull> {
         held.responder.park();
-        let token = Token(self.next.fetch_add(1, Ordering::Relaxed));
         let (topic, queue, from) = (held.fetch.topic.clone(), held.fetch.queue, held.fetch.from);
-        let mut waiting = self.held.lock();
-        waiting.by_deadline.insert((held.until, token));
-        waiting.by_token.insert(token, held);
-        drop(waiting);
+        let token = self.keep(Held::Pull(held));
         // Registered last: a wake that comes at once finds the pull here.
-        if reader.wait(&topic, queue, from, token) { None } else { self.held.lock().take(token) }
+        if reader.wait(&topic, queue, from, token) {
+            return None;
+        }
+        match self.held.lock().take(token)? {
+            Held::Pull(held) => Some(held),
+            Held::Pop(_) => None,
+        }
+    }
+
+    /// [`Self::hold`] for a pop; one that is given back says why.
+    pub(super) fn hold_pop(&self, reader: &Reader, mut held: WaitingPop) -> Option<(WaitingPop, Wait)> {
+        held.responder.park();
+        let pop = held.pop.clone();
+        let token = self.keep(Held::Pop(held));
+        let wait = reader.wait_to_pop(&pop, token);
+        if wait == Wait::Waits {
+            return None;
+        }
+        match self.held.lock().take(token)? {
+            Held::Pop(held) => Some((held, wait)),
+            Held::Pull(_) => None,
+        }
+    }
+
+    fn keep(&self, held: Held) -> Token {
+        let token = Token(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut waiting = self.held.lock();
+        waiting.by_deadline.insert((held.until(), token));
+        waiting.by_token.insert(token, held);
+        token
+    }
+
+    /// How many pops wait that `which` describes.
+    pub(super) fn count_pops(&self, which: impl Fn(&Pop) -> bool) -> usize {
+        let held = self.held.lock();
+        held.by_token.values().filter(|held| matches!(held, Held::Pop(held) if which(&held.pop))).count()
     }
 
     pub(super) fn drop_session(&self, reader: &Reader, session: u64) {
         let mut waiting = self.held.lock();
-        let gone: Vec<Token> = waiting.by_token.iter().filter(|(_, h)| h.session == session).map(|(t, _)| *t).collect();
+        let gone: Vec<Token> =
+            waiting.by_token.iter().filter(|(_, h)| h.session() == session).map(|(t, _)| *t).collect();
         let gone: Vec<_> = gone.into_iter().filter_map(|token| Some((token, waiting.take(token)?))).collect();
         drop(waiting);
         for (token, held) in gone {
-            reader.stop_waiting(&held.fetch.topic, token);
+            held.stop_waiting(reader, token);
         }
     }
 
-    /// Takes out the pulls whose time is up.
+    /// Takes out the requests whose time is up.
     fn expired(&self, reader: &Reader, now: Instant) -> Vec<Held> {
         let mut waiting = self.held.lock();
         let due: Vec<Token> = waiting.by_deadline.iter().take_while(|(at, _)| *at <= now).map(|(_, t)| *t).collect();
@@ -88,7 +149,7 @@ impl Pulls {
         drop(waiting);
         due.into_iter()
             .map(|(token, held)| {
-                reader.stop_waiting(&held.fetch.topic, token);
+                held.stop_waiting(reader, token);
                 held
             })
             .collect()
@@ -103,25 +164,36 @@ impl Door {
         };
         let wait = request.suspend_ms.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()).min(HOLD_LIMIT));
         let until = Instant::now() + wait.unwrap_or_default();
-        self.serve(Held { group: request.group, fetch, responder, session: session.id(), until });
+        self.serve(HeldPull { group: request.group, fetch, responder, session: session.id(), until });
     }
 
-    /// A message has come for a held pull, or may have.
+    /// A message has come for a held request, or may have.
     pub fn wake(&self, token: Token) {
         let held = self.parts.pulls.held.lock().take(token);
         if let Some(held) = held {
-            self.serve(held);
+            // A pop waits for more than one topic.
+            if matches!(held, Held::Pop(_)) {
+                held.stop_waiting(&self.parts.shell.reader, token);
+            }
+            self.go_on(held);
         }
     }
 
-    /// Answers held pulls whose time is up.
+    /// Answers held requests whose time is up.
     pub fn expire_pulls(&self) {
         for held in self.parts.pulls.expired(&self.parts.shell.reader, Instant::now()) {
-            self.serve(held);
+            self.go_on(held);
         }
     }
 
-    fn serve(&self, mut held: Held) {
+    fn go_on(&self, held: Held) {
+        match held {
+            Held::Pull(held) => self.serve(held),
+            Held::Pop(held) => self.serve_pop(held),
+        }
+    }
+
+    fn serve(&self, mut held: HeldPull) {
         loop {
             match self.parts.shell.reader.fetch(&held.fetch) {
                 Err(error) => return held.responder.send(failed(&error.into())),

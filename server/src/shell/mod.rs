@@ -139,6 +139,16 @@ impl Shell {
         verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<T> + std::marker::Send + 'static,
         answer: impl FnOnce(Result<T>) + std::marker::Send + 'static,
     ) {
+        self.call_with(Durability::Sync, verb, answer);
+    }
+
+    /// [`Self::call`] for verbs whose outcome may be told before it is on disk.
+    fn call_with<T: std::marker::Send + 'static>(
+        &self,
+        durability: Durability,
+        verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<T> + std::marker::Send + 'static,
+        answer: impl FnOnce(Result<T>) + std::marker::Send + 'static,
+    ) {
         let answer = Arc::new(Mutex::new(Some(answer)));
         let refuse = answer.clone();
         let verb: Verb = Box::new(move |broker, now| {
@@ -148,9 +158,7 @@ impl Shell {
                     answer(Err(error.into()));
                     None
                 }
-                Ok(value) => {
-                    Some(Ack::Other(Durability::Sync, Box::new(move |outcome| answer(outcome.map(|()| value)))))
-                }
+                Ok(value) => Some(Ack::Other(durability, Box::new(move |outcome| answer(outcome.map(|()| value))))),
             }
         });
         if let Err(refused) = self.turns.push(Command::Call(verb))
@@ -168,6 +176,16 @@ impl Shell {
     ) -> Result<T> {
         let (answer, receive) = oneshot::channel();
         self.call(verb, move |result| drop(answer.send(result)));
+        receive.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// [`Self::ask`] that does not wait for the disk: for verbs that a crash may undo without anybody losing by it.
+    pub async fn ask_async<T: std::marker::Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<T> + std::marker::Send + 'static,
+    ) -> Result<T> {
+        let (answer, receive) = oneshot::channel();
+        self.call_with(Durability::Async, verb, move |result| drop(answer.send(result)));
         receive.await.unwrap_or_else(|_| Err(stopped()))
     }
 

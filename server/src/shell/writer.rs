@@ -26,6 +26,8 @@ const SLOW_TICKS: u32 = 10;
 const CARRY_TICKS: u32 = 1_200;
 /// Units of delayed messages, and of those for a time, delivered in one tick, at the most.
 const DELIVERIES: usize = 64;
+/// Units of popped messages brought back in one tick, at the most.
+const REVIVALS: usize = 16;
 
 pub(super) struct Writer {
     broker: Broker,
@@ -91,8 +93,9 @@ impl Writer {
     pub fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
         let now = clock::now();
-        self.deliver("delivering delayed messages", |broker| broker.deliver_due(now));
-        self.deliver("delivering messages for a time", |broker| broker.deliver_timers(now));
+        self.deliver("delivering delayed messages", DELIVERIES, |broker| broker.deliver_due(now));
+        self.deliver("delivering messages for a time", DELIVERIES, |broker| broker.deliver_timers(now));
+        self.deliver("bringing back popped messages", REVIVALS, |broker| broker.revive(now));
         if self.ticks.is_multiple_of(SLOW_TICKS) {
             let checked = self.broker.check_halves(now);
             self.log_failure("checking half messages", checked);
@@ -106,8 +109,13 @@ impl Writer {
     }
 
     /// Lets the broker stage what is due, unit by unit, up to a bound.
-    fn deliver(&mut self, doing: &str, mut stage: impl FnMut(&mut Broker) -> sluice_broker::Result<bool>) {
-        for _ in 0..DELIVERIES {
+    fn deliver(
+        &mut self,
+        doing: &str,
+        units: usize,
+        mut stage: impl FnMut(&mut Broker) -> sluice_broker::Result<bool>,
+    ) {
+        for _ in 0..units {
             match stage(&mut self.broker) {
                 Ok(more) => {
                     self.write();

@@ -2,6 +2,7 @@
 
 pub mod delayed;
 pub mod halves;
+pub mod leases;
 pub mod messages;
 pub mod pipeline;
 pub mod positions;
@@ -46,6 +47,7 @@ pub fn all(world: &World, phase: Phase) -> Checked {
     halves::check(world, phase)?;
     delayed::check(world, phase)?;
     retries::check(world, phase)?;
+    leases::check(world, phase)?;
     pipeline::check(world, phase)
 }
 

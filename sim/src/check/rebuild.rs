@@ -34,6 +34,7 @@ pub fn state(world: &World) -> Vec<String> {
     let mut lines = vec![format!("topics {version}")];
     lines.extend(groups.iter().map(|group| format!("{group:?}")));
     lines.extend(reader.halves(usize::MAX).iter().map(|half| format!("{half:?}")));
+    lines.push(format!("leased {}", reader.leased()));
     for (name, document) in reader.documents("kind") {
         lines.push(format!("{name} {document:?} {:?}", reader.document("kind", &name)));
     }

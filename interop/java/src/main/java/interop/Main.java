@@ -31,6 +31,7 @@ public final class Main {
         new Check("timer", 40, Delays::timer),
         new Check("recall", 40, Delays::recall),
         new Check("orderly", 40, Ordering::orderly),
+        new Check("pop", 120, Popping::sharedFailedAndLeft),
         new Check("query", 40, Lookup::byKeyAndId),
         new Check("offsets", 30, Lookup::offsets),
         new Check("lite-pull", 40, Pulling::litePull),
