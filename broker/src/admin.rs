@@ -29,7 +29,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes a topic with its messages and every group's position in it.
+    /// Deletes a topic with its messages and every group's position in it, and what came again of them after a pop.
     pub fn delete_topic(&mut self, name: &TopicName, now: Timestamp) -> Result<()> {
         if is_system(name.as_str()) {
             return Err(Error::Denied(format!("topic {name:?} belongs to the broker")));
@@ -37,6 +37,13 @@ impl Broker {
         if self.topic(name).is_none() {
             return Err(Error::not_found("topic", name));
         }
+        for retry in self.pop_retry_topics(|position| position.topic == *name) {
+            self.drop_topic(&retry, now)?;
+        }
+        self.drop_topic(name, now)
+    }
+
+    fn drop_topic(&mut self, name: &TopicName, now: Timestamp) -> Result<()> {
         let properties = Properties::from_pairs([("deleted", name.as_str())])?;
         self.stage_one(record(&SYSTEM.topics, properties, Bytes::new(), now), now)?;
         self.appender.forget(name);
@@ -59,12 +66,16 @@ impl Broker {
         Ok(())
     }
 
-    /// Deletes a group with its positions and its retry topic. Its dead letters stay.
+    /// Deletes a group with its positions and its retry topics. Its dead letters stay.
     pub fn delete_group(&mut self, name: &GroupName, now: Timestamp) -> Result<()> {
         if self.shared.state.read().groups.get(name).is_none() {
             return Err(Error::not_found("group", name));
         }
+        let popped = self.pop_retry_topics(|position| position.group == *name);
         self.forget_positions(name, now)?;
+        for retry in popped {
+            self.drop_topic(&retry, now)?;
+        }
         let retry = TopicName::retry_of(name);
         if self.topic(&retry).is_some() {
             self.delete_topic(&retry, now)?;

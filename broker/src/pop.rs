@@ -459,6 +459,18 @@ impl Broker {
         Ok(done < due.len() || due.len() == TURN_MESSAGES)
     }
 
+    /// Topics through which popped messages come again to the groups and topics of those positions.
+    pub(crate) fn pop_retry_topics(&self, of: impl Fn(&Position) -> bool) -> BTreeSet<TopicName> {
+        let state = self.shared.state.read();
+        let positions = state.offsets.groups().flat_map(|group| state.offsets.of_group(group));
+        let names = positions
+            .filter(|position| !position.topic.is_retry() && of(position))
+            .filter_map(|position| TopicName::pop_retry_of(&position.group, &position.topic).ok());
+        // The same name may be another group's own retry topic.
+        let is_own = |name: &TopicName| state.groups.iter().any(|group| TopicName::retry_of(&group.name) == *name);
+        names.filter(|name| state.topics.get(name.as_str()).is_some() && !is_own(name)).collect()
+    }
+
     /// Whether a message that was popped in order has failed as often as its group allows.
     fn is_dead_in_order(&self, place: &Place, offset: QueueOffset) -> bool {
         let failures = self.shared.state.read().leases.failures(place, offset);

@@ -410,6 +410,33 @@ fn what_is_deleted_takes_its_leases_along() {
 }
 
 #[test]
+fn what_came_again_is_deleted_with_its_group_and_with_its_topic() {
+    let come_again = || {
+        let mut world = world(1, &["a"]);
+        world.make("u", 1);
+        take(&mut world, &pop());
+        later(&mut world, HIDDEN);
+        assert!(world.opened.reader.topic(&topic(RETRY)).is_ok());
+        world
+    };
+    let mut world = come_again();
+    let now = world.now;
+    world.broker().delete_group(&group("g"), now).unwrap();
+    assert!(world.opened.reader.topic(&topic(RETRY)).is_err());
+    let mut world = come_again();
+    world.broker().delete_topic(&topic("u"), now).unwrap();
+    assert!(world.opened.reader.topic(&topic(RETRY)).is_ok());
+    world.broker().delete_topic(&topic("t"), now).unwrap();
+    world.settle();
+    let world = world.crash();
+    assert!(world.opened.reader.topic(&topic(RETRY)).is_err());
+    let mut world = come_again();
+    world.broker().put_group(Group::new(group("g_t")), now).unwrap();
+    world.broker().delete_group(&group("g"), now).unwrap();
+    assert!(world.opened.reader.topic(&topic(RETRY)).is_ok(), "it is also the retry topic of group g_t");
+}
+
+#[test]
 fn numbers_out_of_bounds_are_named() {
     let mut world = world(1, &["a"]);
     let now = world.now;
