@@ -86,6 +86,7 @@ expect queryMsgById-offset "Queue Offset: +9" queryMsgById -t "$topic" -i "$offs
 expect queryMsgById-status "Queue Offset: +9" queryMsgById -t "$topic" -i "$unique_id"
 expect queryMsgByUniqueKey "Queue Offset: +9" queryMsgByUniqueKey -t "$topic" -i "$unique_id"
 expect queryMsgByOffset "OffsetID: +[0-9A-F]{32}" queryMsgByOffset -t "$topic" -b "$broker" -i 0 -o 3
+expect setConsumeMode "set consume mode to $address success" setConsumeMode -b "$address" -t "$topic" -g "$group" -m POP
 expect sendMessage "SEND_OK" sendMessage -t "$topic" -p hello -k "$key" -c TagA
 
 client=$(mqadmin consumerConnection -g "$group" | grep -oE '[^ ]*it_mqadmin_consumer[^ ]*' | head -1)

@@ -81,7 +81,9 @@ impl Exposition {
         let writable = parts.shell.is_writable() && store.refusal().is_none();
         out.gauge("sluice_log_writable", "1 while the log takes messages", f64::from(u8::from(writable)))?;
         out.gauge("sluice_connections", "Connections of RocketMQ clients", parts.sessions.len() as f64)?;
-        out.gauge("sluice_pulls_waiting", "Pulls that wait for a message", parts.pulls.len() as f64)?;
+        out.gauge("sluice_pulls_waiting", "Pulls and pops that wait for a message", parts.pulls.len() as f64)?;
+        let leased = parts.shell.reader.leased() as f64;
+        out.gauge("sluice_messages_leased", "Messages that are popped and not acknowledged", leased)?;
         let halves = parts.shell.reader.halves(usize::MAX).len();
         out.gauge("rocketmq_half_messages", "Half messages that are not decided", halves as f64)
     }
