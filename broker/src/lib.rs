@@ -64,5 +64,5 @@ pub use stage::StageUnit;
 pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system, reply_topic};
 pub use timers::LONGEST_DELAY_MS;
 pub use topics::{Durability, Permission, Topic, TopicKind, kind_text, parse_kind};
-pub use transaction::{HalfCheck, Verdict};
+pub use transaction::{Decided, Decider, HalfCheck, Verdict};
 pub use waiters::{Token, Wait};

@@ -11,6 +11,7 @@ use crate::{
     broker::{Broker, Effect},
     error::Result,
     halves::{ASKED_UNTIL, CHECKS, Half},
+    reader::Reader,
     system::SYSTEM,
 };
 
@@ -22,6 +23,93 @@ const TURN_HALVES: usize = 256;
 pub enum Verdict {
     Commit,
     Rollback,
+}
+
+impl Verdict {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
+/// Who decided a half message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// A producer of its group, by itself or when it was asked.
+    Producer,
+    /// The plugin bound to its group.
+    Checker,
+}
+
+/// What became of a half message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Place of the decision among the decisions.
+    pub at: QueueOffset,
+    /// Place of the half message among the half messages.
+    pub half: QueueOffset,
+    /// `commit`, `rollback`, or `expired`: nobody decided it in time.
+    pub verdict: String,
+    /// `producer`, `checker`, or `broker` for an expired one.
+    pub by: String,
+    pub group: String,
+    /// Where it was to go.
+    pub topic: String,
+    pub unique_key: String,
+    pub decided_at: Timestamp,
+}
+
+/// Properties of the record of a decision.
+const VERDICT: &str = "verdict";
+const BY: &str = "by";
+const GROUP: &str = "group";
+const TOPIC: &str = "topic";
+const ID: &str = "id";
+const DECISION: &str = "d";
+/// Records looked through for decisions at a time, and in one call.
+const READ_ENTRIES: usize = 512;
+const SCAN_ENTRIES: usize = 16 * READ_ENTRIES;
+
+impl Reader {
+    /// Decisions, the newest first: up to `max` of those before `before`, and where to go on; `None` when there are none
+    /// further back. They go with the segments of the log.
+    pub fn decisions(&self, before: Option<QueueOffset>, max: usize) -> Result<(Vec<Decided>, Option<QueueOffset>)> {
+        let (min, end) = self.bounds(&SYSTEM.half_op, QueueId(0));
+        let mut to = before.map_or(end, |before| before.min(end));
+        let lowest = QueueOffset(to.0.saturating_sub(SCAN_ENTRIES as u64)).max(min);
+        let mut found = Vec::new();
+        while to > lowest {
+            let from = QueueOffset(to.0.saturating_sub(READ_ENTRIES as u64)).max(lowest);
+            let mut entries = Vec::new();
+            self.store().entries(&SYSTEM.half_op, QueueId(0), from, (to.0 - from.0) as usize, &mut entries);
+            for entry in entries.iter().rev() {
+                if found.len() == max {
+                    return Ok((found, Some(entry.queue_offset.next())));
+                }
+                let record = self.store().record(entry.log_offset, entry.size)?;
+                found.extend(decided(&RecordView::parse(&record)?));
+            }
+            to = from;
+        }
+        Ok((found, (lowest > min).then_some(lowest)))
+    }
+}
+
+/// What a record of the decisions' topic decided; `None` for one that is a question.
+fn decided(record: &RecordView<'_>) -> Option<Decided> {
+    let own = |name| record.property(name).map(str::to_owned);
+    Some(Decided {
+        at: record.queue_offset(),
+        half: QueueOffset(std::str::from_utf8(record.body()).ok()?.parse().ok()?),
+        verdict: own(VERDICT)?,
+        by: own(BY)?,
+        group: own(GROUP)?,
+        topic: own(TOPIC)?,
+        unique_key: own(ID)?,
+        decided_at: record.stored_at(),
+    })
 }
 
 /// A half message to ask about.
@@ -54,7 +142,7 @@ impl Broker {
         group: &GroupName,
         queue_offset: QueueOffset,
         at: LogOffset,
-        verdict: Verdict,
+        (verdict, by): (Verdict, Decider),
         now: Timestamp,
     ) -> Result<()> {
         let half = self.half(queue_offset)?;
@@ -62,15 +150,16 @@ impl Broker {
             let text = format!("half message {queue_offset} is not group {group:?}'s at log offset {at}");
             return Err(Error::Conflict(text));
         }
-        self.decide_half(&half, verdict, now)
+        self.decide_half(&half, verdict, by, now)
     }
 
-    fn decide_half(&mut self, half: &Half, verdict: Verdict, now: Timestamp) -> Result<()> {
-        let decision = decision_message(half.queue_offset, now)?;
+    fn decide_half(&mut self, half: &Half, verdict: Verdict, by: Decider, now: Timestamp) -> Result<()> {
+        let mut message = self.half_message(half)?;
+        let by = if by == Decider::Checker { "checker" } else { "producer" };
+        let decision = decision_message(half, &message, (verdict.word(), by), now)?;
         let unit = match verdict {
             Verdict::Rollback => vec![decision],
             Verdict::Commit => {
-                let mut message = self.half_message(half)?;
                 release(&mut message, &[key::TRANSACTION_PREPARED])?;
                 message.sys_flag = message.sys_flag.with_transaction(Transaction::Commit);
                 message.prepared_at = half.at.0;
@@ -115,9 +204,10 @@ impl Broker {
 
     fn expire(&mut self, half: &Half, now: Timestamp) -> Result<()> {
         let mut message = self.half_message(half)?;
+        let decision = decision_message(half, &message, ("expired", "broker"), now)?;
         message.topic = SYSTEM.half_expired.clone();
         message.queue = QueueId(0);
-        self.stage(&[message, decision_message(half.queue_offset, now)?], now)?;
+        self.stage(&[message, decision], now)?;
         Ok(())
     }
 
@@ -133,8 +223,17 @@ impl Broker {
 }
 
 /// A record of the decisions' topic: the half message is decided.
-fn decision_message(offset: QueueOffset, now: Timestamp) -> Result<Message> {
-    half_op_message(offset, &[(key::TAGS, "d")], now)
+fn decision_message(half: &Half, message: &Message, (verdict, by): (&str, &str), now: Timestamp) -> Result<Message> {
+    let own = |name| message.properties.get(name).unwrap_or_default();
+    let pairs = [
+        (key::TAGS, DECISION),
+        (VERDICT, verdict),
+        (BY, by),
+        (GROUP, half.group.as_str()),
+        (TOPIC, own(key::REAL_TOPIC)),
+        (ID, own(key::UNIQUE_KEY)),
+    ];
+    half_op_message(half.queue_offset, &pairs, now)
 }
 
 /// A record of the decisions' topic: `checks` questions were put, and when to put the next.

@@ -4,7 +4,7 @@
 mod kit;
 
 use kit::{World, group, message, send_to, topic};
-use sluice_broker::{Fetch, FetchStatus, Filter, Retention, Verdict};
+use sluice_broker::{Decider, Fetch, FetchStatus, Filter, Retention, Verdict};
 use sluice_model::{LogOffset, QueueId, QueueOffset, Transaction};
 
 const SMALL: Retention = Retention { max_age_ms: None, max_bytes: Some(4_096) };
@@ -51,7 +51,10 @@ fn a_half_message_holds_its_segment_until_it_is_decided() {
     fill(&mut world);
     assert_eq!(retain(&mut world), LogOffset(0));
     let now = world.now;
-    world.broker().decide(&group("p"), sent.queue_offset, sent.ids[0].log_offset, Verdict::Commit, now).unwrap();
+    world
+        .broker()
+        .decide(&group("p"), sent.queue_offset, sent.ids[0].log_offset, (Verdict::Commit, Decider::Producer), now)
+        .unwrap();
     assert_eq!(retain(&mut world), LogOffset(0), "the decision is staged only");
     world.settle();
     assert!(retain(&mut world) > LogOffset(0));

@@ -4,7 +4,7 @@
 mod kit;
 
 use kit::{World, field, group, message, send_to};
-use sluice_broker::{Config, Durability, Effect, HalfCheck, Sent, StoreConfig, Verdict};
+use sluice_broker::{Config, Decider, Durability, Effect, HalfCheck, Sent, StoreConfig, Verdict};
 use sluice_model::{Kind, LogOffset, QueueOffset, Transaction};
 
 fn half(body: &str, pairs: &[(&str, &str)]) -> sluice_broker::Send {
@@ -23,7 +23,7 @@ fn world() -> World {
 
 fn decide(world: &mut World, sent: &Sent, verdict: Verdict) -> Result<(), sluice_broker::Error> {
     let (now, at) = (world.now, sent.ids[0].log_offset);
-    world.broker().decide(&group("p"), sent.queue_offset, at, verdict, now)
+    world.broker().decide(&group("p"), sent.queue_offset, at, (verdict, Decider::Producer), now)
 }
 
 /// What is to be asked now.
@@ -69,10 +69,11 @@ fn only_its_own_group_at_its_own_place_decides() {
     let sent = world.send(half("x", &[]));
     let (now, at) = (world.now, sent.ids[0].log_offset);
     for (name, at) in [("other", at), ("p", LogOffset(at.0 + 1))] {
-        let decided = world.broker().decide(&group(name), sent.queue_offset, at, Verdict::Commit, now);
+        let decided =
+            world.broker().decide(&group(name), sent.queue_offset, at, (Verdict::Commit, Decider::Producer), now);
         assert_eq!(decided.unwrap_err().kind(), Kind::Conflict);
     }
-    let decided = world.broker().decide(&group("p"), QueueOffset(77), at, Verdict::Commit, now);
+    let decided = world.broker().decide(&group("p"), QueueOffset(77), at, (Verdict::Commit, Decider::Producer), now);
     assert_eq!(decided.unwrap_err().kind(), Kind::NotFound);
 }
 
@@ -136,4 +137,42 @@ fn a_half_message_names_its_group_and_comes_alone() {
     let mut two = half("x", &[]);
     two.messages.push(two.messages[0].clone());
     assert_eq!(field(&world.try_send(two).unwrap_err()), "properties");
+}
+
+#[test]
+fn every_decision_can_be_looked_up_page_by_page() {
+    let mut world = world();
+    let mut expected = Vec::new();
+    for n in 0..30 {
+        let sent = world.send(half(&format!("{n}"), &[]));
+        // Questions stand between the decisions.
+        world.now = world.now.plus_ms(100_000);
+        checks(&mut world);
+        let verdict = if n % 2 == 0 { Verdict::Commit } else { Verdict::Rollback };
+        decide(&mut world, &sent, verdict).unwrap();
+        world.settle();
+        expected.push((sent.unique_key, if n % 2 == 0 { "commit" } else { "rollback" }));
+    }
+    let forgotten = world.send(half("forgotten", &[]));
+    for _ in 0..4 {
+        world.now = world.now.plus_ms(100_000);
+        checks(&mut world);
+    }
+    expected.push((forgotten.unique_key, "expired"));
+    let world = world.crash();
+    let (mut found, mut before) = (Vec::new(), None);
+    loop {
+        let (page, next) = world.opened.reader.decisions(before, 7).unwrap();
+        assert!(page.len() <= 7);
+        found.extend(page);
+        before = next;
+        if next.is_none() {
+            break;
+        }
+    }
+    found.reverse();
+    let told: Vec<_> = found.iter().map(|of| (of.unique_key.clone(), of.verdict.as_str())).collect();
+    assert_eq!(told, expected);
+    assert_eq!((found[0].by.as_str(), found[0].group.as_str(), found[0].topic.as_str()), ("producer", "p", "t"));
+    assert_eq!(found[30].by, "broker");
 }

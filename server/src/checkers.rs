@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sluice_broker::{HalfCheck, Reader, Verdict};
+use sluice_broker::{Decider, HalfCheck, Reader, Verdict};
 use sluice_model::{
     GroupName, Kind, Message, MessageId, RecordView, Timestamp, TopicName, key, limits,
     record::{self, Placement, UnitPlace},
@@ -168,9 +168,9 @@ impl Checkers {
             Decision::Unknown => return,
             Decision::AskAgainAfter(wait) => return self.ask_again(check, wait),
         };
-        let settled = self
-            .shell
-            .ask_blocking(move |broker, now| broker.decide(&half.group, half.queue_offset, half.at, verdict, now));
+        let settled = self.shell.ask_blocking(move |broker, now| {
+            broker.decide(&half.group, half.queue_offset, half.at, (verdict, Decider::Checker), now)
+        });
         if let Err(failure) = settled {
             tracing::warn!(group = %check.half.group, %failure, "a decision came to nothing");
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sluice_broker::{
-    Back, Broker, Config, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS, Leased,
-    Opened, Pop, Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
+    Back, Broker, Config, Decider, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS,
+    Leased, Opened, Pop, Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
 };
 use sluice_model::{
     GroupName, Kind, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName,
@@ -302,7 +302,7 @@ impl World {
         let Some(&index) = open.get(usize::from(which) % open.len().max(1)) else { return Ok(()) };
         let (offset, at) = (QueueOffset(self.oracle.said[index].offset), self.oracle.said[index].at);
         let carried_out = if self.mistake == Mistake::CommitsRollbacks { Verdict::Commit } else { verdict };
-        self.opened.broker.decide(&group_name("p"), offset, at, carried_out, self.now)?;
+        self.opened.broker.decide(&group_name("p"), offset, at, (carried_out, Decider::Producer), self.now)?;
         self.oracle.said[index].sort = Sort::Half { decision: Some((verdict, false)) };
         self.staged.push(Ack::Decided(index));
         Ok(())

@@ -1,7 +1,7 @@
 //! Sending, sending back, ending a transaction.
 
 use bytes::Bytes;
-use sluice_broker::{Back, Send, Sent, Verdict, check_batch};
+use sluice_broker::{Back, Decider, Send, Sent, Verdict, check_batch};
 use sluice_model::{Host, Message, Properties, QueueId, Timestamp, TopicName, Transaction, key};
 use sluice_protocol::{
     Response, batch, reply,
@@ -62,7 +62,7 @@ impl Door {
         };
         let group = request.group.clone();
         let verb = move |broker: &mut sluice_broker::Broker, now| {
-            broker.decide(&group, request.half_offset, request.log_offset, verdict, now)
+            broker.decide(&group, request.half_offset, request.log_offset, (verdict, Decider::Producer), now)
         };
         self.parts.shell.call(verb, move |result| {
             if let Err(failure) = &result {

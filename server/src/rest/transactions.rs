@@ -1,4 +1,4 @@
-//! `/transactions`: half messages that wait for a decision.
+//! `/transactions`: half messages that wait for a decision, and the decisions made.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
     Rest, blocking,
     input::{Query, time_text},
     message,
-    page::{Page, limit},
+    page::{Page, PageQuery, limit},
     problem::Answer,
     routes::Routes,
 };
@@ -59,7 +59,29 @@ struct HalfView {
     checker: bool,
 }
 
+/// What became of a half message.
+#[derive(Debug, Serialize, JsonSchema)]
+struct DecisionView {
+    transaction_id: String,
+    /// Its place among the half messages.
+    offset: u64,
+    producer_group: String,
+    topic: String,
+    /// `commit`, `rollback`, or `expired`: nobody decided it in time.
+    decision: String,
+    /// `producer`, `checker`, or `broker` for an expired one.
+    decided_by: String,
+    decided_at: String,
+}
+
 pub fn routes(routes: Routes) -> Routes {
+    let routes = routes.serve(
+        Method::GET,
+        "/transactions/decisions",
+        "List the decisions made about half messages, the newest first, as far back as the log goes.",
+        |o| o.query::<PageQuery>().lists::<DecisionView>("Decisions."),
+        decisions,
+    );
     routes.serve(
         Method::GET,
         "/transactions",
@@ -69,14 +91,35 @@ pub fn routes(routes: Routes) -> Routes {
     )
 }
 
+async fn decisions(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> Answer {
+    let limit = limit(query.limit, LIMIT, LIMIT_MOST)?;
+    let before = query.cursor.as_deref().map(place).transpose()?;
+    let work = move || {
+        let (found, next) = rest.parts.shell.reader.decisions(before, limit)?;
+        let items = found.into_iter().map(|of| DecisionView {
+            transaction_id: of.unique_key,
+            offset: of.half.0,
+            producer_group: of.group,
+            topic: of.topic,
+            decision: of.verdict,
+            decided_by: of.by,
+            decided_at: time_text(of.decided_at),
+        });
+        Ok(Page { items: items.collect(), next: next.map(|next| next.to_string()) })
+    };
+    Ok(Json(blocking(work).await?).into_response())
+}
+
+fn place(cursor: &str) -> Result<QueueOffset> {
+    let place = cursor.parse().map(QueueOffset);
+    place.map_err(|_| {
+        Failure::invalid("cursor", format!("cursor: expected what an earlier answer said, got {cursor:?}"))
+    })
+}
+
 async fn list(State(rest): State<Rest>, Query(query): Query<HalvesQuery>) -> Answer {
     let limit = limit(query.limit, LIMIT, LIMIT_MOST)?;
-    let from = match &query.cursor {
-        None => QueueOffset(0),
-        Some(cursor) => QueueOffset(cursor.parse().map_err(|_| {
-            Failure::invalid("cursor", format!("cursor: expected what an earlier answer said, got {cursor:?}"))
-        })?),
-    };
+    let from = query.cursor.as_deref().map(place).transpose()?.unwrap_or_default();
     let work = move || {
         let reader = &rest.parts.shell.reader;
         let wanted = |half: &Half| {

@@ -42,6 +42,9 @@ async fn monitoring_finds_what_it_asks_for() {
     assert_eq!((&broker["messages"]["in"], &broker["writable"]), (&json!(2), &json!(true)));
     world.get("/brokers/other").await.problem(404, "not-found", Some("broker"));
     assert_eq!(world.get("/transactions").await.expect(200).json(), json!({ "items": [], "next": null }));
+    let decisions = world.get("/transactions/decisions").await.expect(200).json();
+    assert_eq!(decisions, json!({ "items": [], "next": null }));
+    world.get("/transactions/decisions?cursor=x").await.problem(400, "invalid-field", Some("cursor"));
     let document = world.get("/openapi.json").await.expect(200).json();
     assert_eq!(document["openapi"], "3.1.0");
 }
