@@ -45,11 +45,13 @@ struct State {
     urgent: bool,
     /// No more come.
     closed: bool,
+    /// Nobody takes them any more.
+    abandoned: bool,
 }
 
 impl State {
     fn has_room(&self) -> bool {
-        self.bytes <= BYTES_LIMIT && self.batches.len() < BATCHES_LIMIT
+        self.abandoned || (self.bytes <= BYTES_LIMIT && self.batches.len() < BATCHES_LIMIT)
     }
 }
 
@@ -57,6 +59,10 @@ impl Backlog {
     /// Whether another batch may be written now.
     pub fn has_room(&self) -> bool {
         self.state.lock().has_room()
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.state.lock().abandoned
     }
 
     /// Waits until another batch may be written.
@@ -67,8 +73,12 @@ impl Backlog {
         }
     }
 
+    /// Once the backlog is abandoned the batch is dropped, and its acks with it.
     pub fn push(&self, batch: Batch) {
         let mut state = self.state.lock();
+        if state.abandoned {
+            return;
+        }
         state.bytes += batch.bytes();
         let first = state.batches.is_empty();
         let urgent = !batch.acks.is_empty() || state.bytes >= GATHER_BYTES;
@@ -86,6 +96,16 @@ impl Backlog {
     pub fn close(&self) {
         self.state.lock().closed = true;
         self.filled.notify_one();
+    }
+
+    /// Drops what waits and what comes: the disk's thread is gone.
+    pub fn abandon(&self) {
+        let mut state = self.state.lock();
+        state.abandoned = true;
+        let dropped = std::mem::take(&mut state.batches);
+        drop(state);
+        drop(dropped);
+        self.shrunk.notify_all();
     }
 
     /// Moves all batches to `taken`, once somebody waits for one or they have gathered; none after `patience`. Answers
@@ -117,5 +137,36 @@ impl Backlog {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
         self.shrunk.notify_one();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use sluice_broker::Durability;
+
+    use super::*;
+
+    fn batch(answered: &mpsc::Sender<()>) -> Batch {
+        let answered = answered.clone();
+        let ack = Ack::Other(Durability::Sync, Box::new(move |_| answered.send(()).unwrap()));
+        Batch { written: None, acks: vec![ack] }
+    }
+
+    #[test]
+    fn nobody_waits_on_a_backlog_that_is_abandoned() {
+        let backlog = Arc::new(Backlog::default());
+        let (answered, answers) = mpsc::channel();
+        (0..BATCHES_LIMIT).for_each(|_| backlog.push(batch(&answered)));
+        assert!(!backlog.has_room() && !backlog.is_abandoned());
+        let waiting = backlog.clone();
+        let waiter = std::thread::spawn(move || waiting.wait_for_room());
+        backlog.abandon();
+        waiter.join().unwrap();
+        backlog.push(batch(&answered));
+        drop(answered);
+        assert_eq!(answers.recv(), Err(mpsc::RecvError), "dropped, not answered");
     }
 }

@@ -123,3 +123,14 @@ impl Disk {
         }
     }
 }
+
+impl Drop for Disk {
+    /// After a panic nobody may wait for this thread.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the disk's thread panicked: the log takes nothing more until the broker is started again");
+            self.failed.store(true, Ordering::Release);
+            self.backlog.abandon();
+        }
+    }
+}

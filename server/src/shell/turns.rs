@@ -35,6 +35,9 @@ impl Turns {
 
     /// Puts a command behind the others, to be done at the next [`Self::work`] of anybody.
     pub fn push(&self, command: Command) -> Result<(), Box<(Command, Failure)>> {
+        if self.backlog.is_abandoned() {
+            return Err(Box::new((command, super::stopped())));
+        }
         self.commands.push(command)
     }
 
