@@ -121,7 +121,7 @@ impl State {
         self.offsets.snapshot(&mut out);
         self.documents.snapshot(&mut out);
         self.halves.snapshot(&mut out);
-        self.timers.snapshot(&mut out)?;
+        self.timers.snapshot(&mut out);
         self.leases.snapshot(&mut out);
         Ok(out.0)
     }

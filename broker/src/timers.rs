@@ -74,12 +74,11 @@ impl Timers {
         Ok(())
     }
 
-    pub(crate) fn snapshot(&self, out: &mut Out) -> Result<()> {
+    pub(crate) fn snapshot(&self, out: &mut Out) {
         out.i64(self.delivered.0.0).u64(self.delivered.1.0).u32(self.recalled.len() as u32);
         for (time, unique) in &self.recalled {
             out.i64(time.0).text(unique);
         }
-        Ok(())
     }
 
     pub(crate) fn restore(&mut self, from: &mut In<'_>) -> Result<()> {

@@ -65,6 +65,11 @@ impl Commands {
         self.state.lock().queue.is_empty()
     }
 
+    /// Whether more commands may come.
+    pub fn is_open(&self) -> bool {
+        !self.state.lock().closed
+    }
+
     /// Takes no more commands; those that wait are still done.
     pub fn close(&self) {
         self.state.lock().closed = true;

@@ -74,10 +74,10 @@ impl Turns {
     /// The writer's own thread.
     pub fn run(&self) {
         let mut tick = Instant::now() + TICK;
-        let mut more = true;
+        let (mut more, mut due) = (true, false);
         while more || !self.commands.is_empty() {
             if self.commands.is_empty() {
-                more = self.commands.wait(tick);
+                more = if due { self.commands.is_open() } else { self.commands.wait(tick) };
             }
             self.backlog.wait_for_room();
             let Ok(mut writer) = self.writer.lock() else {
@@ -87,7 +87,10 @@ impl Turns {
             if Instant::now() >= tick {
                 writer.tick();
                 tick = Instant::now() + TICK;
+                due = true;
             }
+            // What is left when its time is up goes on after the commands that came meanwhile.
+            due = due && writer.deliver();
             let done = writer.pass(&self.commands);
             drop(writer);
             give(done, &Ok(()));

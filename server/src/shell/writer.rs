@@ -1,12 +1,16 @@
 //! The owner of the broker's writing side, and what one turn of it does.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-    mpsc::Receiver,
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
+    time::{Duration, Instant},
 };
 
 use sluice_broker::{Broker, Durability};
+use sluice_model::Timestamp;
 
 use super::{
     Ack, Command, Effects,
@@ -24,10 +28,11 @@ const BATCH_BYTES: usize = 4 * 1024 * 1024;
 const SLOW_TICKS: u32 = 10;
 /// Ticks between two tries to move documents out of the oldest segment.
 const CARRY_TICKS: u32 = 1_200;
-/// Units of delayed messages, and of those for a time, delivered in one tick, at the most.
-const DELIVERIES: usize = 64;
-/// Units of popped messages brought back in one tick, at the most.
-const REVIVALS: usize = 16;
+/// How long delivering may take before commands get their turn.
+const DELIVERING: Duration = Duration::from_millis(5);
+
+/// Stages a unit of what is due; answers whether there is more.
+type Delivery = fn(&mut Broker, Timestamp) -> sluice_broker::Result<bool>;
 
 pub(super) struct Writer {
     broker: Broker,
@@ -90,12 +95,10 @@ impl Writer {
         }
     }
 
+    /// What is done now and then, whether messages come or not.
     pub fn tick(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
         let now = clock::now();
-        self.deliver("delivering delayed messages", DELIVERIES, |broker| broker.deliver_due(now));
-        self.deliver("delivering messages for a time", DELIVERIES, |broker| broker.deliver_timers(now));
-        self.deliver("bringing back popped messages", REVIVALS, |broker| broker.revive(now));
         if self.ticks.is_multiple_of(SLOW_TICKS) {
             let checked = self.broker.check_halves(now);
             self.log_failure("checking half messages", checked);
@@ -108,24 +111,30 @@ impl Writer {
         }
     }
 
-    /// Lets the broker stage what is due, unit by unit, up to a bound.
-    fn deliver(
-        &mut self,
-        doing: &str,
-        units: usize,
-        mut stage: impl FnMut(&mut Broker) -> sluice_broker::Result<bool>,
-    ) {
-        for _ in 0..units {
-            match stage(&mut self.broker) {
-                Ok(more) => {
-                    self.write();
-                    if !more {
-                        return;
+    /// Delivers what is due, of each kind a unit at least, as long as there is time and room; answers whether more is due.
+    pub fn deliver(&mut self) -> bool {
+        let (now, until) = (clock::now(), Instant::now() + DELIVERING);
+        let kinds: [(&str, Delivery); 3] = [
+            ("delivering delayed messages", Broker::deliver_due),
+            ("delivering messages for a time", Broker::deliver_timers),
+            ("bringing back popped messages", Broker::revive),
+        ];
+        let mut more = false;
+        for (doing, unit) in kinds {
+            more |= loop {
+                let staged = unit(&mut self.broker, now);
+                self.write();
+                match staged {
+                    Ok(true) if self.backlog.has_room() && Instant::now() < until => {}
+                    Ok(more) => break more,
+                    Err(error) => {
+                        self.log_failure(doing, Err(error));
+                        break false;
                     }
                 }
-                Err(error) => return self.log_failure(doing, Err(error)),
-            }
+            };
         }
+        more
     }
 
     /// One write for all that is staged; whoever does not wait for the disk is done then.
