@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice_client::{Client, ClientConfig, PullConsumer, QueueRef};
+use sluice_client::{Client, ClientConfig, Filter, PullConsumer, QueueRef, Received};
 use tokio::task::JoinSet;
 
 use crate::{Error, Report, Stop, process::Watch, report::Tally, stop::Quota};
@@ -22,6 +22,9 @@ pub struct Consume {
     pub topic: String,
     /// Each has a connection of its own and a share of the queues.
     pub consumers: usize,
+    pub filter: Filter,
+    /// Each queue is locked before it is read, and its messages must come in their order, each once.
+    pub ordered: bool,
     /// Without one it ends with the messages that were there at the start.
     pub stop: Stop,
     /// A process to watch, usually the broker.
@@ -49,7 +52,8 @@ pub async fn consume(plan: Consume) -> Result<Report, Error> {
     let mut workers = JoinSet::new();
     for (at, (queue, from, until)) in parts.into_iter().enumerate() {
         let consumer = consumers[at % consumers.len()].clone();
-        workers.spawn(read(consumer, quota.clone(), queue, from, until));
+        let part = Part { queue, from, until, filter: plan.filter.clone(), ordered: plan.ordered, locked: None };
+        workers.spawn(part.read(consumer, quota.clone()));
     }
     let mut all = Tally::default();
     while let Some(tally) = workers.join_next().await {
@@ -65,27 +69,68 @@ fn connect(plan: &Consume, number: usize) -> Result<PullConsumer, Error> {
     Ok(Client::new(config)?.pull_consumer("sluice-bench")?)
 }
 
-async fn read(
-    consumer: Arc<PullConsumer>,
-    quota: Arc<Quota>,
+/// How often the lock of a queue is renewed; a broker forgets it after 60 s.
+const RENEW: Duration = Duration::from_secs(20);
+
+/// A queue to read.
+struct Part {
     queue: QueueRef,
     from: i64,
+    /// Where to end; `None`: wait for more.
     until: Option<i64>,
-) -> Result<Tally, Error> {
-    let mut tally = Tally::default();
-    let mut offset = from;
-    while !quota.is_over() && until.is_none_or(|until| offset < until) {
-        let began = Instant::now();
-        let pulled = consumer.pull(&queue, "*", offset, BATCH, PATIENCE).await?;
-        offset = pulled.next_offset;
-        if pulled.messages.is_empty() {
-            continue;
+    filter: Filter,
+    ordered: bool,
+    /// When the queue was last locked.
+    locked: Option<Instant>,
+}
+
+impl Part {
+    async fn read(mut self, consumer: Arc<PullConsumer>, quota: Arc<Quota>) -> Result<Tally, Error> {
+        let mut tally = Tally::default();
+        let mut offset = self.from;
+        while !quota.is_over() && self.until.is_none_or(|until| offset < until) {
+            if self.ordered {
+                self.hold_lock(&consumer).await?;
+            }
+            let began = Instant::now();
+            let pulled = consumer.pull(&self.queue, self.filter.clone(), offset, BATCH, PATIENCE).await?;
+            if self.ordered {
+                self.check_order(offset, &pulled.messages)?;
+            }
+            offset = pulled.next_offset;
+            if pulled.messages.is_empty() {
+                continue;
+            }
+            tally.latencies.record(began.elapsed());
+            let taken = quota.take(pulled.messages.len() as u64);
+            tally.messages += taken;
+            tally.bytes +=
+                pulled.messages.iter().take(taken as usize).map(|message| message.body.len() as u64).sum::<u64>();
         }
-        tally.latencies.record(began.elapsed());
-        let taken = quota.take(pulled.messages.len() as u64);
-        tally.messages += taken;
-        tally.bytes +=
-            pulled.messages.iter().take(taken as usize).map(|message| message.body.len() as u64).sum::<u64>();
+        if self.ordered {
+            consumer.unlock(&self.queue).await?;
+        }
+        Ok(tally)
     }
-    Ok(tally)
+
+    async fn hold_lock(&mut self, consumer: &PullConsumer) -> Result<(), Error> {
+        if self.locked.is_none_or(|at| at.elapsed() >= RENEW) {
+            if !consumer.lock(&self.queue).await? {
+                return Err(Error::Locked { queue: self.queue.clone() });
+            }
+            self.locked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn check_order(&self, mut least: i64, messages: &[Received]) -> Result<(), Error> {
+        for message in messages {
+            let got = message.offset.0 as i64;
+            if got < least {
+                return Err(Error::Order { queue: self.queue.clone(), least, got });
+            }
+            least = got + 1;
+        }
+        Ok(())
+    }
 }

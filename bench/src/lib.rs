@@ -11,8 +11,9 @@ mod stop;
 
 pub use consume::{Consume, consume};
 pub use process::Process;
-pub use produce::{Produce, produce};
+pub use produce::{Fate, Produce, produce};
 pub use report::{Latency, Report};
+pub use sluice_client::Filter;
 pub use stop::Stop;
 
 /// Why a plan could not be carried out.
@@ -24,6 +25,10 @@ pub enum Error {
     Invalid { field: &'static str, problem: String },
     #[error("{failures} requests in a row failed, the last with: {last}")]
     Failing { failures: u32, last: sluice_client::Error },
+    #[error("{queue} is locked by another client")]
+    Locked { queue: sluice_client::QueueRef },
+    #[error("{queue} is out of order: expected an offset from {least} on, got {got}")]
+    Order { queue: sluice_client::QueueRef, least: i64, got: i64 },
     #[error("process {pid} cannot be watched: {source}")]
     Process { pid: u32, source: std::io::Error },
     #[error("a worker ended: {0}")]
@@ -37,6 +42,8 @@ impl Error {
             Self::Failing { last, .. } => last.kind(),
             Self::Invalid { .. } => sluice_model::Kind::Invalid,
             Self::Process { .. } => sluice_model::Kind::NotFound,
+            Self::Locked { .. } => sluice_model::Kind::Busy,
+            Self::Order { .. } => sluice_model::Kind::Corrupt,
             Self::Worker(_) => sluice_model::Kind::Internal,
         }
     }

@@ -1,15 +1,31 @@
 //! Sending messages as fast as the broker takes them.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use sluice_client::{Client, ClientConfig, Message, Producer, QueueRef, Topic};
+use sluice_client::{Client, ClientConfig, Decision, Message, Producer, QueueRef, Topic, TransactionProducer};
 use tokio::task::JoinSet;
 
 use crate::{Error, Report, Stop, process::Watch, report::Tally, stop::Quota};
 
 /// Failures in a row after which a worker gives up.
 const FAILURES: u32 = 100;
+
+/// What becomes of a message between its producer and its consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Consumers see it at once.
+    Plain,
+    /// Consumers see it after the time of a level of the broker's table, 1 to 18.
+    Level(u8),
+    /// Consumers see it after a time of its own.
+    Delay(Duration),
+    /// It is a half message, and is committed as soon as it is stored.
+    Transaction,
+}
 
 /// A plan to send messages.
 #[derive(Clone, Debug)]
@@ -22,6 +38,11 @@ pub struct Produce {
     pub in_flight: usize,
     /// Bytes of a body.
     pub size: usize,
+    pub fate: Fate,
+    /// Each producer keeps to one queue, so that its messages have an order.
+    pub ordered: bool,
+    /// A property that counts each worker's messages, modulo 100.
+    pub counter: Option<String>,
     /// Makes the topic with so many queues.
     pub queues: Option<u32>,
     pub stop: Stop,
@@ -34,7 +55,7 @@ pub async fn produce(plan: Produce) -> Result<Report, Error> {
     plan.stop.check()?;
     let mut producers = Vec::with_capacity(plan.producers);
     for number in 0..plan.producers {
-        producers.push(Arc::new(connect(&plan, number)?));
+        producers.push(Arc::new(Sender::connect(&plan, number)?));
     }
     let queues = Arc::new(open(&plan, &producers).await?);
     let body = body(plan.size);
@@ -45,8 +66,14 @@ pub async fn produce(plan: Produce) -> Result<Report, Error> {
     for (number, producer) in producers.iter().enumerate() {
         for lane in 0..plan.in_flight {
             let first = number + lane * plan.producers;
-            let message = Message::new(plan.topic.clone(), body.clone());
-            workers.spawn(send(producer.clone(), quota.clone(), queues.clone(), first, message));
+            let load = Load {
+                queues: queues.clone(),
+                turn: if plan.ordered { number } else { first },
+                step: usize::from(!plan.ordered),
+                message: plan.message(body.clone()),
+                counter: plan.counter.clone(),
+            };
+            workers.spawn(load.send(producer.clone(), quota.clone()));
         }
     }
     let mut all = Tally::default();
@@ -57,17 +84,56 @@ pub async fn produce(plan: Produce) -> Result<Report, Error> {
     Ok(all.report(took, watch.map(|watch| watch.end()).transpose()?))
 }
 
-fn connect(plan: &Produce, number: usize) -> Result<Producer, Error> {
-    let mut config = ClientConfig::new(plan.name_servers.clone());
-    config.instance_name = format!("bench-{}-{number}", std::process::id());
-    // A load generator that repeats failed sends hides them.
-    config.send_retries = 0;
-    config.compress_above = usize::MAX;
-    Ok(Client::new(config)?.producer("sluice-bench")?)
+impl Produce {
+    fn message(&self, body: Bytes) -> Message {
+        let message = Message::new(self.topic.clone(), body);
+        match self.fate {
+            Fate::Plain | Fate::Transaction => message,
+            Fate::Level(level) => message.delay_level(level),
+            Fate::Delay(delay) => message.delay_ms(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
 }
 
-/// Makes the topic, opens every connection, and finds the queues, so that none of it is measured.
-async fn open(plan: &Produce, producers: &[Arc<Producer>]) -> Result<Vec<QueueRef>, Error> {
+/// A producer with a connection of its own.
+enum Sender {
+    Plain(Producer),
+    Transactions(TransactionProducer),
+}
+
+impl Sender {
+    fn connect(plan: &Produce, number: usize) -> Result<Self, Error> {
+        let mut config = ClientConfig::new(plan.name_servers.clone());
+        config.instance_name = format!("bench-{}-{number}", std::process::id());
+        // A load generator that repeats failed sends hides them.
+        config.send_retries = 0;
+        config.compress_above = usize::MAX;
+        let producer = Client::new(config)?.producer("sluice-bench")?;
+        Ok(match plan.fate {
+            // A decision that was lost on the way is a commit as well.
+            Fate::Transaction => Self::Transactions(producer.transactional(|_| Decision::Commit)),
+            Fate::Plain | Fate::Level(_) | Fate::Delay(_) => Self::Plain(producer),
+        })
+    }
+
+    /// The producer of a transaction cannot choose the queue.
+    async fn send(&self, queue: &QueueRef, message: Message) -> Result<(), sluice_client::Error> {
+        match self {
+            Self::Plain(producer) => producer.send_to(queue, message).await.map(drop),
+            Self::Transactions(producer) => producer.send(message, |_| async { Decision::Commit }).await.map(drop),
+        }
+    }
+
+    fn plain(&self) -> &Producer {
+        match self {
+            Self::Plain(producer) => producer,
+            Self::Transactions(producer) => producer.plain(),
+        }
+    }
+}
+
+/// Makes the topic, opens every connection with a plain message, and finds the queues, so that none of it is measured.
+async fn open(plan: &Produce, producers: &[Arc<Sender>]) -> Result<Vec<QueueRef>, Error> {
     let none = || Error::Invalid { field: "producers", problem: "expected at least one".to_owned() };
     let first = producers.first().ok_or_else(none)?;
     if let Some(queues) = plan.queues {
@@ -75,9 +141,9 @@ async fn open(plan: &Produce, producers: &[Arc<Producer>]) -> Result<Vec<QueueRe
         client.admin().create_topic(&Topic::new(&plan.topic, queues)).await?;
     }
     for producer in producers {
-        producer.send(Message::new(plan.topic.clone(), body(plan.size))).await?;
+        producer.plain().send(Message::new(plan.topic.clone(), body(plan.size))).await?;
     }
-    Ok(first.queues(&plan.topic).await?)
+    Ok(first.plain().queues(&plan.topic).await?)
 }
 
 /// Bytes that do not compress to nothing.
@@ -90,36 +156,45 @@ fn body(size: usize) -> Bytes {
     (0..size).map(next).collect()
 }
 
-async fn send(
-    producer: Arc<Producer>,
-    quota: Arc<Quota>,
+/// What one worker sends.
+struct Load {
     queues: Arc<Vec<QueueRef>>,
-    first: usize,
+    /// The queue of the next message, modulo their number.
+    turn: usize,
+    step: usize,
     message: Message,
-) -> Result<Tally, Error> {
-    let mut tally = Tally::default();
-    let mut failures = 0;
-    let mut turn = first;
-    while quota.take_one() {
-        let queue = &queues[turn % queues.len()];
-        turn += 1;
-        let began = Instant::now();
-        match producer.send_to(queue, message.clone()).await {
-            Ok(_) => {
-                failures = 0;
-                tally.latencies.record(began.elapsed());
-                tally.messages += 1;
-                tally.bytes += message.body.len() as u64;
+    counter: Option<String>,
+}
+
+impl Load {
+    async fn send(mut self, sender: Arc<Sender>, quota: Arc<Quota>) -> Result<Tally, Error> {
+        let mut tally = Tally::default();
+        let mut failures = 0;
+        while quota.take_one() {
+            let queue = &self.queues[self.turn % self.queues.len()];
+            self.turn += self.step;
+            let mut message = self.message.clone();
+            if let Some(counter) = &self.counter {
+                message = message.property(counter, &(tally.messages % 100).to_string());
             }
-            Err(last) => {
-                failures += 1;
-                tally.failed += 1;
-                tracing::debug!(%last, "a send failed");
-                if failures == FAILURES {
-                    return Err(Error::Failing { failures, last });
+            let began = Instant::now();
+            match sender.send(queue, message).await {
+                Ok(()) => {
+                    failures = 0;
+                    tally.latencies.record(began.elapsed());
+                    tally.messages += 1;
+                    tally.bytes += self.message.body.len() as u64;
+                }
+                Err(last) => {
+                    failures += 1;
+                    tally.failed += 1;
+                    tracing::debug!(%last, "a send failed");
+                    if failures == FAILURES {
+                        return Err(Error::Failing { failures, last });
+                    }
                 }
             }
         }
+        Ok(tally)
     }
-    Ok(tally)
 }

@@ -12,7 +12,7 @@ use sluice_protocol::{
     request::{MaxOffset, MinOffset, PullMessage, QueryConsumerOffset, SearchOffset, UpdateConsumerOffset},
 };
 
-use crate::{Client, Error, Received, client::refusal};
+use crate::{Client, Error, Filter, Received, client::refusal};
 
 /// How long a broker that holds a pull may take beyond the time it was given.
 const GRACE: Duration = Duration::from_secs(15);
@@ -68,17 +68,16 @@ impl PullConsumer {
         self.client.read_queues(topic).await
     }
 
-    /// At most `max` messages of a queue from `offset` on with one of the tags of `tags` (`a || b`; `*`: all). Waits up to
-    /// `wait` for messages.
+    /// At most `max` messages of a queue from `offset` on that `filter` wants. Waits up to `wait` for messages.
     pub async fn pull(
         &self,
         queue: &QueueRef,
-        tags: &str,
+        filter: impl Into<Filter>,
         offset: i64,
         max: usize,
         wait: Duration,
     ) -> Result<Pulled, Error> {
-        let subscription = Subscription::by_tags(&queue.topic, tags, 0);
+        let subscription = filter.into().subscription(&queue.topic, 0);
         let subscription = Some(&subscription);
         let pull = Pull { queue, offset, max_messages: max, subscription, wait, commit: None };
         self.client.pull(&self.group, pull).await
@@ -154,6 +153,17 @@ impl PullConsumer {
     /// The position of an assigned queue.
     pub fn position(&self, queue: &QueueRef) -> Option<i64> {
         self.assigned.lock().get(queue).copied()
+    }
+
+    /// Locks a queue for this client, so that no other member of the group consumes it in order; renew it before 60 s are
+    /// over. `false`: another client has it.
+    pub async fn lock(&self, queue: &QueueRef) -> Result<bool, Error> {
+        self.client.lock(&self.group, queue).await
+    }
+
+    /// Lets another client lock a queue.
+    pub async fn unlock(&self, queue: &QueueRef) -> Result<(), Error> {
+        self.client.unlock(&self.group, queue).await
     }
 
     /// Stores that the group has consumed a queue up to `offset`.

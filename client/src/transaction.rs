@@ -36,6 +36,11 @@ impl TransactionProducer {
         Self { producer }
     }
 
+    /// For messages that are no half messages.
+    pub fn plain(&self) -> &Producer {
+        &self.producer
+    }
+
     /// Stores a half message, runs `local`, and tells the broker what it decided.
     ///
     /// A decision that does not reach the broker is no failure: it will ask. Fails when the half message was not stored;

@@ -1,7 +1,7 @@
 //! `sluice bench`
 
 use clap::{Args, Subcommand};
-use sluice_bench::{Consume, Produce, Report, Stop};
+use sluice_bench::{Consume, Fate, Filter, Produce, Report, Stop};
 
 use super::NameServers;
 use crate::{
@@ -55,6 +55,21 @@ Example:
         /// Make the topic with so many queues.
         #[arg(long, value_name = "N")]
         queues: Option<u32>,
+        /// Each producer keeps to one queue, so that its messages have an order.
+        #[arg(long)]
+        ordered: bool,
+        /// Deliver each message so much later.
+        #[arg(long, value_name = "DURATION", conflicts_with_all = ["delay_level", "transaction"])]
+        delay: Option<Span>,
+        /// Deliver each message after the time of this delay level, 1 to 18.
+        #[arg(long, value_name = "LEVEL", conflicts_with = "transaction", value_parser = clap::value_parser!(u8).range(1..=18))]
+        delay_level: Option<u8>,
+        /// Send half messages, and commit each as soon as it is stored.
+        #[arg(long)]
+        transaction: bool,
+        /// Give messages a property of this name that counts from 0 to 99.
+        #[arg(long, value_name = "NAME")]
+        counter: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -64,6 +79,12 @@ Example:
         /// Consumers, each with a connection of its own and a share of the queues.
         #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
         consumers: u16,
+        /// Only messages for which this condition over their properties holds.
+        #[arg(long, value_name = "CONDITION")]
+        sql: Option<String>,
+        /// Lock each queue before it is read, and fail when its messages are out of order.
+        #[arg(long)]
+        ordered: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -82,24 +103,46 @@ impl Common {
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     block_on(async {
         match args.load {
-            Load::Produce { producers, in_flight, size, queues, common } => {
+            Load::Produce {
+                producers,
+                in_flight,
+                size,
+                queues,
+                ordered,
+                delay,
+                delay_level,
+                transaction,
+                counter,
+                common,
+            } => {
+                let fate = match (delay, delay_level) {
+                    (Some(delay), _) => Fate::Delay(delay.0),
+                    (None, Some(level)) => Fate::Level(level),
+                    (None, None) if transaction => Fate::Transaction,
+                    (None, None) => Fate::Plain,
+                };
                 let plan = Produce {
                     name_servers: common.names.addresses()?,
                     topic: common.topic.clone(),
                     producers: usize::from(producers),
                     in_flight: usize::from(in_flight),
                     size: usize::try_from(size.0)?,
+                    fate,
+                    ordered,
+                    counter,
                     queues,
                     stop: common.stop(),
                     pid: common.pid,
                 };
                 common.print(&sluice_bench::produce(plan).await?)
             }
-            Load::Consume { consumers, common } => {
+            Load::Consume { consumers, sql, ordered, common } => {
                 let plan = Consume {
                     name_servers: common.names.addresses()?,
                     topic: common.topic.clone(),
                     consumers: usize::from(consumers),
+                    filter: sql.map_or_else(|| Filter::from("*"), Filter::Sql92),
+                    ordered,
                     stop: common.stop(),
                     pid: common.pid,
                 };

@@ -14,7 +14,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{Client, Error, Received, id, push::rebalance::Rebalance};
+use crate::{Client, Error, Filter, Received, id, push::rebalance::Rebalance};
 
 /// What became of messages that a listener was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) type Listener = Arc<dyn Fn(Vec<Received>) -> Listening + Send + Sync>
 #[derive(Clone)]
 pub(crate) struct Options {
     group: String,
-    subscriptions: Vec<(String, String)>,
+    subscriptions: Vec<(String, Filter)>,
     model: MessageModel,
     start: Start,
     concurrency: usize,
@@ -84,10 +84,9 @@ impl PushConsumerBuilder {
         Self { client, options }
     }
 
-    /// Wants a topic's messages with one of the tags of `tags` (`a || b`; `*`: all). All members of a group must subscribe
-    /// alike.
-    pub fn subscribe(mut self, topic: &str, tags: &str) -> Self {
-        self.options.subscriptions.push((topic.to_owned(), tags.to_owned()));
+    /// Wants the messages of a topic that `filter` wants. All members of a group must subscribe alike.
+    pub fn subscribe(mut self, topic: &str, filter: impl Into<Filter>) -> Self {
+        self.options.subscriptions.push((topic.to_owned(), filter.into()));
         self
     }
 
@@ -168,8 +167,8 @@ impl PushConsumerBuilder {
         }
         let version = id::now().0;
         let mut subscriptions = Vec::new();
-        for (topic, tags) in &options.subscriptions {
-            subscriptions.push(Subscription::by_tags(TopicName::parse(topic)?.as_str(), tags, version));
+        for (topic, filter) in &options.subscriptions {
+            subscriptions.push(filter.subscription(TopicName::parse(topic)?.as_str(), version));
             match client.route(topic).await {
                 // It may come to be.
                 Ok(_) | Err(Error::Refused { .. }) => {}

@@ -2,10 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use sluice_protocol::{
-    body::{LockBody, LockedBody},
-    request::{LockQueues, UnlockQueues},
-};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -13,7 +9,7 @@ use super::{
     Outcome,
     worker::{Worker, give_back},
 };
-use crate::{Error, Received};
+use crate::Received;
 
 /// How often the lock is renewed; the broker forgets it after 60 s. Source: Apache RocketMQ `RebalanceLockManager`.
 const RENEW: Duration = Duration::from_secs(20);
@@ -39,7 +35,7 @@ impl Worker {
             }
         }
         self.commit().await;
-        if let Err(problem) = self.unlock().await {
+        if let Err(problem) = self.consumer.client.unlock(&self.consumer.group, &self.queue).await {
             warn!(queue = %self.queue, %problem, "the queue stays locked for a while");
         }
     }
@@ -99,7 +95,7 @@ impl Worker {
         loop {
             if lock.asked.is_none_or(|at| at.elapsed() >= RENEW) {
                 lock.asked = Some(Instant::now());
-                match self.lock().await {
+                match self.consumer.client.lock(&self.consumer.group, &self.queue).await {
                     Ok(true) => lock.held = Some(Instant::now()),
                     Ok(false) => lock.held = None,
                     Err(problem) => warn!(queue = %self.queue, %problem, "cannot lock the queue"),
@@ -123,26 +119,6 @@ impl Worker {
             lock.lost = false;
         }
         self.fetch().await
-    }
-
-    async fn lock(&self) -> Result<bool, Error> {
-        let answer =
-            self.consumer.client.call_queue(&self.queue, LockQueues { body: self.lock_body() }.encode()).await?;
-        Ok(LockedBody::from_json(&answer.body)?.locked.contains(&self.queue))
-    }
-
-    async fn unlock(&self) -> Result<(), Error> {
-        let request = UnlockQueues { body: self.lock_body() }.encode();
-        self.consumer.client.call_queue(&self.queue, request).await.map(drop)
-    }
-
-    fn lock_body(&self) -> LockBody {
-        LockBody {
-            client_id: self.consumer.client.0.id.clone(),
-            consumer_group: self.consumer.group.to_string(),
-            mq_set: vec![self.queue.clone()],
-            only_this_broker: false,
-        }
     }
 }
 
