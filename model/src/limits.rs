@@ -36,6 +36,12 @@ pub const LEASED_OF_QUEUE: usize = 20_000;
 pub const LEASED: usize = 1_000_000;
 /// Most messages acknowledged by one request.
 pub const ACKED_MESSAGES: usize = 65_536;
+/// Most requests of one connection that wait for messages.
+pub const HELD_OF_CONNECTION: usize = 16_384;
+/// Most requests of one consumer group that wait for messages.
+pub const HELD_OF_GROUP: usize = 65_536;
+/// Most requests of a broker that wait for messages.
+pub const HELD: usize = 262_144;
 /// Most messages in one answer to a query by key.
 pub const QUERY_MESSAGES: usize = 64;
 

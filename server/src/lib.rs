@@ -3,6 +3,7 @@
 mod checkers;
 mod clock;
 mod failure;
+mod flow;
 mod metrics;
 mod observer;
 mod pipelines;
@@ -15,6 +16,7 @@ mod shell;
 pub mod units;
 
 pub use failure::Failure;
+pub use flow::Rates;
 pub use server::{Config, Server, StartError};
 /// Settings of the rooms below, for whoever composes a server.
 pub use sluice_broker::{Config as BrokerConfig, Durability, LONGEST_DELAY_MS, Retention, StoreConfig};

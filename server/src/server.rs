@@ -14,6 +14,7 @@ use crate::{
     checkers::Checkers,
     clock,
     failure::Failure,
+    flow::{Flow, Rates},
     metrics::Metrics,
     pipelines::Pipelines,
     plugins::Plugins,
@@ -36,6 +37,7 @@ pub struct Config {
     pub store: StoreConfig,
     pub retention: Retention,
     pub remoting: Limits,
+    pub rates: Rates,
     pub runtime: sluice_runtime::Config,
     /// Name servers to register with, `host:port`.
     pub name_servers: Vec<String>,
@@ -63,6 +65,7 @@ pub struct Parts {
     pub checkers: Arc<Checkers>,
     pub sessions: Arc<Sessions>,
     pub pulls: Arc<Pulls>,
+    pub flow: Arc<Flow>,
     pub registrar: Arc<Registrar>,
     pub metrics: Arc<Metrics>,
 }
@@ -149,6 +152,7 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
         checkers,
         sessions,
         pulls: Arc::new(Pulls::default()),
+        flow: Arc::new(Flow::new(config.rates)),
         registrar,
         metrics: Arc::new(Metrics::new(clock::now().0)),
     };

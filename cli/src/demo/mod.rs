@@ -19,6 +19,7 @@ use crate::{
         dev::{Dev, Ports},
         signals::Signals,
     },
+    settings::Layer,
 };
 use account::Account;
 use orders::Orders;
@@ -43,7 +44,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         tempfile::Builder::new().prefix("sluice-demo-").tempdir().context("no temporary folder could be made")?;
     block_on(async {
         let signals = Signals::listen()?;
-        let dev = Dev::start(folder.path().to_owned(), Ports::ANY, None).await?;
+        let dev = Dev::start(folder.path().to_owned(), Ports::ANY, None, Layer::default()).await?;
         let shown = show(&dev, folder.path()).await;
         if args.keep && shown.is_ok() {
             say(format!(

@@ -36,13 +36,17 @@ pub struct Args {
     /// Host that clients reach this machine under; the ports are then open to others.
     #[arg(long, env = "SLUICE_ADVERTISE", value_name = "HOST")]
     advertise: Option<String>,
+    /// Further settings of the broker: TOML, or RocketMQ's broker.conf. Ports and folder are as the flags say.
+    #[arg(short, long, env = "SLUICE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let began = Instant::now();
     block_on(async {
         let signals = Signals::listen()?;
-        let dev = Dev::start(args.data, Ports::shifted(args.port_offset)?, args.advertise).await?;
+        let file = args.config.as_deref().map(Layer::read).transpose()?.unwrap_or_default();
+        let dev = Dev::start(args.data, Ports::shifted(args.port_offset)?, args.advertise, file).await?;
         say(dev.description(began))?;
         signals.wait().await;
         dev.stop().await;
@@ -79,8 +83,8 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts both; ready when it returns.
-    pub async fn start(data: PathBuf, ports: Ports, advertise: Option<String>) -> anyhow::Result<Self> {
+    /// Starts both, the broker with the settings of `file` beside those given here; ready when it returns.
+    pub async fn start(data: PathBuf, ports: Ports, advertise: Option<String>, file: Layer) -> anyhow::Result<Self> {
         let bind: IpAddr = if advertise.is_some() { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST }.into();
         let option = "--port-offset";
         let wanted = [
@@ -104,12 +108,15 @@ impl Dev {
         let layer = Layer {
             data: Some(data.clone()),
             namesrv: Some(format!("127.0.0.1:{}", name_server.port())),
-            // A half message whose producer is gone is decided within seconds, so that trying it out is no wait.
+            ..Layer::default()
+        };
+        // A half message whose producer is gone is decided within seconds, so that trying it out is no wait.
+        let quick = Layer {
             transaction_timeout: "3s".parse().ok(),
             transaction_interval: "5s".parse().ok(),
             ..Layer::default()
         };
-        let config = Settings::resolve(layer)?.to_server(Host(reached))?;
+        let config = Settings::resolve(layer.over(file).over(quick))?.to_server(Host(reached))?;
         let server = Server::start(config, remoting, rest).await.context("the broker did not start")?;
         Ok(Self { name_server, broker: reached, rest: rest_at, data, server, stop_names, names })
     }

@@ -3,7 +3,10 @@
 mod properties;
 mod units;
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -77,6 +80,15 @@ pub struct Layer {
     /// Questions about a half message before it is given up.
     #[arg(long, env = "SLUICE_TRANSACTION_CHECKS", value_name = "N")]
     pub transaction_checks: Option<u32>,
+    /// Most messages a second that one connection may send.
+    #[arg(long, env = "SLUICE_SEND_RATE_PER_CONNECTION", value_name = "N")]
+    pub send_rate_per_connection: Option<NonZeroU32>,
+    /// Most messages a second that one producer group may send.
+    #[arg(long, env = "SLUICE_SEND_RATE_PER_GROUP", value_name = "N")]
+    pub send_rate_per_group: Option<NonZeroU32>,
+    /// Most messages a second that one consumer group may receive.
+    #[arg(long, env = "SLUICE_RECEIVE_RATE_PER_GROUP", value_name = "N")]
+    pub receive_rate_per_group: Option<NonZeroU32>,
 }
 
 impl Layer {
@@ -112,6 +124,9 @@ impl Layer {
             transaction_timeout: self.transaction_timeout.or(below.transaction_timeout),
             transaction_interval: self.transaction_interval.or(below.transaction_interval),
             transaction_checks: self.transaction_checks.or(below.transaction_checks),
+            send_rate_per_connection: self.send_rate_per_connection.or(below.send_rate_per_connection),
+            send_rate_per_group: self.send_rate_per_group.or(below.send_rate_per_group),
+            receive_rate_per_group: self.receive_rate_per_group.or(below.receive_rate_per_group),
         }
     }
 }
@@ -139,6 +154,12 @@ pub struct Settings {
     pub transaction_timeout: Span,
     pub transaction_interval: Span,
     pub transaction_checks: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_rate_per_connection: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_rate_per_group: Option<NonZeroU32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive_rate_per_group: Option<NonZeroU32>,
 }
 
 impl Settings {
@@ -164,6 +185,9 @@ impl Settings {
             transaction_timeout: layer.transaction_timeout.unwrap_or(Span::from_ms(broker.transaction_timeout_ms)),
             transaction_interval: layer.transaction_interval.unwrap_or(Span::from_ms(broker.transaction_interval_ms)),
             transaction_checks: layer.transaction_checks.unwrap_or(broker.transaction_checks),
+            send_rate_per_connection: layer.send_rate_per_connection,
+            send_rate_per_group: layer.send_rate_per_group,
+            receive_rate_per_group: layer.receive_rate_per_group,
         };
         settings.check()?;
         Ok(settings)
@@ -216,6 +240,11 @@ impl Settings {
                 max_bytes: self.retention_size.map(|size| size.0),
             },
             remoting: sluice_server::RemotingLimits::default(),
+            rates: sluice_server::Rates {
+                send_per_connection: self.send_rate_per_connection,
+                send_per_group: self.send_rate_per_group,
+                receive_per_group: self.receive_rate_per_group,
+            },
             runtime: sluice_server::RuntimeConfig::default(),
             name_servers: self.name_servers()?,
         })

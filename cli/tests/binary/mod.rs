@@ -42,16 +42,28 @@ pub struct Dev {
 impl Dev {
     /// Ready when it returns.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with a configuration file, TOML.
+    pub fn start_with(settings: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let mut dev = Self::start_in(data.path(), free_offset());
+        let config = data.path().join("sluice.toml");
+        std::fs::write(&config, settings).unwrap();
+        let mut dev = Self::run_dev(data.path(), free_offset(), &["--config", config.to_str().unwrap()]);
         dev._data = Some(data);
         dev
     }
 
     /// The same with a data directory and ports that outlive it.
     pub fn start_in(data: &Path, offset: u16) -> Self {
+        Self::run_dev(data, offset, &[])
+    }
+
+    fn run_dev(data: &Path, offset: u16, flags: &[&str]) -> Self {
         let (path, number) = (data.to_str().unwrap(), offset.to_string());
         let mut child = sluice(&["dev", "--data", path, "--port-offset", &number, "--log", "warn"])
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -39,6 +39,7 @@ impl Handler for Door {
 
     fn closed(&self, session: &Session) {
         self.parts.sessions.remove(session);
+        self.parts.flow.connection_closed(session.id());
         self.parts.pulls.drop_session(&self.parts.shell.reader, session.id());
         let changed = self.parts.shell.reader.session_closed(sessions::id(session));
         self.parts.sessions.tell(changed);

@@ -71,7 +71,12 @@ impl Door {
     fn start_pop(&self, session: &Session, pop: Pop, notice: bool, poll_ms: i64, responder: Responder) {
         let wait = Duration::from_millis(poll_ms.max(0).unsigned_abs()).min(HOLD_LIMIT);
         let until = Instant::now() + wait;
-        self.serve_pop(WaitingPop { pop: Arc::new(pop), notice, responder, session: session.id(), until });
+        let held = WaitingPop { pop: Arc::new(pop), notice, responder, session: session.id(), until };
+        if self.parts.flow.may_receive(&held.pop.group).is_err() {
+            let response = nothing(&held, ResponseCode::PollingFull);
+            return held.responder.send(response);
+        }
+        self.serve_pop(held);
     }
 
     pub(super) fn serve_pop(&self, held: WaitingPop) {
@@ -260,6 +265,7 @@ async fn attempt(parts: &Parts, held: &WaitingPop) -> Result<Option<Response>> {
         if !popped.queues.is_empty() {
             let count = popped.queues.iter().map(|queue| queue.offsets.len()).sum();
             parts.metrics.get(&held.pop.group, count);
+            parts.flow.received(&held.pop.group, count);
             return Ok(Some(found(popped, &held.pop)));
         }
         // Nothing of it matched: go on behind it.

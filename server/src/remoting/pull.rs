@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::Hash,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use sluice_model::{GroupName, Kind, QueueOffset, limits};
 use sluice_protocol::{Body, Response, ResponseCode, reply, request::PullMessage};
 use sluice_transport::{Responder, Session};
 
-use super::{Door, failed, pop::WaitingPop};
+use super::{Door, codes::remark, failed, pop::WaitingPop};
 use crate::failure::{Failure, Result};
 
 /// Longest time a pull is held, whatever it asks for.
@@ -45,6 +46,21 @@ impl Held {
         }
     }
 
+    fn group(&self) -> &GroupName {
+        match self {
+            Self::Pull(pull) => &pull.group,
+            Self::Pop(pop) => &pop.pop.group,
+        }
+    }
+
+    /// What waits counts here, and no longer as a request in work.
+    fn park(&mut self) {
+        match self {
+            Self::Pull(pull) => pull.responder.park(),
+            Self::Pop(pop) => pop.responder.park(),
+        }
+    }
+
     fn session(&self) -> u64 {
         match self {
             Self::Pull(pull) => pull.session,
@@ -71,13 +87,50 @@ pub struct Pulls {
 struct Waiting {
     by_token: HashMap<Token, Held>,
     by_deadline: BTreeSet<(Instant, Token)>,
+    of_session: HashMap<u64, usize>,
+    of_group: HashMap<GroupName, usize>,
 }
 
 impl Waiting {
+    /// Fails with `Busy` when so many wait that one more may not.
+    fn check_room(&self, session: u64, group: &GroupName) -> Result<()> {
+        let of_session = self.of_session.get(&session).copied().unwrap_or(0);
+        let of_group = self.of_group.get(group).copied().unwrap_or(0);
+        let (who, count) = if of_session >= limits::HELD_OF_CONNECTION {
+            ("this connection".to_owned(), of_session)
+        } else if of_group >= limits::HELD_OF_GROUP {
+            (format!("group {group:?}"), of_group)
+        } else if self.by_token.len() >= limits::HELD {
+            ("this broker".to_owned(), self.by_token.len())
+        } else {
+            return Ok(());
+        };
+        let text = format!("{count} requests of {who} wait for messages already: let one be answered before the next");
+        Err(Failure::new(Kind::Busy, text))
+    }
+
+    fn put(&mut self, token: Token, held: Held) {
+        self.by_deadline.insert((held.until(), token));
+        *self.of_session.entry(held.session()).or_default() += 1;
+        *self.of_group.entry(held.group().clone()).or_default() += 1;
+        self.by_token.insert(token, held);
+    }
+
     fn take(&mut self, token: Token) -> Option<Held> {
         let held = self.by_token.remove(&token)?;
         self.by_deadline.remove(&(held.until(), token));
+        one_less(&mut self.of_session, &held.session());
+        one_less(&mut self.of_group, held.group());
         Some(held)
+    }
+}
+
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }
 
@@ -87,8 +140,7 @@ impl Pulls {
     }
 
     /// Holds a pull. It is answered by whoever takes it out again: a message, the deadline, or the end of its session.
-    fn hold(&self, reader: &Reader, mut held: HeldPull) -> Option<HeldPull> {
-        held.responder.park();
+    fn hold(&self, reader: &Reader, held: HeldPull) -> Option<HeldPull> {
         let (topic, queue, from) = (held.fetch.topic.clone(), held.fetch.queue, held.fetch.from);
         let token = self.keep(Held::Pull(held));
         // Registered last: a wake that comes at once finds the pull here.
@@ -101,9 +153,16 @@ impl Pulls {
         }
     }
 
+    /// Fails with `Busy` when so many requests wait that one more may not.
+    fn check_room(&self, session: u64, group: &GroupName) -> Result<()> {
+        self.held.lock().check_room(session, group)
+    }
+
     /// [`Self::hold`] for a pop; one that is given back says why.
-    pub(super) fn hold_pop(&self, reader: &Reader, mut held: WaitingPop) -> Option<(WaitingPop, Wait)> {
-        held.responder.park();
+    pub(super) fn hold_pop(&self, reader: &Reader, held: WaitingPop) -> Option<(WaitingPop, Wait)> {
+        if self.check_room(held.session, &held.pop.group).is_err() {
+            return Some((held, Wait::Full));
+        }
         let pop = held.pop.clone();
         let token = self.keep(Held::Pop(held));
         let wait = reader.wait_to_pop(&pop, token);
@@ -116,11 +175,10 @@ impl Pulls {
         }
     }
 
-    fn keep(&self, held: Held) -> Token {
+    fn keep(&self, mut held: Held) -> Token {
+        held.park();
         let token = Token(self.next.fetch_add(1, Ordering::Relaxed));
-        let mut waiting = self.held.lock();
-        waiting.by_deadline.insert((held.until(), token));
-        waiting.by_token.insert(token, held);
+        self.held.lock().put(token, held);
         token
     }
 
@@ -162,6 +220,9 @@ impl Door {
             Ok(fetch) => fetch,
             Err(response) => return responder.send(*response),
         };
+        if let Err(failure) = self.parts.flow.may_receive(&request.group) {
+            return responder.send(over(&failure));
+        }
         let wait = request.suspend_ms.map(|ms| Duration::from_millis(ms.max(0).unsigned_abs()).min(HOLD_LIMIT));
         let until = Instant::now() + wait.unwrap_or_default();
         self.serve(HeldPull { group: request.group, fetch, responder, session: session.id(), until });
@@ -203,11 +264,15 @@ impl Door {
                     let costly = found.next < found.max && matches!(held.fetch.filter, Filter::Sql(_));
                     if !empty || costly || held.until <= Instant::now() {
                         self.parts.metrics.get(&held.group, found.count as usize);
+                        self.parts.flow.received(&held.group, found.count as usize);
                         return held.responder.send(to_response(found));
                     }
                     // Not wanted: go on behind it, and wait for the next one there.
                     held.fetch.from = found.next;
                     if found.next >= found.max {
+                        if let Err(failure) = self.parts.pulls.check_room(held.session, &held.group) {
+                            return held.responder.send(over(&failure));
+                        }
                         match self.parts.pulls.hold(&self.parts.shell.reader, held) {
                             None => return,
                             Some(back) => held = back,
@@ -320,6 +385,11 @@ pub(super) fn parse_filter(expression: &str, language: Option<&str>) -> Result<F
             Err(Failure::invalid("subscription", text))
         }
     }
+}
+
+/// Flow control has a code of its own for pulls, at which clients try again soon.
+fn over(failure: &Failure) -> Response {
+    Response::error(ResponseCode::FlowControl, remark(failure))
 }
 
 fn to_response(found: Fetched) -> Response {

@@ -21,11 +21,15 @@ const ROLLBACK: i32 = 12;
 
 impl Door {
     pub(super) fn send(&self, session: &Session, request: SendMessage, responder: Responder) {
+        let group = request.group.clone();
         let prepared = request.sys_flag.transaction() == Transaction::Prepared;
         let send = match to_send(session, &self.parts.shell.reader.config().cluster, request) {
             Ok(send) => send,
             Err(failure) => return responder.send(failed(&failure)),
         };
+        if let Err(failure) = self.parts.flow.send(session.id(), &group, send.messages.len()) {
+            return responder.send(failed(&failure));
+        }
         let metrics = self.parts.metrics.clone();
         let timed = timed(&send).map(|topic| (topic, self.parts.shell.reader.config().name.clone()));
         let (count, bytes) = (send.messages.len(), send.messages.iter().map(|message| message.body.len()).sum());

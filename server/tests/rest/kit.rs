@@ -8,7 +8,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::Value;
-use sluice_server::{Config, Server};
+use sluice_server::{Config, Rates, Server};
 use tokio::net::TcpListener;
 
 pub struct World {
@@ -64,6 +64,7 @@ pub fn config(data: &Path) -> Config {
         store: sluice_broker::StoreConfig { segment_len: 64 << 20, allocate_step: 1 << 20, ..Default::default() },
         retention: sluice_broker::Retention::default(),
         remoting: sluice_transport::Limits::default(),
+        rates: Rates::default(),
         runtime: sluice_runtime::Config { instances: 32, ..Default::default() },
         name_servers: Vec::new(),
     }
