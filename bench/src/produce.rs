@@ -81,6 +81,9 @@ pub async fn produce(plan: Produce) -> Result<Report, Error> {
         all.merge(&tally??);
     }
     let took = began.elapsed();
+    for (producer, queue) in producers.iter().zip(queues.iter().cycle()) {
+        producer.settle(queue).await?;
+    }
     Ok(all.report(took, watch.map(|watch| watch.end()).transpose()?))
 }
 
@@ -96,7 +99,12 @@ impl Produce {
 }
 
 /// A producer with a connection of its own.
-enum Sender {
+struct Sender {
+    client: Client,
+    kind: Kind,
+}
+
+enum Kind {
     Plain(Producer),
     Transactions(TransactionProducer),
 }
@@ -108,26 +116,33 @@ impl Sender {
         // A load generator that repeats failed sends hides them.
         config.send_retries = 0;
         config.compress_above = usize::MAX;
-        let producer = Client::new(config)?.producer("sluice-bench")?;
-        Ok(match plan.fate {
+        let client = Client::new(config)?;
+        let producer = client.producer("sluice-bench")?;
+        let kind = match plan.fate {
             // A decision that was lost on the way is a commit as well.
-            Fate::Transaction => Self::Transactions(producer.transactional(|_| Decision::Commit)),
-            Fate::Plain | Fate::Level(_) | Fate::Delay(_) => Self::Plain(producer),
-        })
+            Fate::Transaction => Kind::Transactions(producer.transactional(|_| Decision::Commit)),
+            Fate::Plain | Fate::Level(_) | Fate::Delay(_) => Kind::Plain(producer),
+        };
+        Ok(Self { client, kind })
+    }
+
+    /// Waits until the broker has read everything that was sent: decisions are not answered.
+    async fn settle(&self, queue: &QueueRef) -> Result<(), sluice_client::Error> {
+        self.client.admin().max_offset(queue).await.map(drop)
     }
 
     /// The producer of a transaction cannot choose the queue.
     async fn send(&self, queue: &QueueRef, message: Message) -> Result<(), sluice_client::Error> {
-        match self {
-            Self::Plain(producer) => producer.send_to(queue, message).await.map(drop),
-            Self::Transactions(producer) => producer.send(message, |_| async { Decision::Commit }).await.map(drop),
+        match &self.kind {
+            Kind::Plain(producer) => producer.send_to(queue, message).await.map(drop),
+            Kind::Transactions(producer) => producer.send(message, |_| async { Decision::Commit }).await.map(drop),
         }
     }
 
     fn plain(&self) -> &Producer {
-        match self {
-            Self::Plain(producer) => producer,
-            Self::Transactions(producer) => producer.plain(),
+        match &self.kind {
+            Kind::Plain(producer) => producer,
+            Kind::Transactions(producer) => producer.plain(),
         }
     }
 }
