@@ -43,7 +43,7 @@ impl Broker {
         self.drop_topic(name, now)
     }
 
-    fn drop_topic(&mut self, name: &TopicName, now: Timestamp) -> Result<()> {
+    pub(crate) fn drop_topic(&mut self, name: &TopicName, now: Timestamp) -> Result<()> {
         let properties = Properties::from_pairs([("deleted", name.as_str())])?;
         self.stage_one(record(&SYSTEM.topics, properties, Bytes::new(), now), now)?;
         self.appender.forget(name);
@@ -148,7 +148,7 @@ impl Broker {
     }
 }
 
-fn record(topic: &TopicName, properties: Properties, body: Bytes, now: Timestamp) -> Message {
+pub(crate) fn record(topic: &TopicName, properties: Properties, body: Bytes, now: Timestamp) -> Message {
     Message::new(topic.clone(), QueueId(0), now, properties, body)
 }
 

@@ -1,8 +1,12 @@
 //! Verb: commit what a pipeline's stage made of its source, together with how far it came.
 
-use sluice_model::{GroupName, Message, QueueId, QueueOffset, Timestamp, TopicName, limits};
+use bytes::Bytes;
+use sluice_model::{GroupName, LogOffset, Message, Properties, QueueId, QueueOffset, Timestamp, TopicName, limits};
 
-use crate::{Error, append::drop_log_properties, broker::Broker, error::Result, offsets::Position, system::SYSTEM};
+use crate::{
+    Error, admin::record, append::drop_log_properties, broker::Broker, documents, error::Result, offsets::Position,
+    system::SYSTEM, topics::Topic,
+};
 
 /// What a stage read, and what came of it.
 #[derive(Debug)]
@@ -17,10 +21,43 @@ pub struct StageUnit {
     pub next: QueueOffset,
     /// Messages for the sinks, with topic and queue.
     pub outputs: Vec<Message>,
+    /// The next change of the stage's state, and the topic that holds its changes.
+    pub state: Option<(TopicName, Bytes)>,
 }
 
 impl Broker {
-    /// Stages outputs and position as one unit: both are there after a crash, or neither is.
+    /// Makes the topic that holds the changes of a pipeline's state, or gives it more queues.
+    pub fn put_state_topic(&mut self, name: &TopicName, queues: u32, now: Timestamp) -> Result<()> {
+        if self.topic(name).is_some_and(|known| known.write_queues >= queues) {
+            return Ok(());
+        }
+        let topic = Topic::new(name.clone(), queues);
+        topic.check()?;
+        self.stage_one(record(&SYSTEM.topics, topic.to_properties()?, Bytes::new(), now), now)?;
+        Ok(())
+    }
+
+    /// Deletes the topic that holds the changes of a pipeline's state, if it is there.
+    pub fn delete_state_topic(&mut self, name: &TopicName, now: Timestamp) -> Result<()> {
+        if self.topic(name).is_some() { self.drop_topic(name, now) } else { Ok(()) }
+    }
+
+    /// Stores a document and sets positions of a group, both or neither.
+    pub fn put_document_at(
+        &mut self,
+        (kind, name): (&str, &str),
+        body: Bytes,
+        positions: &[Position],
+        now: Timestamp,
+    ) -> Result<LogOffset> {
+        let document = record(&SYSTEM.documents, documents::properties(kind, name, Some(""))?, body, now);
+        let placed = self.stage(&[document, self.positions_message(positions, now)], now)?;
+        let mut state = self.shared.state.write();
+        positions.iter().for_each(|position| state.offsets.recorded(position.clone()));
+        Ok(placed.first().map_or(LogOffset(0), |placed| placed.log_offset))
+    }
+
+    /// Stages outputs, position and change of the state as one unit: all are there after a crash, or none is.
     ///
     /// Fails with `Conflict` when the position is not at `from` any more (another stage came first, or the topic was deleted
     /// and with it every position in it), `NotFound` when a sink does not exist, and `Invalid` when the unit is too large.
@@ -49,6 +86,13 @@ impl Broker {
             }
         }
         let position = Position { group: unit.group, topic: unit.topic, queue: unit.queue, offset: unit.next };
+        if let Some((topic, body)) = unit.state {
+            let known = self.topic(&topic).is_some_and(|known| unit.queue.0 < known.write_queues);
+            if !known {
+                return Err(Error::not_found("topic", &topic));
+            }
+            messages.push(Message::new(topic, unit.queue, now, Properties::default(), body));
+        }
         if messages.is_empty() {
             // Nothing came of it: reading the same records again would come to nothing again.
             self.shared.state.write().offsets.commit(position);

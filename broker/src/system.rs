@@ -40,6 +40,16 @@ pub static SYSTEM: LazyLock<SystemTopics> = LazyLock::new(|| SystemTopics {
     leases: named("rmq_sys_SLUICE_LEASES"),
 });
 
+/// Topics that hold the changes of pipelines' states begin with this.
+const STATE_PREFIX: &str = "rmq_sys_SLUICE_STATE_";
+
+/// The topic that holds the changes of a pipeline's state.
+///
+/// Fails when the name is too long.
+pub fn state_topic(pipeline: &str) -> Result<TopicName, sluice_model::Error> {
+    TopicName::parse(&format!("{STATE_PREFIX}{pipeline}"))
+}
+
 /// The topic whose settings an automatically made topic takes over.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
 /// Topics that clients and tools expect on every broker and may use.
@@ -56,6 +66,7 @@ impl SystemTopics {
     /// Topics that no client may send to (Apache RocketMQ `TopicValidator.isNotAllowedSendTopic`, and our own).
     pub fn is_closed(&self, topic: &str) -> bool {
         self.all().iter().any(|closed| closed.as_str() == topic)
+            || topic.starts_with(STATE_PREFIX)
             || topic == SELF_TEST_TOPIC
             || topic == "OFFSET_MOVED_EVENT"
     }

@@ -39,6 +39,7 @@ fn properties_of_the_log_are_not_taken_from_clients() {
         from: QueueOffset(0),
         next: QueueOffset(2),
         outputs: vec![message("t", "third", &forged)],
+        state: None,
     };
     world.broker().commit_stage(unit, now).unwrap();
     world.settle();

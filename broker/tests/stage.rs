@@ -15,6 +15,7 @@ fn unit(from: u64, next: u64, bodies: &[&str]) -> StageUnit {
         from: QueueOffset(from),
         next: QueueOffset(next),
         outputs: bodies.iter().map(|body| message("out", body, &[])).collect(),
+        state: None,
     }
 }
 

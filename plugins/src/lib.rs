@@ -23,8 +23,13 @@ macro_rules! ready_made {
     };
 }
 
-pub const READY_MADE: &[ReadyMade] =
-    &[ready_made!("json-filter"), ready_made!("json-map"), ready_made!("route"), ready_made!("ledger-checker")];
+pub const READY_MADE: &[ReadyMade] = &[
+    ready_made!("json-filter"),
+    ready_made!("json-map"),
+    ready_made!("route"),
+    ready_made!("aggregate"),
+    ready_made!("ledger-checker"),
+];
 
 /// The plugin with this name.
 #[must_use]

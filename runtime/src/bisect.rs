@@ -22,6 +22,8 @@ pub(crate) struct Ran {
     pub(crate) failed: Vec<(usize, Fall)>,
     /// The source record that ended the step: none after it was tried.
     pub(crate) cut: Option<usize>,
+    /// Source records before this one may have left something in the state.
+    pub(crate) entered: usize,
     /// Calls that ended an instance.
     pub(crate) traps: u64,
     pub(crate) deadline_missed: bool,
@@ -36,7 +38,7 @@ pub(crate) struct Fall {
 }
 
 impl Fall {
-    fn of(failure: &Failure) -> Fall {
+    pub(crate) fn of(failure: &Failure) -> Fall {
         match failure {
             Failure::Fault { action, code, reason } => {
                 Fall { action: *action, code: code.clone(), reason: reason.clone() }
@@ -57,6 +59,18 @@ fn reason_of(failure: &Failure) -> String {
 pub(crate) enum Answer {
     Verdict(Verdict),
     Output(Output),
+    /// This record failed, and nothing was done about the others.
+    Without {
+        index: usize,
+        fall: Fall,
+    },
+}
+
+/// What came of a call.
+pub(crate) struct Called {
+    pub(crate) answer: Result<Answer, Failure>,
+    /// The turn can take no more: what comes behind these records waits for the next one.
+    pub(crate) full: bool,
 }
 
 /// Runs the call over all flows. If it fails as a whole, halves them until one record is found that fails alone; the records before it
@@ -68,7 +82,7 @@ pub(crate) fn run<E>(
     flows: Vec<Flow>,
     batch: &mut Batch,
     attempt: impl Fn(usize) -> u16,
-    mut call: impl FnMut(&Batch) -> Result<Result<Answer, Failure>, E>,
+    mut call: impl FnMut(&Batch) -> Result<Called, E>,
 ) -> Result<Ran, E> {
     let mut ran = Ran::default();
     // Stack of runs still to be tried, the next on top.
@@ -89,8 +103,23 @@ pub(crate) fn run<E>(
         if !rest.is_empty() {
             todo.push(rest);
         }
-        match call(batch)? {
-            Ok(answer) => ran.accept(part, answer),
+        let Called { answer, full } = call(batch)?;
+        match answer {
+            Ok(Answer::Without { index, fall }) => {
+                let behind = part.split_off(index + 1);
+                ran.failed.extend(part.pop().map(|flow| (flow.source, fall)));
+                todo.push(behind);
+                todo.push(part);
+            }
+            Ok(answer) => {
+                let last = part.last().map_or(0, |flow| flow.source);
+                ran.entered = ran.entered.max(last + 1);
+                ran.accept(part, answer);
+                if full && !todo.iter().all(Vec::is_empty) {
+                    ran.cut = Some(last);
+                    return Ok(ran);
+                }
+            }
             Err(Failure::Fault { action, code, reason }) => {
                 let fall = Fall { action, code, reason };
                 ran.failed.extend(part.iter().map(|flow| (flow.source, fall.clone())));
@@ -125,6 +154,8 @@ impl Ran {
 
     fn accept(&mut self, part: Vec<Flow>, answer: Answer) {
         match answer {
+            // Handled where the parts are made.
+            Answer::Without { .. } => {}
             Answer::Verdict(verdict) => {
                 self.fail_all(&part, verdict.failed.clone());
                 let kept = part.into_iter().enumerate().filter(|(i, _)| verdict.keeps(*i));
@@ -166,7 +197,7 @@ mod tests {
             |batch| {
                 calls += 1;
                 let last = usize::try_from(batch.time()).unwrap();
-                Ok(if (last + 1 - batch.len()..=last).contains(&700) {
+                let answer = if (last + 1 - batch.len()..=last).contains(&700) {
                     Err(Failure::Trap { message: "boom".into(), stack: vec!["inner".into(), "outer".into()] })
                 } else {
                     crate::output::check_verdict(
@@ -175,7 +206,8 @@ mod tests {
                     )
                     .map(Answer::Verdict)
                     .map_err(Failure::Nonsense)
-                })
+                };
+                Ok(Called { answer, full: false })
             },
         )
         .unwrap();

@@ -60,6 +60,8 @@ impl Runtime {
         imports::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::state::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::timers::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::lookup::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         crate::wasi::add_to_linker(&mut linker, component, &self.shared.engine)?;
         Ok(linker)

@@ -32,6 +32,8 @@ pub enum Error {
     #[error("plugin {plugin} does not start: {failure}")]
     Start { plugin: String, failure: Failure },
     #[error("{0}")]
+    State(#[from] crate::state::StateError),
+    #[error("{0}")]
     Port(#[from] crate::ports::PortError),
 }
 
@@ -39,7 +41,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Engine(_) | Error::Port(_) => Kind::Internal,
+            Error::Engine(_) | Error::State(_) | Error::Port(_) => Kind::Internal,
             Error::Full(_) => Kind::Full,
             _ => Kind::Invalid,
         }
@@ -126,6 +128,9 @@ pub enum Failure {
     Nonsense(String),
     #[error("the plugin failed: {0}")]
     Check(String),
+    /// The processor's state could not be read or written; no fault of the plugin.
+    #[error("the state: {0}")]
+    State(String),
     #[error("this instance ended with an earlier failure")]
     Dead,
 }
@@ -142,6 +147,7 @@ impl Failure {
             Failure::Fault { code, .. } => code,
             Failure::Nonsense(_) => "nonsense",
             Failure::Check(_) => "check-failed",
+            Failure::State(_) => "state",
             Failure::Dead => "dead",
         }
     }

@@ -18,9 +18,9 @@ use crate::plugin::{Exports, Plugin, Program};
 use crate::wasi;
 
 const CONTRACT: &str = "sluice:plugin/";
-const VERSION: &str = "@0.1.0";
+const VERSION: &str = "@0.2.0";
 /// Interfaces of the contract that the host provides.
-const GRANTED: [&str; 5] = ["types", "log", "metrics", "context", "lookup"];
+const GRANTED: [&str; 7] = ["types", "log", "metrics", "context", "lookup", "state", "timers"];
 const HOW: &str = "build it for wasm32-unknown-unknown with the guest SDK, or with any toolchain that makes components";
 
 pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plugin, Report), Refusal> {
@@ -50,6 +50,10 @@ pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plug
         instance::describe(&program).map_err(|(code, failure)| Refusal::new(code, format!("{hint}: {failure}")))?;
     let manifest =
         Manifest::check(raw).map_err(|e| Refusal::new(RefusalCode::Manifest, format!("{hint}: its manifest: {e}")))?;
+    if !manifest.stores.is_empty() && !roles.contains(&Role::Process) {
+        let message = format!("{hint}: its manifest: stores: only a plugin with the role process may have some");
+        return Err(Refusal::new(RefusalCode::Manifest, message));
+    }
     program.manifest = Some(manifest.clone());
     let plugin = Plugin { program: Arc::new(program) };
     Ok((plugin, Report { digest, roles, imports, size: bytes.len() as u64, compile_ms, manifest }))
@@ -151,12 +155,12 @@ fn check_roles(runtime: &Runtime, hint: &str, component: &Component) -> Result<V
         );
         return Err(Refusal::new(RefusalCode::ContractVersion, message));
     }
-    let all = [Role::Filter, Role::Transform, Role::CheckTransaction];
+    let all = [Role::Filter, Role::Transform, Role::Process, Role::CheckTransaction];
     let roles: Vec<Role> = all.into_iter().filter(|role| exported(role.as_str())).collect();
     if !exported("plugin") || roles.is_empty() {
         let has = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
         let message = format!(
-            "{hint}: a plugin exports {CONTRACT}plugin{VERSION} and at least one of filter, transform, check-transaction; this one exports {has}"
+            "{hint}: a plugin exports {CONTRACT}plugin{VERSION} and at least one of filter, transform, process, check-transaction; this one exports {has}"
         );
         return Err(Refusal::new(RefusalCode::NoRole, message));
     }
@@ -178,6 +182,7 @@ fn find_exports(hint: &str, pre: &InstancePre<State>, roles: &[Role]) -> Result<
             .map(|()| exports::transform::GuestIndices::new(pre))
             .transpose()
             .map_err(refuse)?,
+        process: has(Role::Process).map(|()| exports::process::GuestIndices::new(pre)).transpose().map_err(refuse)?,
         check: has(Role::CheckTransaction)
             .map(|()| exports::check_transaction::GuestIndices::new(pre))
             .transpose()

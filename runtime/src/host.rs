@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::{ResourceLimiter, Result, bail};
 
 use crate::bindings::sluice::plugin::{context, log, lookup, metrics};
+use crate::keep::Keep;
 use crate::limits::Limits;
 use crate::ports::Lookup;
 use crate::wasi::Wasi;
@@ -109,6 +110,7 @@ pub(crate) struct State {
     /// The last panic message, which the SDK logs before it traps.
     pub(crate) panic: Option<String>,
     pub(crate) wasi: Wasi,
+    pub(crate) keep: Keep,
     grants: Grants,
     observer: Arc<dyn Observer>,
     lines: u32,
@@ -127,6 +129,7 @@ impl State {
             second_half_from: None,
             panic: None,
             wasi: Wasi::default(),
+            keep: Keep::default(),
             grants,
             observer,
             lines: 0,

@@ -8,9 +8,11 @@ use crate::bindings::exports::sluice::plugin as exports;
 use crate::bindings::sluice::plugin::types as wit;
 use crate::error::{Error, Failure, RefusalCode};
 use crate::host::{Context, DeadlineReached, Silent, State};
+use crate::keep;
 use crate::limits::Limits;
 use crate::output::{self, Output, Verdict};
 use crate::plugin::{Plugin, Program, Setup};
+use crate::state::{self, Partition, Timer};
 use crate::ticker::TICK;
 
 const MAX_STACK_LINES: usize = 16;
@@ -51,7 +53,10 @@ pub struct Instance {
     store: Store<State>,
     filter: Option<exports::filter::Guest>,
     transform: Option<exports::transform::Guest>,
+    process: Option<exports::process::Guest>,
     check: Option<exports::check_transaction::Guest>,
+    /// A processor's name among those that keep state.
+    keeps_as: String,
     dead: bool,
 }
 
@@ -59,7 +64,9 @@ impl Instance {
     pub(crate) fn start(plugin: Plugin, setup: Setup, values: &[(String, String)]) -> Result<Instance, Error> {
         let program = &plugin.program;
         let name = plugin.manifest().name.clone();
-        let state = State::new(setup.context, setup.limits, setup.grants, setup.observer);
+        let keeps_as = setup.keeps_as.unwrap_or_else(|| name.clone());
+        let mut state = State::new(setup.context, setup.limits, setup.grants, setup.observer);
+        state.keep.lateness = setup.lateness;
         let mut store = new_store(program, state);
         let deadline = program.runtime.shared.config.start_deadline;
         let started = call(program, &mut store, deadline, |store| {
@@ -79,9 +86,9 @@ impl Instance {
             return Err(Error::Configure { plugin: name, reason: output::short(reason, 4096) });
         }
         let loaded = load(program, &mut store, &instance);
-        let (filter, transform, check) =
+        let Roles { filter, transform, process, check } =
             loaded.map_err(|e| Error::Start { plugin: name, failure: Failure::Nonsense(format!("{e:#}")) })?;
-        Ok(Instance { plugin, store, filter, transform, check, dead: false })
+        Ok(Instance { plugin, store, filter, transform, process, check, keeps_as, dead: false })
     }
 
     #[must_use]
@@ -122,6 +129,72 @@ impl Instance {
         let raw = answer?.map_err(as_fault)?;
         let limits = &self.store.data().limits;
         output::check_output(raw, batch.len(), outputs, limits)
+    }
+
+    /// Lets a processor handle records. What it writes goes to the partition, of which it is away for so long.
+    ///
+    /// # Errors
+    /// A [`Failure`]; then what the call wrote is taken back. A record that is named in the answer as failed may have written as well.
+    pub fn process(
+        &mut self,
+        batch: &Batch,
+        outputs: usize,
+        home: &mut Option<Box<Partition>>,
+    ) -> Result<Output, Failure> {
+        let (count, deadline) = (batch.len(), self.store.data().limits.deadline);
+        let answer = self.with_state(home, |instance, guest| {
+            instance.call(deadline, batch.time(), batch.seed(), |store| guest.call_apply(store, batch.as_wit()))
+        })?;
+        answer.map_err(as_fault).and_then(|raw| output::check_output(raw, count, outputs, &self.store.data().limits))
+    }
+
+    /// Tells a processor that timers are due.
+    ///
+    /// # Errors
+    /// As [`Instance::process`].
+    pub(crate) fn on_timers(
+        &mut self,
+        due: &[Timer],
+        now: u64,
+        outputs: usize,
+        home: &mut Option<Box<Partition>>,
+    ) -> Result<Output, Failure> {
+        let timers: Vec<_> = due.iter().map(keep::to_param).collect();
+        let deadline = self.store.data().limits.deadline;
+        let answer = self.with_state(home, |instance, guest| {
+            instance.call(deadline, now, now, |store| guest.call_on_timers(store, &timers))
+        })?;
+        answer
+            .map_err(as_fault)
+            .and_then(|raw| output::check_output(raw, due.len(), outputs, &self.store.data().limits))
+    }
+
+    /// Calls a processor with its state at hand.
+    fn with_state<R>(
+        &mut self,
+        home: &mut Option<Box<Partition>>,
+        call: impl FnOnce(&mut Self, &exports::process::Guest) -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let Some(guest) = self.process.take() else {
+            return Err(Failure::Nonsense("this plugin is no processor".into()));
+        };
+        let Some(mut partition) = home.take() else {
+            return Err(Failure::State("it is away".into()));
+        };
+        if self.store.data().keep.stores.is_empty() {
+            let declared = self.plugin.manifest().stores.iter().map(|store| {
+                let number = partition.store(&state::store_name(&self.keeps_as, &store.name));
+                (store.name.clone(), number)
+            });
+            let (stores, timers) = (declared.collect(), partition.store(&state::timers_name(&self.keeps_as)));
+            let keep = &mut self.store.data_mut().keep;
+            (keep.stores, keep.timers) = (stores, timers);
+        }
+        self.store.data_mut().keep.partition = Some(partition);
+        let answer = call(self, &guest);
+        self.process = Some(guest);
+        *home = self.store.data_mut().keep.partition.take();
+        answer
     }
 
     /// Asks a checker about a half message.
@@ -193,16 +266,21 @@ fn as_fault(fault: wit::Fault) -> Failure {
     Failure::Fault { action, code: output::short(code, 64), reason: output::short(reason, 1024) }
 }
 
-type Roles =
-    (Option<exports::filter::Guest>, Option<exports::transform::Guest>, Option<exports::check_transaction::Guest>);
+struct Roles {
+    filter: Option<exports::filter::Guest>,
+    transform: Option<exports::transform::Guest>,
+    process: Option<exports::process::Guest>,
+    check: Option<exports::check_transaction::Guest>,
+}
 
 fn load(program: &Program, store: &mut Store<State>, instance: &WasmInstance) -> wasmtime::Result<Roles> {
     let exports = &program.exports;
-    Ok((
-        exports.filter.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
-        exports.transform.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
-        exports.check.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
-    ))
+    Ok(Roles {
+        filter: exports.filter.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
+        transform: exports.transform.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
+        process: exports.process.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
+        check: exports.check.as_ref().map(|e| e.load(&mut *store, instance)).transpose()?,
+    })
 }
 
 /// Instantiates with nothing granted and asks the plugin for its manifest.
@@ -266,8 +344,14 @@ fn call<R>(
 
 fn explain(store: &Store<State>, deadline: Duration, error: &wasmtime::Error) -> Failure {
     let state = store.data();
+    if let Some(problem) = &state.keep.broken {
+        return Failure::State(problem.clone());
+    }
     if error.is::<DeadlineReached>() {
         return Failure::Deadline { limit: deadline };
+    }
+    if state.keep.too_much {
+        return Failure::TooMuch { limit: state.limits.output };
     }
     let text = format!("{:#}", error.root_cause());
     if text.contains("hostcall fuel") || text.contains("too much data is being copied") {

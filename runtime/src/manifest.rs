@@ -9,6 +9,7 @@ use crate::schema::Schema;
 pub enum Role {
     Filter,
     Transform,
+    Process,
     CheckTransaction,
 }
 
@@ -18,6 +19,7 @@ impl Role {
         match self {
             Role::Filter => "filter",
             Role::Transform => "transform",
+            Role::Process => "process",
             Role::CheckTransaction => "check-transaction",
         }
     }
@@ -39,6 +41,13 @@ pub struct Port {
     pub doc: String,
 }
 
+/// Keyed values that a processor keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreDeclared {
+    pub name: String,
+    pub doc: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outputs {
     /// At least one.
@@ -54,16 +63,20 @@ pub struct Manifest {
     pub version: String,
     pub doc: String,
     pub needs: Columns,
+    /// Tags or a SQL92 condition: records for which it does not hold never enter the plugin.
+    pub prefilter: Option<String>,
     pub outputs: Outputs,
     pub params: Vec<Param>,
+    pub stores: Vec<StoreDeclared>,
 }
 
 const MAX_DOC: usize = 16 * 1024;
 const MAX_LIST: usize = 64;
+const MAX_PREFILTER: usize = 4096;
 
 impl Manifest {
     pub(crate) fn check(raw: wit::Manifest) -> Result<Manifest, String> {
-        let wit::Manifest { name, version, doc, needs, outputs, params } = raw;
+        let wit::Manifest { name, version, doc, needs, prefilter, outputs, params, stores } = raw;
         if !is_name(&name) {
             return Err(format!("name: expected 1 to 64 lower-case letters, digits and `-`, got {name:?}"));
         }
@@ -84,7 +97,11 @@ impl Manifest {
             }
             checked.push(param);
         }
-        Ok(Manifest { name, version, doc, needs, outputs: check_outputs(outputs)?, params: checked })
+        if let Some(len) = prefilter.as_ref().map(String::len).filter(|len| *len > MAX_PREFILTER) {
+            return Err(format!("prefilter: at most {MAX_PREFILTER} bytes, got {len}"));
+        }
+        let (outputs, stores) = (check_outputs(outputs)?, check_stores(stores)?);
+        Ok(Manifest { name, version, doc, needs, prefilter, outputs, params: checked, stores })
     }
 }
 
@@ -121,6 +138,23 @@ fn check_outputs(raw: wit::Outputs) -> Result<Outputs, String> {
         checked.push(Port { name, doc });
     }
     Ok(Outputs::Ports(checked))
+}
+
+fn check_stores(raw: Vec<wit::Store>) -> Result<Vec<StoreDeclared>, String> {
+    if raw.len() > MAX_LIST {
+        return Err(format!("stores: at most {MAX_LIST}, got {}", raw.len()));
+    }
+    let mut checked: Vec<StoreDeclared> = Vec::with_capacity(raw.len());
+    for wit::Store { name, doc } in raw {
+        if !is_name(&name) {
+            return Err(format!("stores: expected lower-case letters, digits and `-` as a name, got {name:?}"));
+        }
+        if checked.iter().any(|other| other.name == name) {
+            return Err(format!("stores: `{name}` is declared twice"));
+        }
+        checked.push(StoreDeclared { name, doc });
+    }
+    Ok(checked)
 }
 
 fn is_name(name: &str) -> bool {

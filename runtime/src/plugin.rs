@@ -15,6 +15,7 @@ pub(crate) struct Exports {
     pub(crate) plugin: exports::plugin::GuestIndices,
     pub(crate) filter: Option<exports::filter::GuestIndices>,
     pub(crate) transform: Option<exports::transform::GuestIndices>,
+    pub(crate) process: Option<exports::process::GuestIndices>,
     pub(crate) check: Option<exports::check_transaction::GuestIndices>,
 }
 
@@ -43,6 +44,10 @@ pub struct Setup {
     pub limits: Limits,
     pub grants: Grants,
     pub observer: Arc<dyn Observer>,
+    /// Of a processor, its name among the steps that keep state; its plugin's name unless several are alike.
+    pub keeps_as: Option<String>,
+    /// How much older than the newest a record may be and still be on time for a processor, milliseconds.
+    pub lateness: u64,
 }
 
 impl Default for Setup {
@@ -53,6 +58,8 @@ impl Default for Setup {
             limits: Limits::default(),
             grants: Grants::default(),
             observer: Arc::new(Silent),
+            keeps_as: None,
+            lateness: 0,
         }
     }
 }

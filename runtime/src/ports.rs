@@ -31,6 +31,21 @@ pub trait Source {
     ) -> Result<u64, PortError>;
 }
 
+/// The changes of one queue's state, as they stand in the log, numbered from 0.
+pub trait Changelog {
+    /// Number of the first change that the log still holds, and the number behind the last one that is on its disk.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    fn bounds(&self) -> Result<(u64, u64), PortError>;
+
+    /// Some changes from this number on, in order; at least one when it is within the bounds.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError>;
+}
+
 /// Where the stage stood.
 pub trait Progress {
     /// The position of the last committed unit, or where a new stage starts.
@@ -42,11 +57,12 @@ pub trait Progress {
 
 /// Takes what a turn made.
 pub trait Sink {
-    /// Makes the outputs, the dead letters and the new position real together, or none of them.
+    /// Makes the outputs, the dead letters, the change of the state and the new position real together, or none of them. Gives how many
+    /// changes of the state are on the log's disk; the file of a state must never be ahead of them.
     ///
     /// # Errors
     /// [`PortError`]; then nothing of the unit was committed and the stage will make it again.
-    fn commit(&mut self, unit: Unit) -> Result<(), PortError>;
+    fn commit(&mut self, unit: Unit) -> Result<u64, PortError>;
 }
 
 /// What stands or falls together.
@@ -56,6 +72,8 @@ pub struct Unit {
     pub dead_letters: Vec<DeadLetter>,
     /// Where the source is read next.
     pub position: u64,
+    /// The next change of the queue's state, if there is one.
+    pub state: Option<Bytes>,
 }
 
 /// A record on its way to a sink. Its offset, times and, unless the plugins changed them, all of its bytes are the source record's.

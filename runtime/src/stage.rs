@@ -3,33 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Map, Value};
+use bytes::Bytes;
 
 use crate::batch::{Batch, Record};
 use crate::bindings::Action;
-use crate::bisect::{self, Answer, Fall, Flow, Ran};
+use crate::bisect::{self, Fall, Flow, Ran};
 use crate::error::{Error, Failure};
-use crate::host::{Context, Grants, Observer};
-use crate::instance::Instance;
+use crate::host::Observer;
 use crate::limits::Limits;
 use crate::manifest::Role;
-use crate::plugin::{Plugin, Setup};
 use crate::ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit};
+use crate::state::{Shared, StateError, Timer};
+use crate::step::{Home, Running, Step, used_as};
 
 /// Longest chain.
 const MAX_STEPS: usize = 32;
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
-
-/// One plugin of the chain.
-#[derive(Clone)]
-pub struct Step {
-    /// As the dead letters and the plugin's own context name it.
-    pub name: String,
-    pub plugin: Plugin,
-    pub config: Map<String, Value>,
-}
 
 /// What becomes of a record when its retries are used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -55,6 +46,14 @@ impl Default for Policy {
     }
 }
 
+/// Where the processors of a stage keep what they keep.
+#[derive(Clone)]
+pub struct StatePlan {
+    pub partition: Shared,
+    /// How much older than the newest a record may be and still be on time, milliseconds.
+    pub lateness: u64,
+}
+
 /// What a stage runs.
 #[derive(Clone)]
 pub struct Plan {
@@ -72,6 +71,8 @@ pub struct Plan {
     /// Bytes after which a turn reads no further; 1 MiB is a good number.
     pub batch_bytes: usize,
     pub observer: Arc<dyn Observer>,
+    /// Needed when one of the steps is a processor.
+    pub state: Option<StatePlan>,
 }
 
 /// What a turn did.
@@ -105,14 +106,6 @@ pub struct Counters {
     pub busy: Duration,
 }
 
-struct Running {
-    step: Step,
-    batch: Batch,
-    instance: Option<Instance>,
-    outputs: usize,
-    transforms: bool,
-}
-
 /// A chain of plugins on one queue, with its instances. Synchronous; give it a thread for each turn.
 pub struct Stage {
     plan: Plan,
@@ -124,6 +117,8 @@ pub struct Stage {
     /// Records of the next turn: fewer after a missed deadline.
     batch_records: usize,
     counters: Counters,
+    /// Changes of the state that are on the log's disk, as far as is known.
+    durable: u64,
 }
 
 impl Stage {
@@ -133,23 +128,11 @@ impl Stage {
     /// [`Error::Plan`] if the steps and sinks do not fit together; otherwise those of [`Plugin::instance`] and of the port.
     pub fn open(plan: Plan, progress: &mut dyn Progress) -> Result<Stage, Error> {
         check_plan(&plan)?;
-        let last = plan.steps.len() - 1;
-        let mut steps = Vec::with_capacity(plan.steps.len());
-        for (i, step) in plan.steps.iter().enumerate() {
-            let mut running = Running {
-                batch: Batch::new(step.plugin.manifest().needs, plan.queue),
-                instance: None,
-                outputs: if i == last { plan.sinks.len() } else { 1 },
-                transforms: step.plugin.has(Role::Transform),
-                step: step.clone(),
-            };
-            running.ensure(&plan)?;
-            steps.push(running);
-        }
+        let steps = (0..plan.steps.len()).map(|index| Running::start(&plan, index)).collect::<Result<_, _>>()?;
         let position = progress.load()?;
         let batch_records = plan.batch_records;
         let counters = Counters::default();
-        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, counters })
+        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, counters, durable: 0 })
     }
 
     /// Offset that is read next.
@@ -163,10 +146,48 @@ impl Stage {
         self.counters
     }
 
-    /// Reads, runs and commits one batch. Bounded by the plan's limits; never waits for records.
-    pub fn turn(&mut self, source: &mut dyn Source, sink: &mut dyn Sink) -> Turn {
+    /// Brings the state's file up to date, so that the next start has little to read from the log.
+    pub fn close(self) {
+        let Some(state) = &self.plan.state else { return };
+        if let Some(partition) = state.partition.lock().as_mut()
+            && let Err(problem) = partition.close(self.durable)
+        {
+            tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, %problem, "the state's file is not up to date");
+        }
+    }
+
+    /// Reads, runs and commits one batch, or fires timers that are due. Bounded by the plan's limits; never waits for records. `now` is the
+    /// broker's time, milliseconds since 1970.
+    pub fn turn(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64) -> Turn {
+        let Some(shared) = self.plan.state.as_ref().map(|state| state.partition.clone()) else {
+            return self.turn_at_home(source, sink, now, &mut None);
+        };
+        // Whoever looks into the state meanwhile waits, and sees whole turns only.
+        let mut place = shared.lock();
+        let mut home = place.take();
+        if home.is_none() {
+            return self.stop("the state is away".to_owned());
+        }
+        let turn = self.turn_at_home(source, sink, now, &mut home);
+        *place = home;
+        turn
+    }
+
+    /// When the first processing-time timer is due, milliseconds since 1970.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<u64> {
+        let mut place = self.plan.state.as_ref()?.partition.lock();
+        // A state that cannot be read stops the stage at its next turn.
+        let due = |step: &Running| step.next_timer(&mut place).unwrap_or(Some(0));
+        self.steps.iter().filter_map(due).min()
+    }
+
+    fn turn_at_home(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Turn {
         if let Some(reason) = &self.stopped {
             return Turn::Stopped(reason.clone());
+        }
+        if let Some(turn) = self.fire_timers(sink, now, home) {
+            return turn;
         }
         let mut records = Vec::new();
         let next = match source.read(self.position, self.batch_records, self.plan.batch_bytes, &mut records) {
@@ -179,17 +200,137 @@ impl Stage {
         if let Err(reason) = self.check_read(&records, next) {
             return self.stop(reason);
         }
-        let start = Instant::now();
-        let chained = self.chain(&records);
-        self.counters.busy += start.elapsed();
-        match chained {
-            Ok(chained) => self.settle(records, next, chained, sink),
-            Err(e @ Error::Full(_)) => {
-                tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, "{e}");
+        match self.run(&records, home) {
+            Ok((chained, settled)) => {
+                let position = records.get(chained.done).map_or(next, |record| record.offset);
+                self.commit(&records, position, chained, settled, sink, home)
+            }
+            Err(e) => self.trouble(e, home),
+        }
+    }
+
+    /// The chain over the records, and what is to become of those that failed. With state, what comes behind the last record that is done
+    /// with must leave no trace there: if it did, the rest is run again without it.
+    fn run(&mut self, records: &[Record], home: &mut Home) -> Result<(Chained, Settled), Error> {
+        let mut count = records.len();
+        let mut waits = None;
+        loop {
+            let start = Instant::now();
+            let chained = self.chain(&records[..count], home);
+            self.counters.busy += start.elapsed();
+            let mut chained = chained?;
+            let mut settled = self.settle(&records[..count], &mut chained);
+            if chained.done == 0 && chained.touched > 0 {
+                roll_back(home)?;
+            }
+            if chained.touched <= chained.done || chained.done == 0 {
+                if let Some((retry, wait, stop)) = waits {
+                    (settled.retry, settled.wait, settled.stop) = (retry, wait, stop);
+                }
+                return Ok((chained, settled));
+            }
+            roll_back(home)?;
+            count = chained.done;
+            waits = Some((settled.retry, settled.wait, settled.stop));
+        }
+    }
+
+    fn trouble(&mut self, error: Error, home: &mut Home) -> Turn {
+        if let Err(problem) = roll_back(home) {
+            return self.stop(problem.to_string());
+        }
+        match error {
+            Error::Full(_) => {
+                tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, "{error}");
                 Turn::Wait(Duration::from_secs(1))
             }
-            Err(e) => self.stop(e.to_string()),
+            error => self.stop(error.to_string()),
         }
+    }
+
+    /// Tells processors that timers are due, and commits what comes of it. `None`: no timer is due.
+    fn fire_timers(&mut self, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Option<Turn> {
+        for index in 0..self.steps.len() {
+            let due = self.steps[index].next_timer(home);
+            match due {
+                Ok(Some(due)) if due <= now => {}
+                Ok(_) => continue,
+                Err(problem) => return Some(self.stop(problem.to_string())),
+            }
+            let start = Instant::now();
+            let fired = self.fire(index, now, home);
+            self.counters.busy += start.elapsed();
+            return Some(match fired {
+                Ok((timers, chained, settled)) => self.commit(&timers, self.position, chained, settled, sink, home),
+                Err(e) => self.trouble(e, home),
+            });
+        }
+        None
+    }
+
+    /// The timers of one step that are due, and the chain behind it over what comes of them. Each timer counts as a record.
+    fn fire(&mut self, index: usize, now: u64, home: &mut Home) -> Result<(Vec<Record>, Chained, Settled), Error> {
+        let timers = self.steps[index].take_timers(now, home)?;
+        let as_record = |timer: &Timer| Record {
+            offset: self.position,
+            key: Some(timer.key.clone().into()),
+            born_at: timer.due,
+            stored_at: now,
+            ..Record::default()
+        };
+        let records: Vec<Record> = timers.iter().map(as_record).collect();
+        let mut chained = Chained::new(records.len());
+        let mut flows = Vec::new();
+        let mut parts = vec![0..timers.len()];
+        while let Some(part) = parts.pop() {
+            let running = &mut self.steps[index];
+            let mut instance = running.instance.take();
+            let fired = running.on_timers(&self.plan, &mut instance, &timers[part.clone()], now, home);
+            running.instance = instance;
+            match fired? {
+                Ok(output) if output.failed.is_empty() => {
+                    flows.extend(output.produced.into_iter().map(|item| {
+                        let (source, target) = (part.start + item.origin, item.target);
+                        Flow { record: item.applied_to(&records[source]), source, target }
+                    }));
+                }
+                // One timer by itself failed for good: there is nothing that comes after it and waits.
+                done if part.len() == 1 => {
+                    let fall = match done {
+                        Ok(mut output) => {
+                            output.failed.pop().map(|f| Fall { action: f.action, code: f.code, reason: f.reason })
+                        }
+                        Err(failure) => {
+                            self.counters.traps +=
+                                u64::from(!matches!(failure, Failure::Nonsense(_) | Failure::Fault { .. }));
+                            Some(Fall::of(&failure))
+                        }
+                    };
+                    chained.falls[part.start] = fall.map(|fall| (index, fall));
+                }
+                _ => {
+                    let middle = part.start + part.len() / 2;
+                    parts.push(middle..part.end);
+                    parts.push(part.start..middle);
+                }
+            }
+        }
+        self.chain_from(index + 1, flows, &mut chained, |_| 0, home)?;
+        let mut settled = Settled::default();
+        for (source, record) in records.iter().enumerate() {
+            let Some((step, fall)) = chained.falls[source].take() else { continue };
+            let then = match fall.action {
+                Action::Retry => self.plan.policy.then,
+                Action::DeadLetter => Then::DeadLetter,
+                Action::Skip => Then::Skip,
+                Action::Stop => Then::Stop,
+            };
+            self.let_fall(then, record, step, fall, 1, &mut settled);
+            if let Some(reason) = settled.stop.take() {
+                return Err(Error::Plan(reason));
+            }
+        }
+        Ok((records, chained, settled))
     }
 
     fn check_read(&self, records: &[Record], next: u64) -> Result<(), String> {
@@ -208,29 +349,42 @@ impl Stage {
     }
 
     /// All steps over the records. The failures come with the step they happened in.
-    fn chain(&mut self, records: &[Record]) -> Result<Chained, Error> {
+    fn chain(&mut self, records: &[Record], home: &mut Home) -> Result<Chained, Error> {
         let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
-        let mut flows: Vec<Flow> = records.iter().enumerate().map(flow).collect();
-        let mut chained = Chained { flows: Vec::new(), falls: vec![None; records.len()], done: records.len() };
+        let flows: Vec<Flow> = records.iter().enumerate().map(flow).collect();
+        let mut chained = Chained::new(records.len());
         let retried = self.retry.filter(|(offset, _)| records.first().is_some_and(|r| r.offset == *offset));
         let attempt = retried.map_or(0, |(_, attempt)| u16::try_from(attempt).unwrap_or(u16::MAX));
+        let slow = self.chain_from(0, flows, &mut chained, |source| if source == 0 { attempt } else { 0 }, home)?;
+        self.batch_records =
+            if slow { (records.len() / 2).max(1) } else { (self.batch_records * 2).min(self.plan.batch_records) };
+        Ok(chained)
+    }
+
+    /// The steps from `first` on over the flows. Answers whether a deadline was missed.
+    fn chain_from(
+        &mut self,
+        first: usize,
+        mut flows: Vec<Flow>,
+        chained: &mut Chained,
+        attempt: impl Fn(usize) -> u16,
+        home: &mut Home,
+    ) -> Result<bool, Error> {
         let mut slow = false;
-        for (index, running) in self.steps.iter_mut().enumerate() {
+        for (index, running) in self.steps.iter_mut().enumerate().skip(first) {
             let plan = &self.plan;
-            let Running { batch, instance, .. } = running;
-            let mut batch = std::mem::take(batch);
-            let mut held = instance.take();
-            let ran = bisect::run(
-                std::mem::take(&mut flows),
-                &mut batch,
-                |source| if source == 0 { attempt } else { 0 },
-                |batch| running.call(plan, &mut held, batch),
-            );
+            let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
+            let ran = bisect::run(std::mem::take(&mut flows), &mut batch, &attempt, |batch| {
+                running.call(plan, &mut held, batch, home)
+            });
             running.batch = batch;
             running.instance = held;
-            let Ran { flows: passed, failed, cut, traps, deadline_missed } = ran?;
+            let Ran { flows: passed, failed, cut, entered, traps, deadline_missed } = ran?;
             self.counters.traps += traps;
             slow |= deadline_missed;
+            if running.keeps_state() {
+                chained.touched = chained.touched.max(entered);
+            }
             if let Some(cut) = cut {
                 chained.done = chained.done.min(cut + 1);
             }
@@ -240,14 +394,12 @@ impl Stage {
             flows = passed;
             flows.retain(|flow| flow.source < chained.done && chained.falls[flow.source].is_none());
         }
-        self.batch_records =
-            if slow { (records.len() / 2).max(1) } else { (self.batch_records * 2).min(self.plan.batch_records) };
         chained.flows = flows;
-        Ok(chained)
+        Ok(slow)
     }
 
-    /// Applies the policy to the failures and commits what stands.
-    fn settle(&mut self, records: Vec<Record>, next: u64, mut chained: Chained, sink: &mut dyn Sink) -> Turn {
+    /// Applies the policy to the failures.
+    fn settle(&mut self, records: &[Record], chained: &mut Chained) -> Settled {
         let mut settled = Settled::default();
         for (source, record) in records.iter().enumerate().take(chained.done) {
             let Some((step, fall)) = chained.falls[source].take() else { continue };
@@ -257,8 +409,7 @@ impl Stage {
             }
         }
         chained.flows.retain(|flow| flow.source < chained.done);
-        let position = records.get(chained.done).map_or(next, |record| record.offset);
-        self.commit(&records, position, chained, settled, sink)
+        settled
     }
 
     /// Whether the turn goes on past this failed record.
@@ -275,6 +426,19 @@ impl Stage {
             Action::Skip => Then::Skip,
             Action::Stop => Then::Stop,
         };
+        self.let_fall(then, record, step, fall, tried + 1, settled)
+    }
+
+    /// Whether what comes behind it may go on.
+    fn let_fall(
+        &self,
+        then: Then,
+        record: &Record,
+        step: usize,
+        fall: Fall,
+        tries: u32,
+        settled: &mut Settled,
+    ) -> bool {
         let step = &self.steps[step].step;
         match then {
             Then::Skip => settled.skipped += 1,
@@ -285,7 +449,7 @@ impl Stage {
                 reason: fall.reason,
                 step: step.name.clone(),
                 digest: step.plugin.digest().to_owned(),
-                tries: tried + 1,
+                tries,
             }),
             Then::Stop => {
                 let Fall { code, reason, .. } = fall;
@@ -305,23 +469,41 @@ impl Stage {
         chained: Chained,
         settled: Settled,
         sink: &mut dyn Sink,
+        home: &mut Home,
     ) -> Turn {
         let Settled { retry, wait, dead_letters, skipped, stop } = settled;
         let (sent, dead) = (chained.flows.len() as u64, dead_letters.len() as u64);
-        if position > self.position {
+        if chained.done > 0 || position > self.position {
             let dropped = dropped(records, &chained, dead + skipped);
+            let done = &records[..chained.done];
+            let state = match changes(done, home) {
+                Ok(state) => state,
+                Err(problem) => return self.stop(problem.to_string()),
+            };
+            let changed = state.is_some();
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
-            if let Err(e) = sink.commit(Unit { outputs, dead_letters, position }) {
-                return self.port_trouble("committing", e);
+            let durable = match sink.commit(Unit { outputs, dead_letters, position, state }) {
+                Ok(durable) => durable,
+                Err(e) => {
+                    let turn = self.port_trouble("committing", e);
+                    return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
+                }
+            };
+            if let Err(problem) = committed(done, changed, durable, home) {
+                return self.stop(problem.to_string());
+            }
+            // Timers are no records of the source.
+            if position > self.position {
+                self.retry = None;
+                self.counters.read += chained.done as u64;
+                self.counters.dropped += dropped;
             }
             self.position = position;
-            self.counters.read += chained.done as u64;
+            self.durable = durable;
             self.counters.sent += sent;
-            self.counters.dropped += dropped;
             self.counters.dead_lettered += dead;
             self.counters.skipped += skipped;
-            self.retry = None;
         }
         if retry.is_some() {
             self.counters.retries += 1;
@@ -356,6 +538,8 @@ struct Chained {
     falls: Vec<Option<(usize, Fall)>>,
     /// Source records before this one were tried.
     done: usize,
+    /// Source records before this one may have left something in the state.
+    touched: usize,
 }
 
 #[derive(Default)]
@@ -365,6 +549,34 @@ struct Settled {
     dead_letters: Vec<DeadLetter>,
     skipped: u64,
     stop: Option<String>,
+}
+
+impl Chained {
+    fn new(count: usize) -> Self {
+        Self { flows: Vec::new(), falls: vec![None; count], done: count, touched: 0 }
+    }
+}
+
+fn newest_born(records: &[Record]) -> u64 {
+    records.iter().map(|record| record.born_at).max().unwrap_or(0)
+}
+
+/// What a turn changed in the state.
+fn changes(records: &[Record], home: &mut Home) -> Result<Option<Bytes>, StateError> {
+    let Some(partition) = home else { return Ok(None) };
+    partition.expire(records.iter().map(|record| record.stored_at).max().unwrap_or(0))?;
+    partition.changes(newest_born(records))
+}
+
+/// The turn's changes stand in the log; `durable` changes are on its disk.
+fn committed(records: &[Record], changed: bool, durable: u64, home: &mut Home) -> Result<(), StateError> {
+    let Some(partition) = home else { return Ok(()) };
+    partition.committed(changed, newest_born(records));
+    partition.tidy(durable)
+}
+
+fn roll_back(home: &mut Home) -> Result<(), StateError> {
+    home.as_mut().map_or(Ok(()), |partition| partition.roll_back())
 }
 
 fn dropped(records: &[Record], chained: &Chained, failed: u64) -> u64 {
@@ -378,49 +590,6 @@ fn dropped(records: &[Record], chained: &Chained, failed: u64) -> u64 {
 
 fn backoff(first: Duration, tried: u32) -> Duration {
     first.saturating_mul(1 << tried.min(16)).min(MAX_BACKOFF)
-}
-
-impl Running {
-    fn ensure(&mut self, plan: &Plan) -> Result<(), Error> {
-        if self.instance.is_none() {
-            self.instance = Some(self.start(plan)?);
-        }
-        Ok(())
-    }
-
-    fn start(&self, plan: &Plan) -> Result<Instance, Error> {
-        let context = Context {
-            pipeline: plan.pipeline.clone(),
-            step: self.step.name.clone(),
-            queue: plan.queue,
-            input_topic: plan.input_topic.clone(),
-            output_topics: plan.sinks.clone(),
-        };
-        self.step.plugin.instance(Setup {
-            config: self.step.config.clone(),
-            context,
-            limits: plan.limits.clone(),
-            grants: Grants::default(),
-            observer: Arc::clone(&plan.observer),
-        })
-    }
-
-    /// One call; the instance is made anew if the last one ended.
-    fn call(&self, plan: &Plan, held: &mut Option<Instance>, batch: &Batch) -> Result<Result<Answer, Failure>, Error> {
-        let mut instance = match held.take() {
-            Some(instance) => instance,
-            None => self.start(plan)?,
-        };
-        let answer = if self.transforms {
-            instance.transform(batch, self.outputs).map(Answer::Output)
-        } else {
-            instance.filter(batch).map(Answer::Verdict)
-        };
-        if !instance.is_dead() {
-            *held = Some(instance);
-        }
-        Ok(answer)
-    }
 }
 
 fn check_plan(plan: &Plan) -> Result<(), Error> {
@@ -437,11 +606,15 @@ fn check_plan(plan: &Plan) -> Result<(), Error> {
     let last = plan.steps.len() - 1;
     for (i, step) in plan.steps.iter().enumerate() {
         let (name, plugin) = (&step.name, &step.plugin);
-        if !plugin.has(Role::Filter) && !plugin.has(Role::Transform) {
-            return bad(format!("step {name}: a pipeline runs filters and transformers, this plugin is neither"));
+        if !plugin.has(Role::Filter) && !plugin.has(Role::Transform) && !plugin.has(Role::Process) {
+            let text = "a pipeline runs filters, transformers and processors, this plugin is none of them";
+            return bad(format!("step {name}: {text}"));
         }
-        // A plugin that is both runs as a transformer.
-        let outputs = if plugin.has(Role::Transform) { plugin.output_count() } else { Some(1) };
+        let role = used_as(plugin);
+        if role == Role::Process && plan.state.is_none() {
+            return bad(format!("step {name}: a processor needs a place to keep its state"));
+        }
+        let outputs = if role == Role::Filter { Some(1) } else { plugin.output_count() };
         if i < last && outputs.is_some_and(|n| n > 1) {
             return bad(format!("step {name}: it has several outputs, so it can only be the last step"));
         }

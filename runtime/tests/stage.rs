@@ -29,12 +29,12 @@ struct Store {
 }
 
 impl Sink for Store {
-    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
         if std::mem::take(&mut self.busy) {
             return Err(PortError::Busy("full".into()));
         }
         self.units.push(unit);
-        Ok(())
+        Ok(0)
     }
 }
 
@@ -68,6 +68,7 @@ fn plan(policy: Policy) -> Plan {
         batch_records: 256,
         batch_bytes: 1 << 20,
         observer: Arc::new(Silent),
+        state: None,
     }
 }
 
@@ -81,7 +82,7 @@ fn run(plan: Plan, values: &[&str]) -> (Store, Stage, Turn, Vec<u64>) {
     let mut stage = Stage::open(plan, &mut store).unwrap();
     let mut waits = Vec::new();
     for _ in 0..100 {
-        match stage.turn(&mut queue, &mut store) {
+        match stage.turn(&mut queue, &mut store, 0) {
             Turn::Wait(wait) | Turn::Progressed { wait: Some(wait), .. } => waits.push(wait.as_secs()),
             Turn::Progressed { .. } => {}
             end => return (store, stage, end, waits),
@@ -141,9 +142,9 @@ fn a_trap_is_narrowed_down_to_its_record_and_the_others_go_on() {
 fn a_busy_sink_changes_nothing() {
     let (mut store, mut queue) = (Store { busy: true, ..Store::default() }, Queue(records(&["a"])));
     let mut stage = Stage::open(plan(Policy::default()), &mut store).unwrap();
-    assert!(matches!(stage.turn(&mut queue, &mut store), Turn::Wait(_)));
+    assert!(matches!(stage.turn(&mut queue, &mut store, 0), Turn::Wait(_)));
     assert_eq!((stage.position(), stage.counters().read), (0, 0));
-    assert!(matches!(stage.turn(&mut queue, &mut store), Turn::Progressed { read: 1, sent: 1, .. }));
+    assert!(matches!(stage.turn(&mut queue, &mut store, 0), Turn::Progressed { read: 1, sent: 1, .. }));
     assert_eq!(store.sent(), ["a"]);
 }
 
@@ -152,7 +153,7 @@ fn a_new_stage_goes_on_where_the_last_unit_ended() {
     let (mut store, ..) = run(plan(Policy::default()), &["a", "b"]);
     let mut queue = Queue(records(&["a", "b", "c"]));
     let mut stage = Stage::open(plan(Policy::default()), &mut store).unwrap();
-    stage.turn(&mut queue, &mut store);
+    stage.turn(&mut queue, &mut store, 0);
     assert_eq!(store.sent(), ["a", "b", "c"]);
 }
 

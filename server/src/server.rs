@@ -133,7 +133,7 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let data = config.data.clone();
     let disk = RealDisk::open(&data).map_err(|error| StartError::Store { path: data.clone(), source: error.into() })?;
     let opened = sluice_broker::open(Arc::new(disk), config.store, config.broker)
-        .map_err(|source| StartError::Store { path: data, source })?;
+        .map_err(|source| StartError::Store { path: data.clone(), source })?;
     let recovery = opened.recovery.clone();
     clock::begin_at(recovery.newest);
     // Bounded by what makes effects: at most one a waiting fetch and one an undecided half message.
@@ -143,7 +143,7 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let plugins = Arc::new(Plugins::load(runtime, shell.clone())?);
     let sessions = Arc::new(Sessions::default());
     let checkers = Arc::new(Checkers::load(shell.clone(), plugins.clone(), sessions.clone())?);
-    let pipelines = Arc::new(Pipelines::load(shell.clone(), plugins.clone())?);
+    let pipelines = Arc::new(Pipelines::load(shell.clone(), plugins.clone(), data.join("states"))?);
     let registrar = Registrar::new(shell.clone(), &config.name_servers);
     let parts = Parts {
         shell,

@@ -437,7 +437,7 @@ impl World {
         }
         let like = |sink: &TopicName, body| Message::new(sink.clone(), queue, self.now, Properties::default(), body);
         let outputs: Vec<Message> = seen.iter().filter_map(|seen| pipeline::output(seen, &sink, like)).collect();
-        let mut unit = StageUnit { group: pipeline::group(), topic: source, queue, from, next, outputs };
+        let mut unit = StageUnit { group: pipeline::group(), topic: source, queue, from, next, outputs, state: None };
         if self.mistake == Mistake::PositionApart && !unit.outputs.is_empty() {
             let messages = std::mem::take(&mut unit.outputs);
             let send = Send { messages, queue: Some(queue), template: None, max_reconsume_times: None };

@@ -48,6 +48,28 @@ enum Verb {
     /// Let a paused pipeline go on.
     #[command(after_help = "Example:\n  sluice pipeline resume big-orders")]
     Resume { pipeline: String },
+    /// Let a pipeline begin anew: what its processors kept is gone, what it wrote stays.
+    #[command(after_help = "Example:\n  sluice pipeline reset totals --start earliest")]
+    Reset {
+        pipeline: String,
+        /// `earliest`, `latest` or `@2026-01-31T12:00:00Z`; as its source says when left out.
+        #[arg(long)]
+        start: Option<String>,
+    },
+    /// Show what the processors of a pipeline keep: the stores, the entries of one, or one entry.
+    #[command(
+        after_help = "Example:\n  sluice pipeline state totals\n  sluice pipeline state totals sums --prefix user-"
+    )]
+    State {
+        pipeline: String,
+        store: Option<String>,
+        key: Option<String>,
+        /// Only entries whose keys begin with this.
+        #[arg(long, default_value = "", conflicts_with = "key")]
+        prefix: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Show what the plugins of a pipeline logged.
     #[command(after_help = "Example:\n  sluice pipeline logs big-orders --follow")]
     Logs {
@@ -83,6 +105,23 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
         Verb::Describe { pipeline, output } => output.one(&rest.get(&path(&pipeline))?),
         Verb::Pause { pipeline } => verb(rest, &pipeline, "pause", "paused"),
         Verb::Resume { pipeline } => verb(rest, &pipeline, "resume", "going on"),
+        Verb::Reset { pipeline, start } => {
+            let body = start.map_or_else(|| json!({}), |start| json!({ "start": start }));
+            rest.post(&format!("{}:reset", path(&pipeline)), Content::Json(body))?;
+            say(format!("pipeline {pipeline} begins anew"))
+        }
+        Verb::State { pipeline, store: None, output, .. } => {
+            output.list(&rest.get(&format!("{}/state", path(&pipeline)))?, &[("name", "/name")])
+        }
+        Verb::State { pipeline, store: Some(store), key: None, prefix, output } => {
+            let entries =
+                format!("{}/state/{}?limit=1000&prefix={}", path(&pipeline), segment(&store), segment(&prefix));
+            let columns = [("key", "/key"), ("number", "/number"), ("value", "/value"), ("queue", "/queue")];
+            output.list(&all(rest, &entries)?, &columns)
+        }
+        Verb::State { pipeline, store: Some(store), key: Some(key), output, .. } => {
+            output.one(&rest.get(&format!("{}/state/{}/{}", path(&pipeline), segment(&store), segment(&key)))?)
+        }
         Verb::Logs { pipeline, follow: true, .. } => {
             rest.follow(&format!("{}/logs?follow=true", path(&pipeline)), |line| say_on(serde_json::to_string(&line)?))
         }

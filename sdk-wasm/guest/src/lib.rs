@@ -21,6 +21,7 @@
 mod check;
 mod config;
 mod failure;
+mod process;
 mod record;
 mod transform;
 
@@ -31,14 +32,18 @@ pub mod run;
 pub mod wit;
 
 pub mod context;
+pub mod join;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
+pub mod state;
+pub mod window;
 
 pub use check::{Decision, HalfMessage};
 pub use config::{Config, ConfigValue, NoConfig, Values};
 pub use failure::{Failure, IntoVerdict};
+pub use process::{Context, Domain, Timer};
 pub use record::Record;
 pub use serde_json as json;
-pub use sluice_sdk_macros::{Config, check_transaction, filter, transform};
+pub use sluice_sdk_macros::{Config, check_transaction, filter, process, transform};
 pub use transform::{Emit, IntoDone, Out};

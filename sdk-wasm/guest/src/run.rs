@@ -6,11 +6,12 @@ use std::sync::{Once, OnceLock};
 pub use crate::config::param;
 use crate::config::{Config, Values};
 use crate::failure::Failure;
+use crate::process::{self, Context, Timer};
 use crate::record::Record;
 use crate::transform::{self, Out};
 use crate::wit::imports::log::{self, Level};
 use crate::wit::imports::types::{self, Batch, Verdict};
-pub use crate::wit::imports::types::{Columns, Fault, Manifest, Outputs, Param, Port};
+pub use crate::wit::imports::types::{Columns, Fault, Manifest, Outputs, Param, Port, Store};
 
 /// Holds what `configure` read.
 pub type Slot<C> = OnceLock<C>;
@@ -69,6 +70,18 @@ pub fn filter(batch: &Batch, mut one: impl FnMut(Record<'_>) -> Result<bool, Fai
 
 pub fn transform(batch: &Batch, one: impl FnMut(Record<'_>, &mut Out<'_>) -> Result<(), Failure>) -> types::Output {
     transform::each(batch, one)
+}
+
+pub fn process(
+    batch: &Batch,
+    one: impl FnMut(Record<'_>, &mut Context<'_>) -> Result<(), Failure>,
+    fired: impl FnMut(&Timer, &mut Context<'_>) -> Result<(), Failure>,
+) -> types::Output {
+    process::each(batch, one, fired)
+}
+
+pub fn on_timers(due: &[Timer], fired: impl FnMut(&Timer, &mut Context<'_>) -> Result<(), Failure>) -> types::Output {
+    process::each_timer(due, fired)
 }
 
 #[cfg(test)]

@@ -54,6 +54,17 @@ impl Emit {
         self
     }
 
+    /// What is not set becomes empty instead of the input's own, but for the key.
+    pub(crate) fn over_nothing(self, key: &[u8]) -> Emit {
+        Emit {
+            key: self.key.or_else(|| Some(str::from_utf8(key).unwrap_or_default().into())),
+            tag: self.tag.or_else(|| Some(Vec::new())),
+            value: self.value.or_else(|| Some(Vec::new())),
+            headers: self.headers.or_else(|| Some(Vec::new())),
+            target: self.target,
+        }
+    }
+
     /// Send to the output with this index instead of output 0.
     pub fn to(mut self, output: u16) -> Emit {
         self.target = output;
@@ -158,7 +169,7 @@ impl Grown {
 }
 
 impl Output {
-    fn push(&mut self, origin: u32, emit: Emit) {
+    pub(crate) fn push(&mut self, origin: u32, emit: Emit) {
         let index = self.origin.len();
         let Emit { key, tag, value, headers, target } = emit;
         self.origin.push(origin);

@@ -1,7 +1,7 @@
 use proc_macro2::Ident;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Error, LitStr, Result, Token, parenthesized};
+use syn::{Error, LitStr, Path, Result, Token, parenthesized};
 
 /// What the columns are called in `needs(..)`, and in the generated flags.
 const COLUMNS: [(&str, &str); 8] = [
@@ -21,19 +21,35 @@ pub(crate) enum Outputs {
     OnePerSink,
 }
 
-/// `needs(..), outputs(..)`
+/// `needs(..), outputs(..), prefilter(..), stores(..), on_timer(..)`
 pub(crate) struct Arguments {
     /// Flags of the generated `Columns`.
     pub(crate) needs: Vec<Ident>,
     pub(crate) outputs: Outputs,
-    /// Where `needs` or `outputs` stand, for roles that take none.
+    pub(crate) prefilter: Option<LitStr>,
+    pub(crate) stores: Vec<LitStr>,
+    /// The function that runs when a timer is due.
+    pub(crate) on_timer: Option<Path>,
+    /// Where they stand, for roles that take none.
     pub(crate) needs_at: Option<Ident>,
     pub(crate) outputs_at: Option<Ident>,
+    pub(crate) prefilter_at: Option<Ident>,
+    pub(crate) state_at: Option<Ident>,
 }
 
 impl Parse for Arguments {
     fn parse(input: ParseStream<'_>) -> Result<Arguments> {
-        let mut arguments = Arguments { needs: Vec::new(), outputs: Outputs::One, needs_at: None, outputs_at: None };
+        let mut arguments = Arguments {
+            needs: Vec::new(),
+            outputs: Outputs::One,
+            prefilter: None,
+            stores: Vec::new(),
+            on_timer: None,
+            needs_at: None,
+            outputs_at: None,
+            prefilter_at: None,
+            state_at: None,
+        };
         while !input.is_empty() {
             let name: Ident = input.parse()?;
             let inner;
@@ -45,8 +61,19 @@ impl Parse for Arguments {
             } else if name == "outputs" {
                 arguments.outputs = outputs(&inner)?;
                 arguments.outputs_at = Some(name);
+            } else if name == "prefilter" {
+                arguments.prefilter = Some(inner.parse()?);
+                arguments.prefilter_at = Some(name);
+            } else if name == "stores" {
+                let names = Punctuated::<LitStr, Token![,]>::parse_terminated(&inner)?;
+                arguments.stores = names.into_iter().collect();
+                arguments.state_at = Some(name);
+            } else if name == "on_timer" {
+                arguments.on_timer = Some(inner.parse()?);
+                arguments.state_at = Some(name);
             } else {
-                return Err(Error::new(name.span(), "expected `needs(..)` or `outputs(..)`"));
+                let known = "`needs(..)`, `outputs(..)`, `prefilter(..)`, `stores(..)` or `on_timer(..)`";
+                return Err(Error::new(name.span(), format!("expected {known}")));
             }
             if !input.is_empty() {
                 input.parse::<Token![,]>()?;

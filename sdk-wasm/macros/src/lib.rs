@@ -19,7 +19,8 @@ fn expand(role: Role, arguments: TokenStream, item: TokenStream) -> TokenStream 
 /// Makes a function a filter: `fn(Record<'_>) -> bool`, with `&Config` as second argument if it takes one, and `Result<bool, Failure>` if
 /// it can fail.
 ///
-/// `needs(key, value, headers, tag, born_at, stored_at, offset, attempt)` names the columns it reads.
+/// `needs(key, value, headers, tag, born_at, stored_at, offset, attempt)` names the columns it reads. `prefilter("..")`, an expression of tags
+/// or a SQL92 condition over properties, keeps records away from it that it would drop.
 #[proc_macro_attribute]
 pub fn filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(Role::Filter, arguments, item)
@@ -32,6 +33,16 @@ pub fn filter(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn transform(arguments: TokenStream, item: TokenStream) -> TokenStream {
     expand(Role::Transform, arguments, item)
+}
+
+/// Makes a function a processor, a transformer with a memory: `fn(Record<'_>, &mut Context<'_>)`, with `&Config` between them if it takes
+/// one, and `-> Result<(), Failure>` if it can fail.
+///
+/// `needs(..)` and `outputs(..)` as for a transformer; `stores("name", ..)` names what it keeps; `on_timer(function)` names the function
+/// that runs when a timer is due, with a `&Timer` in place of the record.
+#[proc_macro_attribute]
+pub fn process(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    expand(Role::Process, arguments, item)
 }
 
 /// Makes a function a transaction checker: `fn(&HalfMessage) -> Result<Decision, String>`, with `&Config` as second argument if it takes

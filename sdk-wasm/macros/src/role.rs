@@ -8,6 +8,7 @@ use crate::arguments::{Arguments, Outputs};
 pub(crate) enum Role {
     Filter,
     Transform,
+    Process,
     Check,
 }
 
@@ -17,24 +18,46 @@ pub(crate) fn expand(role: Role, arguments: &Arguments, function: &ItemFn) -> Re
     {
         return Err(Error::new(at.span(), "a checker gets the whole message; it has no `needs`"));
     }
-    if role != Role::Transform
+    if role == Role::Check
+        && let Some(at) = &arguments.prefilter_at
+    {
+        return Err(Error::new(at.span(), "a checker is asked about every half message; it has no `prefilter`"));
+    }
+    if role != Role::Process
+        && let Some(at) = &arguments.state_at
+    {
+        return Err(Error::new(at.span(), "only a processor has `stores` and `on_timer`"));
+    }
+    if !matches!(role, Role::Transform | Role::Process)
         && let Some(at) = &arguments.outputs_at
     {
-        return Err(Error::new(at.span(), "only a transformer has `outputs`"));
+        return Err(Error::new(at.span(), "only transformers and processors have `outputs`"));
     }
     let config = config_type(role, function)?;
     let slot = config.clone().unwrap_or_else(|| quote!(::sluice_sdk::NoConfig));
-    let manifest = manifest(arguments, &function.attrs, &slot);
+    let manifest = manifest(role, arguments, &function.attrs, &slot);
     let (module, export) = match role {
         Role::Filter => (format_ident!("filter"), quote!(::sluice_sdk::wit::filter::export_filter)),
         Role::Transform => (format_ident!("transform"), quote!(::sluice_sdk::wit::transform::export_transform)),
+        Role::Process => (format_ident!("process"), quote!(::sluice_sdk::wit::process::export_process)),
         Role::Check => (format_ident!("check"), quote!(::sluice_sdk::wit::check::export_check)),
     };
     let exports = quote!(::sluice_sdk::wit::#module::exports::sluice::plugin);
-    let body = body(role, function, config.is_some(), &exports);
+    let used = arguments.on_timer.as_ref().map(|path| {
+        quote! {
+            #[cfg(not(target_family = "wasm"))]
+            #[allow(dead_code, reason = "exported in WebAssembly only")]
+            fn on_timer_is_used() {
+                let _ = #path;
+            }
+        }
+    });
+    let body = body(role, arguments, function, config.is_some(), &exports);
     Ok(quote! {
         #[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "exported in WebAssembly only"))]
         #function
+
+        #used
 
         #[doc(hidden)]
         #[allow(dead_code, reason = "makes a second role in one crate an error that names itself")]
@@ -67,7 +90,7 @@ pub(crate) fn expand(role: Role, arguments: &Arguments, function: &ItemFn) -> Re
     })
 }
 
-fn body(role: Role, function: &ItemFn, configured: bool, exports: &TokenStream) -> TokenStream {
+fn body(role: Role, arguments: &Arguments, function: &ItemFn, configured: bool, exports: &TokenStream) -> TokenStream {
     let name = &function.sig.ident;
     let get = configured.then(|| quote!(let config = ::sluice_sdk::run::configured(&CONFIG);));
     let config = configured.then(|| quote!(config,));
@@ -97,6 +120,36 @@ fn body(role: Role, function: &ItemFn, configured: bool, exports: &TokenStream) 
                 }
             }
         },
+        Role::Process => {
+            let fired = match &arguments.on_timer {
+                Some(path) => quote!(::sluice_sdk::IntoDone::into_done(#path(timer, #config ctx))),
+                None => quote!({
+                    let _ = (timer, ctx);
+                    Ok(())
+                }),
+            };
+            quote! {
+                impl #exports::process::Guest for Plugin {
+                    fn apply(
+                        input: #exports::process::Batch,
+                    ) -> ::std::result::Result<#exports::process::Output, #fault> {
+                        #get
+                        Ok(::sluice_sdk::run::process(
+                            &input,
+                            |record, ctx| ::sluice_sdk::IntoDone::into_done(#name(record, #config ctx)),
+                            |timer, ctx| #fired,
+                        ))
+                    }
+
+                    fn on_timers(
+                        due: ::std::vec::Vec<::sluice_sdk::Timer>,
+                    ) -> ::std::result::Result<#exports::process::Output, #fault> {
+                        #get
+                        Ok(::sluice_sdk::run::on_timers(&due, |timer, ctx| #fired))
+                    }
+                }
+            }
+        }
         Role::Check => quote! {
             impl #exports::check_transaction::Guest for Plugin {
                 fn check(
@@ -116,6 +169,7 @@ fn config_type(role: Role, function: &ItemFn) -> Result<Option<TokenStream>> {
     let (least, shape) = match role {
         Role::Filter => (1, "fn(Record<'_>) or fn(Record<'_>, &Config)"),
         Role::Transform => (2, "fn(Record<'_>, &mut Out<'_>) or fn(Record<'_>, &Config, &mut Out<'_>)"),
+        Role::Process => (2, "fn(Record<'_>, &mut Context<'_>) or fn(Record<'_>, &Config, &mut Context<'_>)"),
         Role::Check => (1, "fn(&HalfMessage) or fn(&HalfMessage, &Config)"),
     };
     if inputs.len() == least {
@@ -137,8 +191,20 @@ fn config_type(role: Role, function: &ItemFn) -> Result<Option<TokenStream>> {
     }
 }
 
-fn manifest(arguments: &Arguments, attributes: &[Attribute], config: &TokenStream) -> TokenStream {
-    let flags = &arguments.needs;
+fn manifest(role: Role, arguments: &Arguments, attributes: &[Attribute], config: &TokenStream) -> TokenStream {
+    let mut flags = arguments.needs.clone();
+    if role == Role::Process {
+        // Timers go by the one time, what expires by the other.
+        flags.extend([format_ident!("BORN_AT"), format_ident!("STORED_AT")]);
+    }
+    let prefilter = match &arguments.prefilter {
+        Some(text) => quote!(::std::option::Option::Some(#text.into())),
+        None => quote!(::std::option::Option::None),
+    };
+    let stores = arguments
+        .stores
+        .iter()
+        .map(|name| quote!(::sluice_sdk::run::Store { name: #name.into(), doc: ::std::string::String::new() }));
     let port =
         |name: &TokenStream| quote!(::sluice_sdk::run::Port { name: #name.into(), doc: ::std::string::String::new() });
     let outputs = match &arguments.outputs {
@@ -160,8 +226,10 @@ fn manifest(arguments: &Arguments, attributes: &[Attribute], config: &TokenStrea
             version: env!("CARGO_PKG_VERSION").into(),
             doc: #doc.into(),
             needs: ::sluice_sdk::run::Columns::empty() #(| ::sluice_sdk::run::Columns::#flags)*,
+            prefilter: #prefilter,
             outputs: #outputs,
             params: <#config as ::sluice_sdk::Config>::params(),
+            stores: ::std::vec![#(#stores),*],
         }
     }
 }

@@ -16,11 +16,13 @@ mod world;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use sluice_guest_build::Guests;
 use sluice_runtime::{
-    Batch, Config, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Plugin, Report, Runtime, Setup,
+    Batch, Config, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Output, Plugin, Report, Role,
+    Runtime, Setup, state::Partition,
 };
 
 pub use sample::{Sample, half, record};
@@ -54,6 +56,7 @@ pub struct Kit {
     sinks: Vec<String>,
     limits: Limits,
     topics: Option<Topics>,
+    lateness: u64,
 }
 
 impl Kit {
@@ -74,7 +77,7 @@ impl Kit {
     pub fn upload(component: &[u8]) -> Result<Kit, Error> {
         let runtime = Runtime::new(Config { instances: 16, ..Config::default() })?;
         let (plugin, report) = runtime.load("the plugin", component)?;
-        Ok(Kit { plugin, report, sinks: vec!["out".into()], limits: Limits::default(), topics: None })
+        Ok(Kit { plugin, report, sinks: vec!["out".into()], limits: Limits::default(), topics: None, lateness: 0 })
     }
 
     /// Names the pipeline's sinks; one sink `out` otherwise.
@@ -87,6 +90,13 @@ impl Kit {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Kit {
         self.limits = limits;
+        self
+    }
+
+    /// How much older than the newest a record may be and still be on time for a processor.
+    #[must_use]
+    pub fn lateness(mut self, lateness: Duration) -> Kit {
+        self.lateness = u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX);
         self
     }
 
@@ -127,9 +137,15 @@ impl Kit {
             output_topics: self.sinks.clone(),
         };
         let observer = Arc::<Journal>::clone(&journal);
-        let setup = Setup { config: config.clone(), context, limits: self.limits.clone(), grants, observer };
+        let (limits, lateness) = (self.limits.clone(), self.lateness);
+        let setup = Setup { config: config.clone(), context, limits, grants, observer, lateness, ..Setup::default() };
         let instance = self.plugin.instance(setup)?;
-        Ok(Run { instance, journal, sinks: self.sinks.len() })
+        let state = if self.plugin.has(Role::Process) {
+            Some(Box::new(Partition::fresh().map_err(sluice_runtime::Error::from)?))
+        } else {
+            None
+        };
+        Ok(Run { instance, journal, sinks: self.sinks.len(), state, offset: 0 })
     }
 }
 
@@ -138,9 +154,13 @@ pub struct Run {
     instance: Instance,
     journal: Arc<Journal>,
     sinks: usize,
+    /// What a processor keeps from one batch to the next.
+    state: Option<Box<Partition>>,
+    /// Offset of the next record.
+    offset: u64,
 }
 
-/// A record that a transformer made.
+/// A record that a transformer or processor made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
     /// Index of the input record.
@@ -188,12 +208,28 @@ impl Run {
     pub fn transform(&mut self, records: &[Sample]) -> Result<Transformed, Error> {
         let batch = self.batch(records)?;
         let output = self.instance.transform(&batch, self.sinks)?;
-        let made = output.produced.into_iter().map(|item| {
-            let (from, sink) = (item.origin, item.target);
-            Made { from, sink, record: item.applied_to(&records[from].0) }
-        });
-        let failed = output.failed.into_iter().map(|f| (f.index, f.code, f.reason));
-        Ok(Transformed { made: made.collect(), failed: failed.collect() })
+        Ok(transformed(records, output))
+    }
+
+    /// What the processor makes. It keeps its state for the next call.
+    ///
+    /// # Errors
+    /// The plugin failed. A record that failed is part of the answer; those behind it were not tried.
+    pub fn process(&mut self, records: &[Sample]) -> Result<Transformed, Error> {
+        let batch = self.batch(records)?;
+        let output = self.instance.process(&batch, self.sinks, &mut self.state)?;
+        Ok(transformed(records, output))
+    }
+
+    /// What the processor keeps in a store under this key.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn look(&mut self, store: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        match &mut self.state {
+            Some(state) => Ok(state.look(store, key.as_bytes()).map_err(sluice_runtime::Error::from)?),
+            None => Ok(None),
+        }
     }
 
     /// What the checker decides.
@@ -210,14 +246,24 @@ impl Run {
         self.journal.lines()
     }
 
-    fn batch(&self, records: &[Sample]) -> Result<Batch, Error> {
+    fn batch(&mut self, records: &[Sample]) -> Result<Batch, Error> {
         let mut batch = Batch::new(self.instance.plugin().manifest().needs, 0);
-        for (offset, Sample(record)) in (0..).zip(records) {
-            let record = sluice_runtime::Record { offset, ..record.clone() };
+        for Sample(record) in records {
+            let record = sluice_runtime::Record { offset: self.offset, ..record.clone() };
+            self.offset += 1;
             if !batch.push(&record, 0) {
                 return Err(Error::TooMany);
             }
         }
         Ok(batch)
     }
+}
+
+fn transformed(records: &[Sample], output: Output) -> Transformed {
+    let made = output.produced.into_iter().map(|item| {
+        let (from, sink) = (item.origin, item.target);
+        Made { from, sink, record: item.applied_to(&records[from].0) }
+    });
+    let failed = output.failed.into_iter().map(|f| (f.index, f.code, f.reason));
+    Transformed { made: made.collect(), failed: failed.collect() }
 }

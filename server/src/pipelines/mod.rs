@@ -3,15 +3,18 @@
 mod queue;
 mod run;
 mod spec;
+mod state;
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Token;
@@ -19,14 +22,18 @@ use sluice_model::{GroupName, Kind};
 
 pub use run::{QueueStatus, Status};
 pub use spec::Spec;
+pub use state::{Found, States};
 
 use crate::{
+    clock,
     failure::{Failure, Result},
     observer::Logs,
     plugins::Plugins,
     shell::Shell,
 };
 use run::Running;
+use spec::parse_start;
+use state::Place;
 
 /// Kind of the documents that hold pipelines, by name.
 const KIND: &str = "pipeline";
@@ -38,6 +45,9 @@ const PIPELINES_LIMIT: usize = 256;
 struct Stored {
     spec: Spec,
     paused: bool,
+    /// Tells it from pipelines that had its name before, and from itself before it was reset: ms since 1970.
+    #[serde(default)]
+    incarnation: u64,
 }
 
 struct Pipeline {
@@ -46,6 +56,7 @@ struct Pipeline {
     /// Place of its document in the log.
     version: u64,
     paused: bool,
+    incarnation: u64,
     running: Option<Running>,
     /// Digests of the plugins that run.
     digests: Vec<String>,
@@ -67,6 +78,8 @@ pub struct Description {
 pub struct Pipelines {
     shell: Shell,
     plugins: Arc<Plugins>,
+    /// Where the files of states are.
+    folder: PathBuf,
     next_id: AtomicU32,
     by_name: Mutex<BTreeMap<String, Pipeline>>,
     /// Held while a pipeline is changed, so that two changes do not meet.
@@ -75,10 +88,13 @@ pub struct Pipelines {
 
 impl Pipelines {
     /// Starts every pipeline that the log holds and that is not paused.
-    pub fn load(shell: Shell, plugins: Arc<Plugins>) -> Result<Self> {
+    ///
+    /// `folder` is for the files of what processors keep.
+    pub fn load(shell: Shell, plugins: Arc<Plugins>, folder: PathBuf) -> Result<Self> {
         let pipelines = Self {
             shell,
             plugins,
+            folder,
             next_id: AtomicU32::new(1),
             by_name: Mutex::new(BTreeMap::new()),
             changing: Mutex::new(()),
@@ -94,7 +110,7 @@ impl Pipelines {
     }
 
     fn revive(&self, name: String, stored: Stored, version: u64) {
-        let mut pipeline = self.pipeline(stored.spec, version, stored.paused);
+        let mut pipeline = self.pipeline(stored, version);
         if !pipeline.paused
             && let Err(failure) = self.start(&mut pipeline)
         {
@@ -104,13 +120,15 @@ impl Pipelines {
         self.by_name.lock().insert(name, pipeline);
     }
 
-    fn pipeline(&self, spec: Spec, version: u64, paused: bool) -> Pipeline {
+    fn pipeline(&self, stored: Stored, version: u64) -> Pipeline {
+        let Stored { spec, paused, incarnation } = stored;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         Pipeline {
             id,
             spec,
             version,
             paused,
+            incarnation,
             running: None,
             digests: Vec::new(),
             broken: None,
@@ -120,8 +138,10 @@ impl Pipelines {
 
     fn start(&self, pipeline: &mut Pipeline) -> Result<()> {
         let checked = pipeline.spec.clone().check(&self.shell, &self.plugins)?;
+        let place = Place::new(&self.folder, &pipeline.spec.name, pipeline.incarnation)?;
         pipeline.digests = checked.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
-        pipeline.running = Some(Running::start(self.shell.clone(), checked, pipeline.id, pipeline.logs.clone())?);
+        pipeline.running =
+            Some(Running::start(self.shell.clone(), checked, pipeline.id, pipeline.logs.clone(), &place)?);
         Ok(())
     }
 
@@ -131,22 +151,17 @@ impl Pipelines {
     pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
         let name = spec.name.clone();
-        let known = self.by_name.lock().get(&name).map(|known| (known.version, known.paused));
-        check_version(&name, expected, known.map(|(version, _)| version))?;
+        let known = self.by_name.lock().get(&name).map(|known| (known.version, known.paused, known.incarnation));
+        check_version(&name, expected, known.map(|(version, ..)| version))?;
         if known.is_none() && self.by_name.lock().len() >= PIPELINES_LIMIT {
             return Err(Failure::new(Kind::Full, format!("there are {PIPELINES_LIMIT} pipelines already")));
         }
         // Everything that can be refused is refused before the old one is touched.
         spec.clone().check(&self.shell, &self.plugins)?;
-        let paused = known.is_some_and(|(_, paused)| paused);
-        let version = self.store(&Stored { spec: spec.clone(), paused })?;
-        self.stop(&name);
-        let mut pipeline = self.pipeline(spec, version, paused);
-        if !paused {
-            self.start(&mut pipeline)?;
-        }
-        self.by_name.lock().insert(name.clone(), pipeline);
-        self.describe(&name)
+        let (_, paused, incarnation) = known.unwrap_or((0, false, new_incarnation()));
+        let stored = Stored { spec, paused, incarnation };
+        let version = self.store(&stored)?;
+        self.replace(stored, version)
     }
 
     /// Stops a pipeline behind a whole unit. It stays stopped over restarts.
@@ -161,21 +176,73 @@ impl Pipelines {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
         let _changing = self.changing.lock();
-        let spec = self.describe(name)?.spec;
-        let version = self.store(&Stored { spec: spec.clone(), paused })?;
+        let stored = Stored { paused, ..self.stored(name)? };
+        let version = self.store(&stored)?;
+        self.replace(stored, version)
+    }
+
+    /// Lets a pipeline begin anew: what its processors kept is gone, and it reads each queue from where `start` says. What it wrote stays.
+    ///
+    /// Without `start` it begins where its source says.
+    pub fn reset(&self, name: &str, start: Option<&str>) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let before = self.stored(name)?;
+        let old = Place::new(&self.folder, name, before.incarnation)?;
+        let start = start.map(|text| parse_start("start", text)).transpose()?;
+        let checked = before.spec.clone().check(&self.shell, &self.plugins)?;
+        let start = start.unwrap_or(checked.start);
         self.stop(name);
-        let mut pipeline = self.pipeline(spec, version, paused);
-        if !paused {
+        let stored = Stored { incarnation: new_incarnation().max(before.incarnation + 1), ..before };
+        let positions = queue::first_positions(&self.shell, &checked, start)?;
+        let body = encode(&stored)?;
+        let document = name.to_owned();
+        let at = self
+            .shell
+            .ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))?;
+        self.drop_state(&old)?;
+        self.replace(stored, at.0)
+    }
+
+    /// Puts a pipeline in the place of the one with its name.
+    fn replace(&self, stored: Stored, version: u64) -> Result<Description> {
+        let name = stored.spec.name.clone();
+        self.stop(&name);
+        let mut pipeline = self.pipeline(stored, version);
+        if !pipeline.paused {
             self.start(&mut pipeline)?;
         }
-        self.by_name.lock().insert(name.to_owned(), pipeline);
-        self.describe(name)
+        self.by_name.lock().insert(name.clone(), pipeline);
+        self.describe(&name)
+    }
+
+    fn stored(&self, name: &str) -> Result<Stored> {
+        let by_name = self.by_name.lock();
+        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
+        Ok(Stored { spec: known.spec.clone(), paused: known.paused, incarnation: known.incarnation })
+    }
+
+    /// Deletes what processors kept.
+    fn drop_state(&self, place: &Place) -> Result<()> {
+        let topic = place.topic.clone();
+        self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now))?;
+        place.remove_file();
+        Ok(())
+    }
+
+    /// What the processors of a pipeline keep; fails with `NotFound` when there is no such pipeline, and with `Conflict` when it does not run
+    /// or keeps nothing.
+    pub fn states(&self, name: &str) -> Result<Arc<States>> {
+        let by_name = self.by_name.lock();
+        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
+        let conflict = |text: &str| Failure::new(Kind::Conflict, format!("pipeline \"{name}\" {text}"));
+        let running = known.running.as_ref().ok_or_else(|| conflict("does not run"))?;
+        running.states().ok_or_else(|| conflict("keeps nothing: none of its steps is a processor"))
     }
 
     /// Deletes a pipeline and its positions; what it wrote stays.
     pub fn delete(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock();
-        self.describe(name)?;
+        let place = Place::new(&self.folder, name, self.stored(name)?.incarnation)?;
         self.stop(name);
         let document = name.to_owned();
         let group = GroupName::parse(&format!("pipeline-{name}"))?;
@@ -183,6 +250,7 @@ impl Pipelines {
             broker.delete_document(KIND, &document, now)?;
             broker.forget_positions(&group, now)
         })?;
+        self.drop_state(&place)?;
         self.by_name.lock().remove(name);
         Ok(())
     }
@@ -241,10 +309,19 @@ impl Pipelines {
 
     fn store(&self, stored: &Stored) -> Result<u64> {
         let name = stored.spec.name.clone();
-        let body = serde_json::to_vec(stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
-        let at = self.shell.ask_blocking(move |broker, now| broker.put_document(KIND, &name, "", body.into(), now))?;
+        let body = encode(stored)?;
+        let at = self.shell.ask_blocking(move |broker, now| broker.put_document(KIND, &name, "", body, now))?;
         Ok(at.0)
     }
+}
+
+fn encode(stored: &Stored) -> Result<Bytes> {
+    let body = serde_json::to_vec(stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+    Ok(body.into())
+}
+
+fn new_incarnation() -> u64 {
+    u64::try_from(clock::now().0).unwrap_or(0)
 }
 
 /// Fails with `Conflict` when a version is expected that is not in place; 0 stands for none.

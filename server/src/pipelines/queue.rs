@@ -14,7 +14,10 @@ use sluice_runtime::{
     ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit},
 };
 
-use super::spec::{Checked, Start};
+use super::{
+    spec::{Checked, Start},
+    state::States,
+};
 use crate::{failure::Failure, shell::Shell};
 
 /// Properties that say how a message is to be delivered, not what it is: they end with the source.
@@ -46,6 +49,8 @@ pub(super) struct Output {
     start: Start,
     sinks: Vec<TopicName>,
     dead_letters: TopicName,
+    /// The topic that holds the changes of the stage's state, if it has one.
+    state: Option<TopicName>,
     /// Where the last committed unit ended.
     position: QueueOffset,
 }
@@ -58,9 +63,10 @@ impl Input {
 }
 
 impl Output {
-    pub fn new(shell: Shell, checked: &Checked, queue: QueueId) -> Self {
+    pub fn new(shell: Shell, checked: &Checked, queue: QueueId, state: Option<TopicName>) -> Self {
         Self {
             shell,
+            state,
             group: checked.group.clone(),
             topic: checked.topic.clone(),
             queue,
@@ -87,19 +93,6 @@ impl Output {
 
     fn reader(&self) -> &Reader {
         &self.shell.reader
-    }
-
-    /// Where a pipeline that is new to this queue begins.
-    fn first(&self) -> Result<QueueOffset, PortError> {
-        let (min, max) = self.reader().bounds(&self.topic, self.queue);
-        match self.start {
-            Start::Earliest => Ok(min),
-            Start::Latest => Ok(max),
-            Start::At(time) => self
-                .reader()
-                .offset_at_time(&self.topic, self.queue, time, sluice_broker::Boundary::Lower)
-                .map_err(|error| trouble(&error.into())),
-        }
     }
 
     fn outgoing(&self, out: Outgoing, seen: &mut Option<u64>) -> Result<Message, PortError> {
@@ -146,7 +139,7 @@ impl Progress for Output {
         self.position = match known {
             Some(known) => known,
             None => {
-                let first = self.first()?;
+                let first = first(self.reader(), &self.topic, self.queue, self.start)?;
                 let position = sluice_broker::Position {
                     group: self.group.clone(),
                     topic: self.topic.clone(),
@@ -190,7 +183,7 @@ impl Source for Input {
 }
 
 impl Sink for Output {
-    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
         let mut seen = None;
         let mut outputs = Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len());
         for out in unit.outputs {
@@ -207,6 +200,7 @@ impl Sink for Output {
             from: self.position,
             next,
             outputs,
+            state: self.state.clone().zip(unit.state),
         };
         let with_dead_letters = !unit.dead_letters.is_empty();
         let group = self.group.clone();
@@ -218,12 +212,42 @@ impl Sink for Output {
         });
         committed.map_err(|failure| trouble(&failure))?;
         self.position = next;
-        Ok(())
+        Ok(self.state.as_ref().map_or(0, |topic| States::durable(self.reader(), topic, self.queue)))
     }
 }
 
+/// Where a pipeline that is new to a queue begins.
+fn first(reader: &Reader, topic: &TopicName, queue: QueueId, start: Start) -> Result<QueueOffset, PortError> {
+    let (min, max) = reader.bounds(topic, queue);
+    match start {
+        Start::Earliest => Ok(min),
+        Start::Latest => Ok(max),
+        Start::At(time) => reader
+            .offset_at_time(topic, queue, time, sluice_broker::Boundary::Lower)
+            .map_err(|error| trouble(&error.into())),
+    }
+}
+
+/// Where a pipeline begins that is to begin anew, in every queue of its source.
+pub(super) fn first_positions(
+    shell: &Shell,
+    checked: &Checked,
+    start: Start,
+) -> crate::failure::Result<Vec<sluice_broker::Position>> {
+    let topic = shell.reader.topic(&checked.topic)?;
+    let queues = (0..topic.read_queues.max(topic.write_queues)).map(QueueId);
+    queues
+        .map(|queue| {
+            let offset = first(&shell.reader, &checked.topic, queue, start)
+                .map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+            let (group, topic) = (checked.group.clone(), checked.topic.clone());
+            Ok(sluice_broker::Position { group, topic, queue, offset })
+        })
+        .collect()
+}
+
 /// What passes is tried again; what does not stops the stage.
-fn trouble(failure: &Failure) -> PortError {
+pub(super) fn trouble(failure: &Failure) -> PortError {
     match failure.kind {
         Kind::Busy | Kind::Full | Kind::Timeout => PortError::Busy(failure.text.clone()),
         _ => PortError::Failed(failure.text.clone()),

@@ -11,14 +11,15 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
-use sluice_model::QueueId;
-use sluice_runtime::{Counters, Plan, Stage, Turn};
+use sluice_model::{QueueId, TopicName};
+use sluice_runtime::{Counters, Plan, Stage, StatePlan, Turn};
 
 use super::{
     queue::{Input, Output},
     spec::Checked,
+    state::{Place, States},
 };
-use crate::{failure::Result, observer::Logs, shell::Shell};
+use crate::{clock, failure::Result, observer::Logs, shell::Shell};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -77,15 +78,23 @@ pub struct Running {
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
+    states: Option<Arc<States>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
     /// Opens a stage a queue and starts the thread; fails when a plugin does not start.
-    pub fn start(shell: Shell, checked: Checked, id: u32, logs: Arc<Logs>) -> Result<Self> {
+    pub fn start(shell: Shell, checked: Checked, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
         let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
         let queues = Arc::new(Mutex::new(Vec::new()));
-        let mut work = Work { shell, checked, id, logs, stages: Vec::new(), queues: queues.clone() };
+        let keeps =
+            checked.keeps_state.then(|| States::open(shell.clone(), place, checked.state_memory)).transpose()?;
+        let states = keeps.map(Arc::new);
+        let state_topic = states.is_some().then(|| place.topic.clone());
+        let its_states = states.clone();
+        let stages = Vec::new();
+        let mut work =
+            Work { shell, checked, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
         work.open_queues()?;
         let (its_bell, its_stop) = (bell.clone(), stop.clone());
         let name = format!("pipeline {}", work.checked.spec.name);
@@ -93,7 +102,7 @@ impl Running {
             .name(name)
             .spawn(move || work.run(&its_bell, &its_stop))
             .map_err(|error| crate::failure::Failure::new(sluice_model::Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, queues, thread: Some(thread) })
+        Ok(Self { bell, stop, queues, states, thread: Some(thread) })
     }
 
     pub fn wake(&self) {
@@ -102,6 +111,11 @@ impl Running {
 
     pub fn queues(&self) -> Vec<QueueStatus> {
         self.queues.lock().clone()
+    }
+
+    /// What its processors keep; `None`: it has none.
+    pub fn states(&self) -> Option<Arc<States>> {
+        self.states.clone()
     }
 }
 
@@ -127,6 +141,9 @@ struct Work {
     logs: Arc<Logs>,
     stages: Vec<Queue>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
+    states: Option<Arc<States>>,
+    /// The topic that holds the changes of the state.
+    state_topic: Option<TopicName>,
 }
 
 /// One queue of the source with its stage.
@@ -146,13 +163,23 @@ enum Next {
     Never(String),
 }
 
+fn now_ms() -> u64 {
+    u64::try_from(clock::now().0).unwrap_or(0)
+}
+
 impl Work {
     /// Opens a stage for every queue of the source that has none; a topic may have got more.
     fn open_queues(&mut self) -> Result<()> {
         let Ok(topic) = self.shell.reader.topic(&self.checked.topic) else { return Ok(()) };
-        for queue in (self.stages.len() as u32..topic.read_queues.max(topic.write_queues)).map(QueueId) {
+        let count = topic.read_queues.max(topic.write_queues);
+        if let Some(states) = self.states.as_ref().filter(|_| self.stages.len() < count as usize) {
+            states.make_room(count)?;
+        }
+        for queue in (self.stages.len() as u32..count).map(QueueId) {
             let input = Input::new(&self.shell, &self.checked, queue);
-            let mut output = Output::new(self.shell.clone(), &self.checked, queue);
+            let mut output = Output::new(self.shell.clone(), &self.checked, queue, self.state_topic.clone());
+            let lateness = self.checked.lateness;
+            let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
             let plan = Plan {
                 pipeline: self.checked.spec.name.clone(),
                 queue: queue.0,
@@ -164,6 +191,7 @@ impl Work {
                 batch_records: BATCH_RECORDS,
                 batch_bytes: BATCH_BYTES,
                 observer: self.logs.clone(),
+                state: partition.map(|partition| StatePlan { partition, lateness }),
             };
             let stage = Stage::open(plan, &mut output)
                 .map_err(|error| crate::failure::Failure::invalid("steps", error.to_string()))?;
@@ -187,6 +215,7 @@ impl Work {
             }
         }
         self.publish();
+        self.stages.into_iter().for_each(|of| of.stage.close());
     }
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.
@@ -200,7 +229,7 @@ impl Work {
         if !due || stop.load(Ordering::Acquire) {
             return false;
         }
-        *next = match stage.turn(input, output) {
+        *next = match stage.turn(input, output, now_ms()) {
             Turn::Idle => Next::Idle,
             Turn::Progressed { wait: None, .. } => Next::Turn,
             Turn::Progressed { wait: Some(wait), .. } | Turn::Wait(wait) => Next::Wait(Instant::now() + wait),
@@ -221,6 +250,9 @@ impl Work {
                 Next::Idle if !queue.output.wait(token) => return self.stop_waiting(token),
                 Next::Wait(until) => most = most.min(until.saturating_duration_since(Instant::now())),
                 _ => {}
+            }
+            if let (Next::Idle, Some(due)) = (&queue.next, queue.stage.next_timer()) {
+                most = most.min(Duration::from_millis(due.saturating_sub(now_ms())));
             }
         }
         bell.sleep(most);

@@ -18,6 +18,9 @@ use crate::{
 
 /// Most plugins in one chain.
 const STEPS_LIMIT: usize = 32;
+/// Memory for what processors keep and use often, bytes.
+const STATE_MEMORY: usize = 64 * 1024 * 1024;
+const STATE_MEMORY_BOUNDS: std::ops::RangeInclusive<usize> = 1024 * 1024..=4 * 1024 * 1024 * 1024;
 /// Most sinks of one pipeline.
 const SINKS_LIMIT: usize = 64;
 
@@ -34,6 +37,9 @@ pub struct Spec {
     pub limits: LimitsSpec,
     #[serde(default)]
     pub delivery: Delivery,
+    /// How much older than the newest a record may be and still be on time for timers and windows; `0s` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lateness: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
@@ -81,6 +87,9 @@ pub struct LimitsSpec {
     pub memory: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<String>,
+    /// Memory for the values that processors keep and use often, of all queues together; `64MiB` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// What a crash may do to the sinks. Outputs and position are always one unit of the log, so both hold; the weaker word
@@ -124,6 +133,12 @@ pub struct Checked {
     pub steps: Vec<Step>,
     pub policy: Policy,
     pub limits: Limits,
+    /// Whether one of the steps keeps state.
+    pub keeps_state: bool,
+    /// Memory for what is hot of it, bytes.
+    pub state_memory: usize,
+    /// Milliseconds.
+    pub lateness: u64,
 }
 
 impl Spec {
@@ -144,9 +159,13 @@ impl Spec {
         let filter = Filter::parse(self.source.filter.as_deref().unwrap_or("*"))
             .map_err(|error| Failure::invalid("source.where", format!("source.where: {error}")))?;
         let steps = self.steps(plugins)?;
+        let keeps_state = steps.iter().any(|step| step.plugin.has(Role::Process));
         Ok(Checked {
+            keeps_state,
+            state_memory: self.state_memory()?,
+            lateness: self.lateness()?,
             group,
-            start: parse_start(&self.source.start)?,
+            start: parse_start("source.start", &self.source.start)?,
             topic,
             filter,
             sinks,
@@ -200,9 +219,9 @@ impl Spec {
                 output_topics: if at == last { self.sinks.clone() } else { Vec::new() },
                 ..Context::default()
             };
-            let roles = version.plugin.has(Role::Filter) || version.plugin.has(Role::Transform);
-            if !roles {
-                let text = format!("{field}.plugin: {} is neither filter nor transform", step.plugin);
+            let roles = [Role::Filter, Role::Transform, Role::Process];
+            if !roles.into_iter().any(|role| version.plugin.has(role)) {
+                let text = format!("{field}.plugin: {} is none of filter, transform and process", step.plugin);
                 return Err(Failure::invalid(&format!("{field}.plugin"), text));
             }
             version
@@ -227,6 +246,24 @@ impl Spec {
             ThenSpec::Stop => Then::Stop,
         };
         Ok(Policy { retries: self.on_failure.retries, backoff, then })
+    }
+
+    fn state_memory(&self) -> Result<usize> {
+        let Some(text) = &self.limits.state else { return Ok(STATE_MEMORY) };
+        let size = units::parse_size(text)
+            .map_err(|text| Failure::invalid("limits.state", format!("limits.state: {text}")))?;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if !STATE_MEMORY_BOUNDS.contains(&size) {
+            return Err(Failure::invalid("limits.state", "limits.state: expected 1MiB to 4GiB"));
+        }
+        Ok(size)
+    }
+
+    fn lateness(&self) -> Result<u64> {
+        let Some(text) = &self.lateness else { return Ok(0) };
+        let lateness =
+            units::parse_duration(text).map_err(|text| Failure::invalid("lateness", format!("lateness: {text}")))?;
+        Ok(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn limits(&self, plugins: &Plugins) -> Result<Limits> {
@@ -256,15 +293,15 @@ fn existing(shell: &Shell, field: &str, name: &str) -> Result<TopicName> {
     Ok(topic)
 }
 
-fn parse_start(text: &str) -> Result<Start> {
+pub(super) fn parse_start(field: &str, text: &str) -> Result<Start> {
     let time =
         |text: &str| text.parse::<jiff::Timestamp>().ok().map(|time| Start::At(Timestamp(time.as_millisecond())));
     match text {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
         other => other.strip_prefix('@').and_then(time).ok_or_else(|| {
-            let text = format!("source.start: expected earliest, latest or @2026-01-31T12:00:00Z, got {other:?}");
-            Failure::invalid("source.start", text)
+            let text = format!("{field}: expected earliest, latest or @2026-01-31T12:00:00Z, got {other:?}");
+            Failure::invalid(field, text)
         }),
     }
 }
@@ -302,7 +339,7 @@ limits: { memory: 16MiB, deadline: 10ms }
 
     #[test]
     fn a_start_is_a_word_or_a_time() {
-        assert_eq!(parse_start("@1970-01-01T00:00:01Z").unwrap(), Start::At(Timestamp(1000)));
-        assert!(parse_start("yesterday").unwrap_err().text.contains("source.start"));
+        assert_eq!(parse_start("source.start", "@1970-01-01T00:00:01Z").unwrap(), Start::At(Timestamp(1000)));
+        assert!(parse_start("source.start", "yesterday").unwrap_err().text.contains("source.start"));
     }
 }

@@ -17,6 +17,7 @@ mod problem;
 mod produce;
 mod rates;
 mod routes;
+mod state;
 mod tail;
 mod topics;
 mod transactions;
@@ -110,6 +111,7 @@ fn api() -> (Router<Rest>, Value) {
     let routes = plugins::routes(routes);
     let routes = trial::routes(routes);
     let routes = pipelines::routes(routes);
+    let routes = state::routes(routes);
     let routes = logs::routes(routes);
     let routes = transactions::routes(routes);
     cluster::routes(routes).finish()

@@ -116,6 +116,14 @@ impl Counts {
     }
 }
 
+/// Where a pipeline that is reset begins.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Anew {
+    /// `earliest`, `latest` or `@` and a time; as its source says when left out.
+    start: Option<String>,
+}
+
 /// Dead letters are messages, so they are read in the same way.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -175,6 +183,12 @@ pub fn routes(routes: Routes) -> Routes {
         .describe(Method::POST, "/pipelines/{name}:resume", "Let a paused or stopped pipeline go on.", |o| {
             o.answers::<PipelineView>(200, "The pipeline, which runs.")
         })
+        .describe(
+            Method::POST,
+            "/pipelines/{name}:reset",
+            "Let a pipeline begin anew: what its processors kept is gone, what it wrote stays.",
+            |o| o.takes::<Anew>().answers::<PipelineView>(200, "The pipeline, which begins anew."),
+        )
         .verbs("/pipelines/{name}", verb)
         .serve(
             Method::GET,
@@ -241,7 +255,7 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn verb(State(rest): State<Rest>, Path(segment): Path<String>) -> Answer {
+async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let pipelines = rest.parts.pipelines.clone();
     let description = match input::verb(&segment) {
         Some((name, "pause")) => {
@@ -251,6 +265,12 @@ async fn verb(State(rest): State<Rest>, Path(segment): Path<String>) -> Answer {
         Some((name, "resume")) => {
             let name = name.to_owned();
             blocking(move || pipelines.resume(&name)).await?
+        }
+        Some((name, "reset")) => {
+            let name = name.to_owned();
+            let bytes = input::body(body, &headers, BODY_LIMIT).await?;
+            let anew: Anew = if bytes.is_empty() { Anew::default() } else { input::json(&bytes)? };
+            blocking(move || pipelines.reset(&name, anew.start.as_deref())).await?
         }
         _ => return Err(Problem::no_route("POST", &format!("/api/v1/pipelines/{segment}"))),
     };

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use sluice_model::{Properties, key, limits};
 use sluice_runtime::{
     Action, Batch, Context, Decision, Failure as Trouble, HalfMessage, Instance, Outputs, Plugin, Produced, Record,
-    RecordFailure, Role, Setup,
+    RecordFailure, Role, Setup, state::Partition,
 };
 
 use super::{
@@ -159,6 +159,8 @@ struct Bench {
     given: Vec<Given>,
     logs: Arc<Logs>,
     instance: Instance,
+    /// What a processor keeps from one message to the next.
+    state: Option<Box<Partition>>,
 }
 
 impl Bench {
@@ -178,7 +180,9 @@ impl Bench {
         };
         let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
         let instance = start(&plugin, &setup)?;
-        Ok(Self { name: name.to_owned(), plugin, role, setup, ports, given: trial.messages, logs, instance })
+        let state = (role == Role::Process).then(Partition::fresh).transpose();
+        let state = state.map_err(|error| Failure::new(sluice_model::Kind::Internal, error.to_string()))?.map(Box::new);
+        Ok(Self { name: name.to_owned(), plugin, role, setup, ports, given: trial.messages, logs, instance, state })
     }
 
     /// Each message alone, so that one which traps leaves the others their results.
@@ -194,7 +198,7 @@ impl Bench {
             })?;
             results.push(match self.role {
                 Role::CheckTransaction => self.check(given, value),
-                Role::Filter | Role::Transform => self.apply(&given.record(at, value)?),
+                Role::Filter | Role::Transform | Role::Process => self.apply(&given.record(at, value)?),
             });
         }
         Ok(TrialView {
@@ -220,7 +224,11 @@ impl Bench {
                 },
             };
         }
-        match self.instance.transform(&batch, self.ports.len()) {
+        let done = match self.role {
+            Role::Process => self.instance.process(&batch, self.ports.len(), &mut self.state),
+            _ => self.instance.transform(&batch, self.ports.len()),
+        };
+        match done {
             Err(trouble) => Outcome::trouble(&trouble),
             Ok(output) => match output.failed.first() {
                 Some(failed) => Outcome::of_record(failed),

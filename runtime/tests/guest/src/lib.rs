@@ -7,11 +7,11 @@ wit_bindgen::generate!({
     inline: "
         package sluice:test;
         world hostile {
-            include sluice:plugin/basics@0.1.0;
-            import sluice:plugin/lookup@0.1.0;
-            export sluice:plugin/filter@0.1.0;
-            export sluice:plugin/transform@0.1.0;
-            export sluice:plugin/check-transaction@0.1.0;
+            include sluice:plugin/basics@0.2.0;
+            import sluice:plugin/lookup@0.2.0;
+            export sluice:plugin/filter@0.2.0;
+            export sluice:plugin/transform@0.2.0;
+            export sluice:plugin/check-transaction@0.2.0;
         }
     ",
     world: "sluice:test/hostile",
@@ -92,7 +92,9 @@ impl plugin::Guest for Hostile {
             version: "1.2.3".into(),
             doc: String::new(),
             needs: Columns::VALUE | Columns::ATTEMPT,
+            prefilter: None,
             outputs: Outputs::OnePerSink,
+            stores: Vec::new(),
             params: vec![Param { name: "mode".into(), json_schema: r#"{"type":"string"}"#.into(), required: false }],
         }
     }

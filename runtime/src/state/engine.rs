@@ -1,0 +1,191 @@
+//! The file behind the partitions of one pipeline.
+
+use std::{ops::Bound, path::Path};
+
+use redb::{Database, Durability, ReadableDatabase, TableDefinition, backends::InMemoryBackend};
+
+use super::{StateError, wheel::Domain};
+
+/// Key on disk to expiry time and value.
+const ENTRIES: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("entries");
+/// What is due, by queue, owner, clock and time; see [`Row`].
+const WHEEL: TableDefinition<'_, &[u8], ()> = TableDefinition::new("wheel");
+/// By queue: the number of changes that are in it, and the newest producer's time.
+const STANDS: TableDefinition<'_, u32, (u64, u64)> = TableDefinition::new("stands");
+
+/// Memory for pages of the file.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The file of one pipeline's state. Its loss is no loss as long as the log holds the changes.
+pub struct Engine {
+    database: Database,
+}
+
+/// A row of the wheel: queue, owner's name, clock, time, and what.
+pub(super) struct Row {
+    pub domain: Domain,
+    pub at: u64,
+    pub what: Vec<u8>,
+}
+
+/// Everything that one write brings to the file.
+pub(super) struct Write<'a> {
+    pub queue: u32,
+    pub applied: u64,
+    pub newest: u64,
+    /// `None`: the entry is gone.
+    pub entries: Vec<(Vec<u8>, Option<(u64, &'a [u8])>)>,
+    pub added: Vec<Vec<u8>>,
+    pub removed: Vec<Vec<u8>>,
+    /// Whether it is on disk when the call returns.
+    pub durable: bool,
+}
+
+/// An entry on disk: key, expiry time, value.
+pub(super) type Entry = (Vec<u8>, u64, Vec<u8>);
+
+impl Engine {
+    /// Opens the file, or makes it. One that is damaged is thrown away: the log has what was in it.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let open = || Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(file);
+        let database = match open() {
+            Ok(database) => database,
+            Err(problem) if path.exists() => {
+                tracing::warn!(path = %path.display(), %problem, "the state's file is damaged: it is made anew from the log");
+                std::fs::remove_file(path).map_err(|error| StateError::File(error.to_string()))?;
+                open()?
+            }
+            Err(problem) => return Err(problem),
+        };
+        Self::with(database)
+    }
+
+    /// One that is gone when it is dropped.
+    pub(super) fn in_memory() -> Result<Self, StateError> {
+        Self::with(Database::builder().create_with_backend(InMemoryBackend::new()).map_err(file)?)
+    }
+
+    fn with(database: Database) -> Result<Self, StateError> {
+        let engine = Self { database };
+        let write = engine.database.begin_write().map_err(file)?;
+        write.open_table(ENTRIES).map_err(file)?;
+        write.open_table(WHEEL).map_err(file)?;
+        write.open_table(STANDS).map_err(file)?;
+        write.commit().map_err(file)?;
+        Ok(engine)
+    }
+
+    pub(super) fn stands(&self, queue: u32) -> Result<(u64, u64), StateError> {
+        let table = self.database.begin_read().map_err(file)?.open_table(STANDS).map_err(file)?;
+        Ok(table.get(queue).map_err(file)?.map_or((0, 0), |found| found.value()))
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<(u64, Vec<u8>)>, StateError> {
+        let table = self.database.begin_read().map_err(file)?.open_table(ENTRIES).map_err(file)?;
+        let found = table.get(key).map_err(file)?;
+        Ok(found.map(|found| {
+            let (expires_at, value) = found.value();
+            (expires_at, value.to_vec())
+        }))
+    }
+
+    /// Entries whose keys begin with `prefix`, behind `after`, by key, for as long as `each` wants more.
+    pub(super) fn scan(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        mut each: impl FnMut(Entry) -> bool,
+    ) -> Result<(), StateError> {
+        let table = self.database.begin_read().map_err(file)?.open_table(ENTRIES).map_err(file)?;
+        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+        for found in table.range::<&[u8]>((from, Bound::Unbounded)).map_err(file)? {
+            let (key, value) = found.map_err(file)?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            let (expires_at, bytes) = value.value();
+            if !each((key.value().to_vec(), expires_at, bytes.to_vec())) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of the wheel of one owner and clock, the earliest first, for as long as `each` wants more.
+    pub(super) fn wheel(&self, prefix: &[u8], mut each: impl FnMut(Row) -> bool) -> Result<(), StateError> {
+        let table = self.database.begin_read().map_err(file)?.open_table(WHEEL).map_err(file)?;
+        for found in table.range::<&[u8]>((Bound::Included(prefix), Bound::Unbounded)).map_err(file)? {
+            let (key, ()) = found.map(|(key, _)| (key, ())).map_err(file)?;
+            let Some(rest) = key.value().strip_prefix(prefix) else { break };
+            let Some((at, what)) = rest.split_first_chunk::<8>() else { break };
+            let domain = Domain::from_number(prefix.last().copied().unwrap_or_default());
+            if !each(Row { domain, at: u64::from_be_bytes(*at), what: what.to_vec() }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&self, changes: Write<'_>) -> Result<(), StateError> {
+        let mut write = self.database.begin_write().map_err(file)?;
+        write.set_durability(if changes.durable { Durability::Immediate } else { Durability::None }).map_err(file)?;
+        {
+            let mut entries = write.open_table(ENTRIES).map_err(file)?;
+            for (key, entry) in changes.entries {
+                match entry {
+                    Some(entry) => entries.insert(key.as_slice(), entry).map_err(file)?.map(drop),
+                    None => entries.remove(key.as_slice()).map_err(file)?.map(drop),
+                };
+            }
+            let mut wheel = write.open_table(WHEEL).map_err(file)?;
+            for key in changes.removed {
+                wheel.remove(key.as_slice()).map_err(file)?;
+            }
+            for key in changes.added {
+                wheel.insert(key.as_slice(), ()).map_err(file)?;
+            }
+            let mut stands = write.open_table(STANDS).map_err(file)?;
+            stands.insert(changes.queue, (changes.applied, changes.newest)).map_err(file)?;
+        }
+        write.commit().map_err(file)
+    }
+
+    /// Forgets a queue's entries.
+    pub(super) fn clear(&self, queue: u32) -> Result<(), StateError> {
+        let prefix = queue.to_be_bytes();
+        let ours = |key: &[u8]| key.starts_with(&prefix);
+        let end = queue.checked_add(1).map(u32::to_be_bytes);
+        let range = (
+            Bound::Included(prefix.as_slice()),
+            end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice())),
+        );
+        let write = self.database.begin_write().map_err(file)?;
+        {
+            let mut entries = write.open_table(ENTRIES).map_err(file)?;
+            entries.retain_in::<&[u8], _>(range, |key, _| !ours(key)).map_err(file)?;
+            let mut wheel = write.open_table(WHEEL).map_err(file)?;
+            wheel.retain_in::<&[u8], _>(range, |key, ()| !ours(key)).map_err(file)?;
+            let mut stands = write.open_table(STANDS).map_err(file)?;
+            stands.remove(queue).map_err(file)?;
+        }
+        write.commit().map_err(file)
+    }
+}
+
+/// The beginning of the rows of one owner and clock.
+#[expect(clippy::cast_possible_truncation, reason = "names are made of plugins' names, which are short")]
+pub(super) fn wheel_prefix(queue: u32, owner: &str, domain: Domain) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(6 + owner.len());
+    prefix.extend_from_slice(&queue.to_be_bytes());
+    prefix.push(owner.len() as u8);
+    prefix.extend_from_slice(owner.as_bytes());
+    prefix.push(domain.number());
+    prefix
+}
+
+fn file(error: impl Into<redb::Error>) -> StateError {
+    StateError::File(error.into().to_string())
+}

@@ -1,0 +1,644 @@
+use std::{
+    collections::BTreeSet,
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{
+    Domain, Engine, StateError, Timer,
+    change::{self, Became},
+    engine::{Write, wheel_prefix},
+    places::{self, Places},
+    wheel::{ALL_STORES, Due, Wheel},
+};
+use crate::ports::{Changelog, PortError};
+
+/// A partition that its stage and whoever looks into it share. It is away while a plugin is called.
+pub type Shared = Arc<Mutex<Option<Box<Partition>>>>;
+
+/// How much changes before it is written to the file.
+const DIRTY_BYTES: usize = 8 * 1024 * 1024;
+const DIRTY_FOR: Duration = Duration::from_secs(2);
+/// How often what was written is brought to the disk as well.
+const DURABLE_EVERY: Duration = Duration::from_secs(20);
+/// What an entry takes beside its bytes, roughly.
+const OVERHEAD: usize = 96;
+/// Timers taken at once.
+pub(crate) const TIMERS_AT_ONCE: usize = 256;
+/// Entries given by one scan.
+pub(crate) const SCAN_LIMIT: usize = 1_024;
+
+type Map = hashbrown::HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>;
+
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    /// `None`: known to be absent.
+    value: Option<Box<[u8]>>,
+    /// Milliseconds since 1970; 0: never.
+    expires_at: u64,
+    /// The number of the call that last touched it.
+    call: u64,
+    /// It differs from what is on disk.
+    dirty: bool,
+}
+
+/// How an entry was before a call touched it.
+struct Before {
+    key: Box<[u8]>,
+    value: Option<Box<[u8]>>,
+    expires_at: u64,
+    call: u64,
+}
+
+/// A point in the journal to which a failed call is taken back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    journal: usize,
+}
+
+/// The state of one queue of a pipeline.
+pub struct Partition {
+    engine: Arc<Engine>,
+    queue: u32,
+    places: Places,
+    /// Entries that were used lately, and those that were before them. What is in neither is on disk as it is.
+    young: Map,
+    old: Map,
+    /// Most bytes of the young ones.
+    young_limit: usize,
+    young_bytes: usize,
+    /// Keys whose entries differ from those on disk.
+    dirty: BTreeSet<Box<[u8]>>,
+    dirty_bytes: usize,
+    wheel: Wheel,
+    journal: Vec<Before>,
+    call: u64,
+    /// Bytes that this turn wrote, and of them the running call.
+    written: usize,
+    written_by_call: usize,
+    /// The newest producer's time.
+    newest: u64,
+    /// Changes of the log that are in it.
+    applied: u64,
+    scratch: Vec<u8>,
+    flushed_at: Instant,
+    durable_at: Instant,
+}
+
+impl Partition {
+    /// Brings a queue's state up to the log's. `memory` bounds what is kept in memory, roughly, in bytes.
+    ///
+    /// # Errors
+    /// [`StateError::Gap`] when the log does not hold the changes that are missing.
+    pub fn open(
+        engine: Arc<Engine>,
+        queue: u32,
+        memory: usize,
+        changes: &mut dyn Changelog,
+    ) -> Result<Self, StateError> {
+        let (mut stands, mut newest) = engine.stands(queue)?;
+        let (first, end) = changes.bounds()?;
+        if stands > end {
+            // The log lost its unsynced end in a crash, and the file did not.
+            tracing::warn!(queue, stands, end, "the state's file is ahead of the log: it is made anew");
+            engine.clear(queue)?;
+            (stands, newest) = (0, 0);
+        }
+        if stands < first {
+            return Err(StateError::Gap { stands, first, end });
+        }
+        let now = Instant::now();
+        let mut partition = Self {
+            engine,
+            queue,
+            places: Places::default(),
+            young: Map::default(),
+            old: Map::default(),
+            young_limit: (memory / 2).max(64 * 1024),
+            young_bytes: 0,
+            dirty: BTreeSet::new(),
+            dirty_bytes: 0,
+            wheel: Wheel::default(),
+            journal: Vec::new(),
+            call: 1,
+            written: 0,
+            written_by_call: 0,
+            newest,
+            applied: stands,
+            scratch: Vec::new(),
+            flushed_at: now,
+            durable_at: now,
+        };
+        while partition.applied < end {
+            let read = changes.read(partition.applied)?;
+            if read.is_empty() {
+                return Err(StateError::Gap { stands: partition.applied, first, end });
+            }
+            for bytes in read {
+                partition.apply(&bytes)?;
+            }
+            partition.tidy(end)?;
+        }
+        Ok(partition)
+    }
+
+    /// An empty one that keeps everything in memory, for trying a processor out.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn fresh() -> Result<Self, StateError> {
+        struct Nothing;
+        impl Changelog for Nothing {
+            fn bounds(&self) -> Result<(u64, u64), PortError> {
+                Ok((0, 0))
+            }
+            fn read(&mut self, _: u64) -> Result<Vec<Bytes>, PortError> {
+                Ok(Vec::new())
+            }
+        }
+        Self::open(Arc::new(Engine::in_memory()?), 0, DIRTY_BYTES, &mut Nothing)
+    }
+
+    /// Takes over a change that stands in the log.
+    fn apply(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        let mut entries = Vec::new();
+        let newest = change::read(bytes, |Became { name, key, value, expires_at }| {
+            entries.push((name.to_owned(), key.to_vec(), value.map(Box::from), expires_at));
+        })?;
+        for (name, key, value, expires_at) in entries {
+            let store = self.places.number(&name);
+            self.set(store, &key, value, expires_at)?;
+        }
+        self.newest = self.newest.max(newest);
+        self.journal.clear();
+        self.applied += 1;
+        self.call += 1;
+        Ok(())
+    }
+
+    /// The number of a store, by its whole name.
+    pub(crate) fn store(&mut self, name: &str) -> u16 {
+        self.places.number(name)
+    }
+
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// Bytes that the running turn wrote so far.
+    pub(crate) fn written(&self) -> usize {
+        self.written
+    }
+
+    /// Bytes that the running call wrote so far.
+    pub(crate) fn written_by_call(&self) -> usize {
+        self.written_by_call
+    }
+
+    fn count_written(&mut self, bytes: usize) {
+        self.written += bytes;
+        self.written_by_call += bytes;
+    }
+
+    // A turn.
+
+    /// Begins a call; what it does can be taken back.
+    pub(crate) fn begin_call(&mut self) -> Mark {
+        self.call += 1;
+        self.written_by_call = 0;
+        Mark { journal: self.journal.len() }
+    }
+
+    /// Takes the last call back.
+    pub(crate) fn take_back(&mut self, mark: Mark) -> Result<(), StateError> {
+        self.written = self.written.saturating_sub(self.written_by_call);
+        while self.journal.len() > mark.journal {
+            let Some(Before { key, value, expires_at, call }) = self.journal.pop() else { break };
+            let (store, own) = places::split(&key);
+            let own = own.to_vec();
+            self.replace(store, &own, value, expires_at, call)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the whole turn back.
+    pub(crate) fn roll_back(&mut self) -> Result<(), StateError> {
+        self.take_back(Mark { journal: 0 })?;
+        self.written = 0;
+        Ok(())
+    }
+
+    /// What the turn changed, as it is to stand in the log; `None` when it changed nothing. `newest` is the newest producer's time that
+    /// it saw.
+    pub(crate) fn changes(&mut self, newest: u64) -> Result<Option<Bytes>, StateError> {
+        let mut writer = change::Writer::default();
+        let mut seen = hashbrown::HashSet::<&[u8], foldhash::fast::RandomState>::default();
+        for Before { key, .. } in &self.journal {
+            if !seen.insert(key) {
+                continue;
+            }
+            let Some(entry) = self.young.get(key).or_else(|| self.old.get(key)) else { continue };
+            let (store, own) = places::split(key);
+            let (value, expires_at) = (entry.value.as_deref(), entry.expires_at);
+            writer.push(&Became { name: self.places.name(store), key: own, value, expires_at });
+        }
+        if writer.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(writer.finish(newest.max(self.newest)).into()))
+    }
+
+    /// The turn's changes stand in the log, if it made some.
+    pub(crate) fn committed(&mut self, changed: bool, newest: u64) {
+        self.journal.clear();
+        self.written = 0;
+        self.newest = self.newest.max(newest);
+        self.applied += u64::from(changed);
+        self.call += 1;
+    }
+
+    /// Deletes entries whose time is over, at most [`TIMERS_AT_ONCE`]. To be called within a turn.
+    pub(crate) fn expire(&mut self, now: u64) -> Result<(), StateError> {
+        for due in self.due(ALL_STORES, Domain::Expiry, now)? {
+            let (store, own) = places::split(&due.what);
+            let own = own.to_vec();
+            self.delete(store, &own)?;
+        }
+        Ok(())
+    }
+
+    /// Writes to the file what there is to write, and forgets what was not used lately. `durable` is how many changes are on the log's
+    /// disk: the file must never be ahead of it.
+    pub(crate) fn tidy(&mut self, durable: u64) -> Result<(), StateError> {
+        let full = self.young_bytes > self.young_limit;
+        let many = self.dirty_bytes + self.wheel.len() * OVERHEAD > DIRTY_BYTES;
+        let long = self.flushed_at.elapsed() >= DIRTY_FOR && !self.dirty.is_empty();
+        if (full || many || long) && durable >= self.applied {
+            self.flush(self.durable_at.elapsed() >= DURABLE_EVERY)?;
+            if full {
+                self.old = std::mem::take(&mut self.young);
+                self.young_bytes = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of it to the file and the disk, if the log has it on disk as well.
+    pub(crate) fn close(&mut self, durable: u64) -> Result<(), StateError> {
+        if durable >= self.applied && self.journal.is_empty() { self.flush(true) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, durable: bool) -> Result<(), StateError> {
+        let (places, queue) = (&self.places, self.queue);
+        let on_disk = |key: &[u8]| {
+            let (store, own) = places::split(key);
+            places::outer(queue, places.name(store), own)
+        };
+        let row = |due: &Due| {
+            let owner = if due.whose == ALL_STORES { "" } else { places.name(due.whose) };
+            let mut row = wheel_prefix(queue, owner, due.domain);
+            row.extend_from_slice(&due.at.to_be_bytes());
+            if due.domain == Domain::Expiry {
+                row.extend(on_disk(&due.what))
+            } else {
+                row.extend_from_slice(&due.what)
+            }
+            row
+        };
+        let entry = |key: &[u8]| self.young.get(key).or_else(|| self.old.get(key));
+        let (added, removed) = self.wheel.changes();
+        let write = Write {
+            queue,
+            applied: self.applied,
+            newest: self.newest,
+            entries: self
+                .dirty
+                .iter()
+                .map(|key| {
+                    let stands = entry(key).and_then(|entry| Some((entry.expires_at, entry.value.as_deref()?)));
+                    (on_disk(key), stands)
+                })
+                .collect(),
+            added: added.iter().map(row).collect(),
+            removed: removed.iter().map(row).collect(),
+            durable,
+        };
+        self.engine.write(write)?;
+        for key in std::mem::take(&mut self.dirty) {
+            if let Some(entry) = self.young.get_mut(&key).or_else(|| self.old.get_mut(&key)) {
+                entry.dirty = false;
+            }
+        }
+        self.dirty_bytes = 0;
+        self.wheel.written();
+        self.flushed_at = Instant::now();
+        if durable {
+            self.durable_at = self.flushed_at;
+        }
+        Ok(())
+    }
+
+    // Entries.
+
+    /// The value of a key, looked at a time.
+    pub(crate) fn get(&mut self, store: u16, key: &[u8], at: u64) -> Result<Option<&[u8]>, StateError> {
+        let entry = self.entry(store, key)?;
+        Ok(entry.value.as_deref().filter(|_| entry.expires_at == 0 || entry.expires_at > at))
+    }
+
+    pub(crate) fn put(&mut self, store: u16, key: &[u8], value: &[u8], expires_at: u64) -> Result<(), StateError> {
+        self.count_written(key.len() + value.len() + OVERHEAD);
+        self.set(store, key, Some(value.into()), expires_at)
+    }
+
+    pub(crate) fn delete(&mut self, store: u16, key: &[u8]) -> Result<(), StateError> {
+        self.count_written(key.len() + OVERHEAD);
+        if self.entry(store, key)?.value.is_none() {
+            return Ok(());
+        }
+        self.set(store, key, None, 0)
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        store: u16,
+        key: &[u8],
+        delta: i64,
+        at: u64,
+        expires_at: u64,
+    ) -> Result<i64, StateError> {
+        self.count_written(key.len() + 8 + OVERHEAD);
+        let call = self.call;
+        let entry = self.entry(store, key)?;
+        let alive = entry.expires_at == 0 || entry.expires_at > at;
+        let number = entry.value.as_deref().filter(|_| alive).and_then(|value| <[u8; 8]>::try_from(value).ok());
+        let sum = number.map_or(0, i64::from_le_bytes).wrapping_add(delta);
+        // Touched by this call already, and nothing else hangs on it: the journal has what was before.
+        if entry.call == call
+            && entry.expires_at == expires_at
+            && let Some(value) = entry.value.as_deref_mut().filter(|value| value.len() == 8)
+        {
+            value.copy_from_slice(&sum.to_le_bytes());
+            return Ok(sum);
+        }
+        self.set(store, key, Some(Box::from(sum.to_le_bytes().as_slice())), expires_at)?;
+        Ok(sum)
+    }
+
+    /// Keys and values of entries whose keys begin with `prefix`, behind `after`, looked at a time.
+    pub(crate) fn scan(
+        &self,
+        store: u16,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        at: u64,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StateError> {
+        let limit = limit.min(SCAN_LIMIT);
+        let name = self.places.name(store);
+        let (mut from, mut start) = (Vec::new(), Vec::new());
+        places::inner(store, prefix, &mut start);
+        places::inner(store, after.unwrap_or(prefix), &mut from);
+        let is_behind = |key: &[u8]| after.is_none_or(|after| key > after);
+        let alive = |expires_at: u64| expires_at == 0 || expires_at > at;
+        let changed = self
+            .dirty
+            .range::<[u8], _>((Bound::Included(from.as_slice()), Bound::Unbounded))
+            .take_while(|key| key.starts_with(&start));
+        let mut found = std::collections::BTreeMap::new();
+        for key in changed {
+            let Some(entry) = self.young.get(key).or_else(|| self.old.get(key)) else { continue };
+            let own = places::split(key).1;
+            if let Some(value) = entry.value.as_deref().filter(|_| alive(entry.expires_at) && is_behind(own)) {
+                found.insert(own.to_vec(), value.to_vec());
+                if found.len() >= limit {
+                    break;
+                }
+            }
+        }
+        let prefix = places::outer(self.queue, name, prefix);
+        let after = after.map(|after| places::outer(self.queue, name, after));
+        let mut inner = Vec::new();
+        let mut count = 0;
+        self.engine.scan(&prefix, after.as_deref(), |(key, expires_at, value)| {
+            let own = places::own_key(&key, name);
+            places::inner(store, own, &mut inner);
+            if !self.dirty.contains(inner.as_slice()) && alive(expires_at) {
+                found.insert(own.to_vec(), value);
+                count += 1;
+            }
+            count < limit
+        })?;
+        Ok(found.into_iter().take(limit).collect())
+    }
+
+    /// Looks into a store from outside: `store` is `step/store`, or the store's own name when only one step has such a store.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn look(&mut self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+        let Some(number) = self.named(store) else { return Ok(None) };
+        Ok(self.get(number, key, 0)?.map(<[u8]>::to_vec))
+    }
+
+    /// [`Self::look`] for the entries whose keys begin with `prefix`, at most 1024.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn look_through(
+        &mut self,
+        store: &str,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StateError> {
+        let Some(number) = self.named(store) else { return Ok(Vec::new()) };
+        self.scan(number, prefix, after, limit, 0)
+    }
+
+    /// Names of the stores, `step/store`.
+    #[must_use]
+    pub fn stores(&self) -> Vec<String> {
+        self.places.names().map(str::to_owned).collect()
+    }
+
+    fn named(&self, store: &str) -> Option<u16> {
+        let whole = self.places.find(store);
+        whole.or_else(|| {
+            let short = |name: &&str| name.rsplit_once('/').is_some_and(|(_, own)| own == store);
+            let mut fitting = self.places.names().filter(short);
+            let first = fitting.next()?;
+            if fitting.next().is_some() { None } else { self.places.find(first) }
+        })
+    }
+
+    /// The entry as it stands, brought into memory.
+    fn entry(&mut self, store: u16, key: &[u8]) -> Result<&mut Entry, StateError> {
+        let mut inner = std::mem::take(&mut self.scratch);
+        places::inner(store, key, &mut inner);
+        if !self.young.contains_key(inner.as_slice()) {
+            let entry = match self.old.remove(inner.as_slice()) {
+                Some(entry) => entry,
+                None => match self.engine.get(&places::outer(self.queue, self.places.name(store), key))? {
+                    Some((expires_at, value)) => Entry { value: Some(value.into()), expires_at, ..Entry::default() },
+                    None => Entry::default(),
+                },
+            };
+            self.young_bytes += inner.len() + entry.value.as_ref().map_or(0, |value| value.len()) + OVERHEAD;
+            self.young.insert(inner.as_slice().into(), entry);
+        }
+        self.scratch = inner;
+        let found = self.young.get_mut(self.scratch.as_slice());
+        found.ok_or_else(|| StateError::File("an entry was lost on its way to memory".to_owned()))
+    }
+
+    /// Writes an entry and, once a call, how it was to the journal.
+    fn set(&mut self, store: u16, key: &[u8], value: Option<Box<[u8]>>, expires_at: u64) -> Result<(), StateError> {
+        let call = self.call;
+        let entry = self.entry(store, key)?;
+        if entry.call != call {
+            let (before, expired, touched) = (entry.value.clone(), entry.expires_at, entry.call);
+            let mut inner = Vec::with_capacity(key.len() + 2);
+            places::inner(store, key, &mut inner);
+            self.journal.push(Before { key: inner.into(), value: before, expires_at: expired, call: touched });
+        }
+        self.replace(store, key, value, expires_at, call)
+    }
+
+    /// Writes an entry, and keeps the wheel and the list of what is dirty in step.
+    fn replace(
+        &mut self,
+        store: u16,
+        key: &[u8],
+        value: Option<Box<[u8]>>,
+        expires_at: u64,
+        call: u64,
+    ) -> Result<(), StateError> {
+        let holds_timers = self.places.holds_timers(store);
+        let entry = self.entry(store, key)?;
+        let before = std::mem::replace(entry, Entry { value, expires_at, call, dirty: true });
+        let (size, was) = (entry.size(), before.size());
+        let (due_before, due_after) = (before.expiry(), entry.expiry());
+        let timers = holds_timers.then(|| (before.as_due(), entry.as_due()));
+        self.young_bytes = (self.young_bytes + size).saturating_sub(was);
+        self.dirty_bytes += size;
+        if !before.dirty {
+            self.dirty_bytes += key.len() + OVERHEAD;
+            self.dirty.insert(self.scratch.as_slice().into());
+        }
+        if due_before != due_after {
+            let due =
+                |at: u64| Due { whose: ALL_STORES, domain: Domain::Expiry, at, what: self.scratch.as_slice().into() };
+            let (gone, new) = (due_before.map(due), due_after.map(due));
+            self.wheel.change(gone, new);
+        }
+        if let Some((gone, new)) = timers.filter(|(gone, new)| gone != new) {
+            let domain = Domain::from_number(key.first().copied().unwrap_or_default());
+            let due = |at: u64| Due { whose: store, domain, at, what: key.into() };
+            self.wheel.change(gone.map(due), new.map(due));
+        }
+        Ok(())
+    }
+
+    // Timers.
+
+    /// Sets a timer, or moves it.
+    pub(crate) fn set_timer(&mut self, timers: u16, timer: &Timer) -> Result<(), StateError> {
+        self.put(timers, &timer.own_key(), &timer.due.to_le_bytes(), 0)
+    }
+
+    pub(crate) fn cancel_timer(
+        &mut self,
+        timers: u16,
+        domain: Domain,
+        key: &[u8],
+        name: &str,
+    ) -> Result<(), StateError> {
+        let timer = Timer { domain, key: key.to_vec(), name: name.to_owned(), due: 0 };
+        self.delete(timers, &timer.own_key())
+    }
+
+    /// When the first timer of a step is due.
+    pub(crate) fn next_due(&mut self, timers: u16, domain: Domain) -> Result<Option<u64>, StateError> {
+        let prefix = wheel_prefix(self.queue, self.places.name(timers), domain);
+        let engine = &self.engine;
+        let first = self.wheel.first(timers, domain, |gone| {
+            let mut first = None;
+            engine.wheel(&prefix, |row| {
+                let due = Due { whose: timers, domain: row.domain, at: row.at, what: row.what.into() };
+                first = (!gone(&due)).then_some(due);
+                first.is_none()
+            })?;
+            Ok::<_, StateError>(first)
+        })?;
+        Ok(first.map(|due| due.at))
+    }
+
+    /// Takes out the timers that are due at a time, the earliest first.
+    pub(crate) fn take_timers(&mut self, timers: u16, domain: Domain, now: u64) -> Result<Vec<Timer>, StateError> {
+        if self.next_due(timers, domain)?.is_none_or(|due| due > now) {
+            return Ok(Vec::new());
+        }
+        let due = self.due(timers, domain, now)?;
+        let mut taken = Vec::with_capacity(due.len());
+        for Due { at, what, .. } in due {
+            self.delete(timers, &what)?;
+            taken.extend(Timer::from_own_key(&what, at));
+        }
+        Ok(taken)
+    }
+
+    /// What is due at a time, the earliest first, at most [`TIMERS_AT_ONCE`].
+    fn due(&self, whose: u16, domain: Domain, now: u64) -> Result<Vec<Due>, StateError> {
+        let (added, removed) = self.wheel.changes();
+        let from = Due { whose, domain, at: 0, what: Box::default() };
+        let added = added.range(from..).take_while(|due| due.whose == whose && due.domain == domain && due.at <= now);
+        let mut found: BTreeSet<Due> = added.take(TIMERS_AT_ONCE).cloned().collect();
+        let owner = if whose == ALL_STORES { "" } else { self.places.name(whose) };
+        let mut read = 0;
+        self.engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
+            if row.at > now {
+                return false;
+            }
+            let what = if domain == Domain::Expiry { self.inner_of(&row.what) } else { Some(row.what) };
+            // A store that nobody asked for since the start is looked for again when somebody does.
+            let Some(what) = what else { return true };
+            let due = Due { whose, domain, at: row.at, what: what.into() };
+            if !removed.contains(&due) {
+                found.insert(due);
+                read += 1;
+            }
+            read < TIMERS_AT_ONCE
+        })?;
+        Ok(found.into_iter().take(TIMERS_AT_ONCE).collect())
+    }
+
+    /// The key in memory of a key on disk.
+    fn inner_of(&self, outer: &[u8]) -> Option<Vec<u8>> {
+        let name_len = usize::from(*outer.get(4)?);
+        let name = std::str::from_utf8(outer.get(5..5 + name_len)?).ok()?;
+        let mut inner = Vec::new();
+        places::inner(self.places.find(name)?, outer.get(5 + name_len..)?, &mut inner);
+        Some(inner)
+    }
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        self.value.as_ref().map_or(0, |value| value.len())
+    }
+
+    fn expiry(&self) -> Option<u64> {
+        (self.value.is_some() && self.expires_at != 0).then_some(self.expires_at)
+    }
+
+    /// When it is due, if it is a timer.
+    fn as_due(&self) -> Option<u64> {
+        let value = self.value.as_deref()?;
+        Some(u64::from_le_bytes(value.try_into().ok()?))
+    }
+}

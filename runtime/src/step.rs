@@ -1,0 +1,212 @@
+//! One plugin of a chain: its instance, and the calls into it.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::batch::Batch;
+use crate::bisect::{Answer, Called, Fall};
+use crate::error::{Error, Failure};
+use crate::host::{Context, Grants};
+use crate::instance::Instance;
+use crate::manifest::Role;
+use crate::output::Output;
+use crate::plugin::{Plugin, Setup};
+use crate::stage::Plan;
+use crate::state::{Domain, Mark, Partition, StateError, Timer, timers_name};
+
+/// One plugin of the chain.
+#[derive(Clone)]
+pub struct Step {
+    /// As the dead letters and the plugin's own context name it.
+    pub name: String,
+    pub plugin: Plugin,
+    pub config: Map<String, Value>,
+}
+
+/// The partition of the stage's queue, away from where others look into it while a turn runs.
+pub(crate) type Home = Option<Box<Partition>>;
+
+/// A step of a stage, with its instance.
+pub(crate) struct Running {
+    pub(crate) step: Step,
+    pub(crate) batch: Batch,
+    pub(crate) instance: Option<Instance>,
+    /// What the plugin is used as.
+    role: Role,
+    outputs: usize,
+    /// A processor's name among those that keep state.
+    keeps_as: String,
+}
+
+impl Running {
+    /// The step with this index, with an instance.
+    pub(crate) fn start(plan: &Plan, index: usize) -> Result<Self, Error> {
+        let step = plan.steps[index].clone();
+        let last = index + 1 == plan.steps.len();
+        let mut running = Self {
+            batch: Batch::new(step.plugin.manifest().needs, plan.queue),
+            instance: None,
+            role: used_as(&step.plugin),
+            outputs: if last { plan.sinks.len() } else { 1 },
+            keeps_as: keeps_as(plan, index),
+            step,
+        };
+        running.instance = Some(running.instantiate(plan)?);
+        Ok(running)
+    }
+
+    pub(crate) fn keeps_state(&self) -> bool {
+        self.role == Role::Process
+    }
+
+    fn instantiate(&self, plan: &Plan) -> Result<Instance, Error> {
+        let context = Context {
+            pipeline: plan.pipeline.clone(),
+            step: self.step.name.clone(),
+            queue: plan.queue,
+            input_topic: plan.input_topic.clone(),
+            output_topics: plan.sinks.clone(),
+        };
+        self.step.plugin.instance(Setup {
+            config: self.step.config.clone(),
+            context,
+            limits: plan.limits.clone(),
+            grants: Grants::default(),
+            observer: Arc::clone(&plan.observer),
+            keeps_as: Some(self.keeps_as.clone()),
+            lateness: plan.state.as_ref().map_or(0, |state| state.lateness),
+        })
+    }
+
+    /// One call; the instance is made anew if the last one ended.
+    ///
+    /// # Errors
+    /// No instance could be had, or the state cannot be read or written.
+    pub(crate) fn call(
+        &self,
+        plan: &Plan,
+        held: &mut Option<Instance>,
+        batch: &Batch,
+        home: &mut Home,
+    ) -> Result<Called, Error> {
+        let answer = self.with_instance(plan, held, |instance| match self.role {
+            Role::Process => {
+                with_journal(home, |home| instance.process(batch, self.outputs, home)).map(|done| done.map(split))
+            }
+            Role::Transform => Ok(instance.transform(batch, self.outputs).map(Answer::Output)),
+            Role::Filter | Role::CheckTransaction => Ok(instance.filter(batch).map(Answer::Verdict)),
+        })?;
+        let written = home.as_ref().map_or(0, |partition| partition.written());
+        Ok(Called { answer, full: written as u64 > plan.limits.output / 2 })
+    }
+
+    /// When the first processing-time timer is due.
+    pub(crate) fn next_timer(&self, home: &mut Home) -> Result<Option<u64>, StateError> {
+        match home {
+            Some(partition) if self.keeps_state() => {
+                let timers = partition.store(&timers_name(&self.keeps_as));
+                partition.next_due(timers, Domain::ProcessingTime)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes out the processing-time timers that are due.
+    pub(crate) fn take_timers(&self, now: u64, home: &mut Home) -> Result<Vec<Timer>, StateError> {
+        match home {
+            Some(partition) if self.keeps_state() => {
+                let timers = partition.store(&timers_name(&self.keeps_as));
+                partition.take_timers(timers, Domain::ProcessingTime, now)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Tells the processor that timers are due.
+    ///
+    /// # Errors
+    /// As [`Running::call`].
+    pub(crate) fn on_timers(
+        &self,
+        plan: &Plan,
+        held: &mut Option<Instance>,
+        due: &[Timer],
+        now: u64,
+        home: &mut Home,
+    ) -> Result<Result<Output, Failure>, Error> {
+        self.with_instance(plan, held, |instance| {
+            with_journal(home, |home| instance.on_timers(due, now, self.outputs, home))
+        })
+    }
+
+    fn with_instance<R>(
+        &self,
+        plan: &Plan,
+        held: &mut Option<Instance>,
+        call: impl FnOnce(&mut Instance) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let mut instance = match held.take() {
+            Some(instance) => instance,
+            None => self.instantiate(plan)?,
+        };
+        let answer = call(&mut instance);
+        if !instance.is_dead() {
+            *held = Some(instance);
+        }
+        answer
+    }
+}
+
+/// Runs a call so that nothing stays of it in the state when it fails, as a whole or for one of its records.
+fn with_journal(
+    home: &mut Home,
+    call: impl FnOnce(&mut Home) -> Result<Output, Failure>,
+) -> Result<Result<Output, Failure>, Error> {
+    let mark = home.as_mut().map(|partition| partition.begin_call());
+    let done = call(home);
+    let stands = done.as_ref().is_ok_and(|output| output.failed.is_empty());
+    if let (false, Some(mark)) = (stands, mark) {
+        take_back(home, mark)?;
+    }
+    match done {
+        Err(Failure::State(problem)) => Err(StateError::File(problem).into()),
+        done => Ok(done),
+    }
+}
+
+fn take_back(home: &mut Home, mark: Mark) -> Result<(), StateError> {
+    match home {
+        Some(partition) => partition.take_back(mark),
+        None => Err(StateError::File("it is away".to_owned())),
+    }
+}
+
+/// A processor's answer: when a record failed, those around it have to be tried again, since the state is as before the call.
+fn split(mut output: Output) -> Answer {
+    let first = output.failed.iter().enumerate().min_by_key(|(_, failed)| failed.index).map(|(at, _)| at);
+    match first {
+        None => Answer::Output(output),
+        Some(at) => {
+            let failed = output.failed.swap_remove(at);
+            let fall = Fall { action: failed.action, code: failed.code, reason: failed.reason };
+            Answer::Without { index: failed.index, fall }
+        }
+    }
+}
+
+/// What a plugin with several roles runs as.
+pub(crate) fn used_as(plugin: &Plugin) -> Role {
+    let first = [Role::Process, Role::Transform].into_iter().find(|role| plugin.has(*role));
+    first.unwrap_or(Role::Filter)
+}
+
+/// The plugin's name, with a number when an earlier step has it as well.
+fn keeps_as(plan: &Plan, index: usize) -> String {
+    let name = |step: &Step| step.plugin.manifest().name.clone();
+    let own = name(&plan.steps[index]);
+    match plan.steps[..index].iter().filter(|step| name(step) == own).count() {
+        0 => own,
+        before => format!("{own}-{}", before + 1),
+    }
+}

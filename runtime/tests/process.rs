@@ -1,0 +1,307 @@
+//! Processors over fake ports: what they keep, their timers, and what a crash leaves of them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::Map;
+use sluice_guest_build::Guests;
+use sluice_runtime::ports::{Changelog, PortError, Progress, Sink, Source, Unit};
+use sluice_runtime::state::{Engine, Partition, Shared};
+use sluice_runtime::{
+    Config, Limits, Plan, Plugin, Policy, Record, Runtime, Silent, Stage, StatePlan, Step, Then, Turn,
+};
+
+static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
+    let runtime = Runtime::new(Config { instances: 64, ..Config::default() }).unwrap();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper");
+    let component = Guests::at(dir).build().unwrap_or_else(|e| panic!("{e}")).remove(0).component;
+    runtime.load("keeper", &component).unwrap().0
+});
+
+/// A log that holds a source queue and everything that was committed.
+#[derive(Default)]
+struct Log {
+    source: Vec<Record>,
+    units: Vec<Unit>,
+    /// The next commit is refused.
+    busy: bool,
+}
+
+impl Log {
+    fn changes(&self) -> Vec<Bytes> {
+        self.units.iter().filter_map(|unit| unit.state.clone()).collect()
+    }
+
+    fn said(&self) -> Vec<String> {
+        let all = self.units.iter().flat_map(|unit| &unit.outputs);
+        all.map(|out| String::from_utf8_lossy(&out.record.value).into_owned()).collect()
+    }
+
+    fn dead(&self) -> Vec<(u64, String)> {
+        let all = self.units.iter().flat_map(|unit| &unit.dead_letters);
+        all.map(|dead| (dead.record.offset, dead.code.clone())).collect()
+    }
+}
+
+struct Port(Arc<Mutex<Log>>);
+
+impl Source for Port {
+    fn read(&mut self, at: u64, most: usize, _: usize, into: &mut Vec<Record>) -> Result<u64, PortError> {
+        into.extend(self.0.lock().source.iter().filter(|r| r.offset >= at).take(most).cloned());
+        Ok(into.last().map_or(at, |r| r.offset + 1))
+    }
+}
+
+impl Sink for Port {
+    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
+        let mut log = self.0.lock();
+        if std::mem::take(&mut log.busy) {
+            return Err(PortError::Busy("full".into()));
+        }
+        log.units.push(unit);
+        Ok(log.changes().len() as u64)
+    }
+}
+
+impl Progress for Port {
+    fn load(&mut self) -> Result<u64, PortError> {
+        Ok(self.0.lock().units.last().map_or(0, |unit| unit.position))
+    }
+}
+
+impl Changelog for Port {
+    fn bounds(&self) -> Result<(u64, u64), PortError> {
+        Ok((0, self.0.lock().changes().len() as u64))
+    }
+
+    fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError> {
+        Ok(self.0.lock().changes().into_iter().skip(usize::try_from(from).unwrap()).take(3).collect())
+    }
+}
+
+/// A stage over a log and a file of its state.
+struct World {
+    log: Arc<Mutex<Log>>,
+    dir: tempfile::TempDir,
+    stage: Option<(Stage, Shared)>,
+    batch: usize,
+    lateness: u64,
+    now: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { log: Arc::default(), dir, stage: None, batch: 256, lateness: 0, now: 0 }
+    }
+
+    /// Puts a record into the source.
+    fn put(&mut self, key: &str, born_at: u64, value: &str) -> &mut Self {
+        let mut log = self.log.lock();
+        let offset = log.source.len() as u64;
+        log.source.push(Record {
+            offset,
+            key: Some(key.as_bytes().to_vec().into()),
+            value: value.as_bytes().to_vec().into(),
+            born_at,
+            stored_at: 1_000 + offset,
+            ..Record::default()
+        });
+        drop(log);
+        self
+    }
+
+    fn open(&mut self) -> &mut (Stage, Shared) {
+        if self.stage.is_none() {
+            let engine = Arc::new(Engine::open(&self.dir.path().join("state")).unwrap());
+            let mut port = Port(self.log.clone());
+            let partition = Partition::open(engine, 3, 1 << 20, &mut port).unwrap();
+            let partition: Shared = Arc::new(Mutex::new(Some(Box::new(partition))));
+            let plan = Plan {
+                pipeline: "p".into(),
+                queue: 3,
+                input_topic: "in".into(),
+                sinks: vec!["out".into()],
+                steps: vec![Step { name: "keeper".into(), plugin: PLUGIN.clone(), config: Map::new() }],
+                policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
+                limits: Limits { deadline: Duration::from_millis(200), ..Limits::default() },
+                batch_records: self.batch,
+                batch_bytes: 1 << 20,
+                observer: Arc::new(Silent),
+                state: Some(StatePlan { partition: partition.clone(), lateness: self.lateness }),
+            };
+            self.stage = Some((Stage::open(plan, &mut port).unwrap(), partition));
+        }
+        self.stage.as_mut().unwrap()
+    }
+
+    fn turn(&mut self) -> Turn {
+        let (mut port, now) = (Port(self.log.clone()), self.now);
+        let mut sink = Port(self.log.clone());
+        self.open().0.turn(&mut port, &mut sink, now)
+    }
+
+    /// Turns until there is nothing to do.
+    fn run(&mut self) -> Vec<String> {
+        for _ in 0..1_000 {
+            match self.turn() {
+                Turn::Idle => return self.log.lock().said(),
+                Turn::Stopped(reason) => panic!("{reason}"),
+                _ => {}
+            }
+        }
+        panic!("the stage does not come to rest");
+    }
+
+    /// The process dies: what is not in the log or the file is gone.
+    fn die(&mut self) {
+        self.stage = None;
+    }
+
+    fn look(&mut self, store: &str, key: &str) -> Option<Vec<u8>> {
+        self.open().1.lock().as_mut().unwrap().look(store, key.as_bytes()).unwrap()
+    }
+}
+
+#[test]
+fn counts_go_on_after_a_crash_with_the_file_and_without_it() {
+    let mut world = World::new();
+    for round in 0..6_u64 {
+        for key in ["a", "b", "a"] {
+            world.put(key, round, "count");
+        }
+        world.run();
+        match round {
+            0 | 1 => {}
+            2 => world.stage.take().unwrap().0.close(),
+            3 => world.die(),
+            _ => {
+                world.die();
+                std::fs::remove_file(world.dir.path().join("state")).unwrap();
+            }
+        }
+    }
+    let said = world.run();
+    let of = |key: &str| said.iter().filter(|line| line.starts_with(key)).cloned().collect::<Vec<_>>();
+    let expected = |key: &str, n: usize| (1..=n).map(|i| format!("{key} {i}")).collect::<Vec<_>>();
+    assert_eq!((of("a"), of("b")), (expected("a", 12), expected("b", 6)));
+    assert_eq!(world.look("totals", "a"), Some(12_i64.to_le_bytes().to_vec()));
+    assert_eq!(world.look("sluice-test-keeper/totals", "b"), Some(6_i64.to_le_bytes().to_vec()));
+    assert_eq!(world.look("totals", "c"), None);
+}
+
+#[test]
+fn what_fails_leaves_no_trace_and_what_stands_around_it_stays() {
+    let mut world = World::new();
+    world.put("a", 0, "count").put("a", 0, "add-then fail").put("a", 0, "count");
+    world.put("a", 0, "add-then trap").put("a", 0, "count").put("a", 0, "hoard").put("a", 0, "count");
+    assert_eq!(world.run(), ["a 1", "a 2", "a 3", "a 4"]);
+    let dead = world.log.lock().dead();
+    assert_eq!(dead, [(1, "told".to_owned()), (3, "trap".to_owned()), (5, "too-much-output".to_owned())]);
+}
+
+#[test]
+fn a_commit_that_is_refused_is_made_again_without_counting_twice() {
+    let mut world = World::new();
+    world.put("a", 0, "count").put("a", 0, "count");
+    world.log.lock().busy = true;
+    assert!(matches!(world.turn(), Turn::Wait(_)));
+    assert_eq!(world.look("totals", "a"), None, "what is not committed is seen");
+    assert_eq!(world.run(), ["a 1", "a 2"]);
+}
+
+#[test]
+fn windows_close_when_the_watermark_has_passed_them_wherever_batches_are_cut() {
+    let mut expected = None;
+    for batch in [1, 2, 3, 7, 256] {
+        let mut world = World::new();
+        (world.batch, world.lateness) = (batch, 3);
+        for (key, born) in
+            [("a", 1), ("b", 2), ("a", 9), ("a", 12), ("b", 8), ("a", 14), ("b", 4), ("a", 31), ("c", 60)]
+        {
+            world.put(key, born, "ten").put(key, born, "hop");
+        }
+        let said = world.run();
+        let expected = expected.get_or_insert_with(|| said.clone());
+        assert_eq!(&said, expected, "batches of {batch}");
+    }
+    let expected = expected.unwrap();
+    let tens: Vec<&str> = expected.iter().map(String::as_str).filter(|line| line.contains("0..10 ")).collect();
+    // The 8 is on time, 3 later than it should be; the 4 is late.
+    assert_eq!(tens, ["a 0..10 2", "a 0..10 2", "b 0..10 2", "b 0..10 2"]);
+    for line in ["a 10..20 2", "a 30..40 1", "a 5..15 3", "b 5..15 1", "a 25..35 1"] {
+        assert!(expected.iter().any(|said| said == line), "{line} is not in {expected:?}");
+    }
+}
+
+#[test]
+fn sessions_end_after_a_gap_and_a_record_may_join_two() {
+    let mut world = World::new();
+    world.lateness = 20;
+    for (key, born) in [("a", 100), ("a", 105), ("a", 122), ("b", 100), ("a", 113), ("a", 200), ("z", 400)] {
+        world.put(key, born, "visit");
+    }
+    assert_eq!(world.run(), ["b 100..100 1", "a 100..122 4", "a 200..200 1"]);
+}
+
+#[test]
+fn joins_find_what_is_near_on_the_other_side() {
+    let mut world = World::new();
+    world.put("k", 100, "left l1").put("k", 105, "right r1").put("k", 120, "right r2").put("k", 112, "left l2");
+    world.put("kk", 112, "right r3");
+    assert_eq!(world.run(), ["r1 with l1", "l2 with r1", "l2 with r2"]);
+}
+
+#[test]
+fn a_key_is_seen_once_until_it_is_forgotten() {
+    let mut world = World::new();
+    world.batch = 7;
+    for _ in 0..60 {
+        world.put("x", 0, "once");
+    }
+    // Records are stored 1 ms apart, and remembered for 50.
+    world.run();
+    let passed: Vec<u64> = world.log.lock().units.iter().flat_map(|u| &u.outputs).map(|o| o.record.offset).collect();
+    assert_eq!(passed, [0, 50]);
+}
+
+#[test]
+fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
+    let mut world = World::new();
+    world.put("a", 0, "wake-at 500").put("b", 0, "wake-at 500").put("c", 0, "wake-at 900").put("b", 0, "sleep-on");
+    world.put("a", 0, "wake-at 600");
+    assert_eq!(world.run(), Vec::<String>::new());
+    assert_eq!(world.open().0.next_timer(), Some(600));
+    world.now = 599;
+    assert_eq!(world.run(), Vec::<String>::new());
+    world.die();
+    world.now = 600;
+    assert_eq!(world.run(), ["woke at 600"]);
+    world.stage.take().unwrap().0.close();
+    world.now = 10_000;
+    assert_eq!(world.run(), ["woke at 600", "woke at 900"]);
+    assert_eq!(world.open().0.next_timer(), None);
+    world.put("trap", 0, "wake-at 1");
+    assert_eq!(world.run().len(), 2);
+    assert_eq!(world.log.lock().dead().len(), 1);
+    let outputs: Vec<_> = world.log.lock().units.iter().flat_map(|u| u.outputs.clone()).collect();
+    assert_eq!(outputs[0].record.key.as_deref(), Some(&b"a"[..]));
+}
+
+#[test]
+fn keys_are_scanned_in_order_in_memory_and_on_disk_alike() {
+    let mut world = World::new();
+    for key in ["user-2", "user-1", "shop-1", "user-3"] {
+        world.put("v", 0, &format!("put {key}"));
+    }
+    world.run();
+    world.stage.take().unwrap().0.close();
+    world.put("v", 0, "delete user-1").put("v", 0, "put user-0").put("v", 0, "scan user-").put("v", 0, "get user-2");
+    world.put("v", 0, "get user-1");
+    assert_eq!(world.run(), ["user-0,user-2,user-3", "user-2 v", "user-1 nothing"]);
+}

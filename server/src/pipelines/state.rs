@@ -1,0 +1,176 @@
+//! What the processors of a pipeline keep: a file beside the log, and the topic that holds its changes.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use sluice_broker::{Fetch, Filter, Reader, state_topic};
+use sluice_model::{Kind, QueueId, QueueOffset, RecordView, TopicName, limits};
+use sluice_runtime::{
+    ports::{Changelog, PortError},
+    state::{Engine, Partition, Shared, StateError},
+};
+
+use super::queue::trouble;
+use crate::{
+    failure::{Failure, Result},
+    shell::Shell,
+};
+
+/// Where a pipeline's state is. A pipeline that begins anew gets another.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub topic: TopicName,
+    file: PathBuf,
+}
+
+impl Place {
+    /// `incarnation` tells a pipeline from those that had its name before.
+    pub fn new(folder: &Path, pipeline: &str, incarnation: u64) -> Result<Self> {
+        let name = format!("{pipeline}_{incarnation}");
+        Ok(Self { topic: state_topic(&name)?, file: folder.join(name) })
+    }
+
+    /// Deletes the file; the topic is the caller's.
+    pub fn remove_file(&self) {
+        if let Err(problem) = std::fs::remove_file(&self.file)
+            && problem.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %self.file.display(), %problem, "the file of a state that is over stays");
+        }
+    }
+}
+
+/// The state of a running pipeline: a partition for each queue of its source.
+pub struct States {
+    shell: Shell,
+    topic: TopicName,
+    engine: Arc<Engine>,
+    /// Memory for what is hot, of all queues together, bytes.
+    memory: usize,
+    partitions: Mutex<Vec<Shared>>,
+}
+
+/// An entry of a store.
+pub struct Found {
+    pub queue: u32,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+}
+
+impl States {
+    pub(super) fn open(shell: Shell, place: &Place, memory: usize) -> Result<Self> {
+        if let Some(folder) = place.file.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+        }
+        let engine = Arc::new(Engine::open(&place.file).map_err(|error| broken(&error))?);
+        Ok(Self { shell, topic: place.topic.clone(), engine, memory, partitions: Mutex::default() })
+    }
+
+    /// Makes the topic of changes as wide as the source.
+    pub(super) fn make_room(&self, queues: u32) -> Result<()> {
+        let topic = self.topic.clone();
+        self.shell.ask_blocking(move |broker, now| broker.put_state_topic(&topic, queues, now))
+    }
+
+    /// Opens the state of the next queue; reads what the file does not have from the log.
+    pub(super) fn open_queue(&self, queue: QueueId, queues: u32) -> Result<Shared> {
+        let mut changes = Changes { reader: self.shell.reader.clone(), topic: self.topic.clone(), queue };
+        let memory = self.memory / queues.max(1) as usize;
+        let partition = Partition::open(self.engine.clone(), queue.0, memory, &mut changes).map_err(|e| broken(&e))?;
+        let shared: Shared = Arc::new(Mutex::new(Some(Box::new(partition))));
+        self.partitions.lock().push(shared.clone());
+        Ok(shared)
+    }
+
+    /// How many changes of a queue are on the log's disk.
+    pub(super) fn durable(reader: &Reader, topic: &TopicName, queue: QueueId) -> u64 {
+        reader.bounds(topic, queue).1.0
+    }
+
+    /// Names of the stores, `step/store`.
+    pub fn stores(&self) -> Vec<String> {
+        let mut names = self.each(|_, partition| Ok(partition.stores())).unwrap_or_default();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The entry of a key, in whichever queue it is.
+    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Found>> {
+        let found = self.each(|queue, partition| {
+            let value = partition.look(store, key)?;
+            Ok(value.map(|value| Found { queue, key: key.to_vec(), value }).into_iter().collect())
+        })?;
+        Ok(found.into_iter().next())
+    }
+
+    /// Entries whose keys begin with `prefix`, by key, behind `after`.
+    pub fn scan(&self, store: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>> {
+        let mut found = self.each(|queue, partition| {
+            let entries = partition.look_through(store, prefix, after, limit)?;
+            Ok(entries.into_iter().map(|(key, value)| Found { queue, key, value }).collect())
+        })?;
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn each<T>(
+        &self,
+        mut of: impl FnMut(u32, &mut Partition) -> std::result::Result<Vec<T>, StateError>,
+    ) -> Result<Vec<T>> {
+        let partitions = self.partitions.lock().clone();
+        let mut all = Vec::new();
+        for (queue, shared) in (0..).zip(partitions) {
+            if let Some(partition) = shared.lock().as_mut() {
+                all.extend(of(queue, partition).map_err(|error| broken(&error))?);
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn broken(error: &StateError) -> Failure {
+    Failure::new(Kind::Corrupt, format!("state: {error}"))
+}
+
+/// The changes of one queue's state: the messages of a topic.
+struct Changes {
+    reader: Reader,
+    topic: TopicName,
+    queue: QueueId,
+}
+
+impl Changelog for Changes {
+    fn bounds(&self) -> std::result::Result<(u64, u64), PortError> {
+        let (first, end) = self.reader.bounds(&self.topic, self.queue);
+        Ok((first.0, end.0))
+    }
+
+    fn read(&mut self, from: u64) -> std::result::Result<Vec<Bytes>, PortError> {
+        let fetch = Fetch {
+            topic: self.topic.clone(),
+            queue: self.queue,
+            from: QueueOffset(from),
+            max_messages: limits::PULL_MESSAGES,
+            max_bytes: limits::PULL_BYTES,
+            filter: Filter::All,
+        };
+        let found = self.reader.fetch(&fetch).map_err(|error| trouble(&error.into()))?;
+        let mut bodies = Vec::with_capacity(found.count as usize);
+        for piece in found.records {
+            let mut at = 0;
+            while at < piece.len() {
+                let view = RecordView::parse(&piece[at..]).map_err(|error| PortError::Failed(error.to_string()))?;
+                let range = view.body_range();
+                bodies.push(piece.slice(at + range.start..at + range.end));
+                at += view.bytes().len();
+            }
+        }
+        Ok(bodies)
+    }
+}
