@@ -28,7 +28,12 @@ var checks = []check{
 	{"restart", 90 * time.Second, restartResumes},
 	{"broadcast", 60 * time.Second, broadcast},
 	{"tags", 60 * time.Second, tagFilter},
+	{"sql92", 60 * time.Second, sql92},
 	{"delay-levels", 60 * time.Second, delayLevels},
+	{"timer", 60 * time.Second, timer},
+	{"pull", 120 * time.Second, pollAndPull},
+	{"request-reply", 60 * time.Second, requestReply},
+	{"trace", 90 * time.Second, traced},
 	{"bodies", 60 * time.Second, bodies},
 	{"orderly", 60 * time.Second, orderly},
 }
