@@ -92,8 +92,8 @@ final class World implements AutoCloseable {
         return producer;
     }
 
-    TransactionMQProducer transactionProducer(TransactionListener listener) throws Exception {
-        TransactionMQProducer producer = new TransactionMQProducer(name("p"));
+    TransactionMQProducer transactionProducer(String group, TransactionListener listener) throws Exception {
+        TransactionMQProducer producer = new TransactionMQProducer(group);
         producer.setNamesrvAddr(NAMESRV);
         producer.setInstanceName(name("producer"));
         producer.setTransactionListener(listener);
