@@ -85,6 +85,7 @@ expect queryMsgByKey "[0-9A-F]{32} +0 +9" queryMsgByKey -t "$topic" -k "$key"
 expect queryMsgById-offset "Queue Offset: +9" queryMsgById -t "$topic" -i "$offset_id"
 expect queryMsgById-status "Queue Offset: +9" queryMsgById -t "$topic" -i "$unique_id"
 expect queryMsgByUniqueKey "Queue Offset: +9" queryMsgByUniqueKey -t "$topic" -i "$unique_id"
+expect queryMsgTraceById "^ *Pub .* success" queryMsgTraceById -i "$unique_id"
 expect queryMsgByOffset "OffsetID: +[0-9A-F]{32}" queryMsgByOffset -t "$topic" -b "$broker" -i 0 -o 3
 expect setConsumeMode "set consume mode to $address success" setConsumeMode -b "$address" -t "$topic" -g "$group" -m POP
 expect sendMessage "SEND_OK" sendMessage -t "$topic" -p hello -k "$key" -c TagA

@@ -27,6 +27,7 @@ var checks = []check{
 	{"transaction", 150 * time.Second, transactionDecisions},
 	{"restart", 90 * time.Second, restartResumes},
 	{"broadcast", 60 * time.Second, broadcast},
+	{"auto-create", 60 * time.Second, autoCreate},
 	{"tags", 60 * time.Second, tagFilter},
 	{"sql92", 60 * time.Second, sql92},
 	{"delay-levels", 60 * time.Second, delayLevels},

@@ -41,11 +41,7 @@ final class Tracing {
         consumer.registerMessageListener(received);
         world.onClose(consumer::shutdown);
         consumer.start();
-        DefaultMQProducer producer = new DefaultMQProducer(world.name("p"), true, null);
-        producer.setNamesrvAddr(World.NAMESRV);
-        producer.setInstanceName(world.name("producer"));
-        world.onClose(producer::shutdown);
-        producer.start();
+        DefaultMQProducer producer = world.tracedProducer();
 
         long begin = System.currentTimeMillis() - 1_000;
         String key = world.name("key");
