@@ -4,7 +4,7 @@ import random
 import threading
 import time
 
-from world import Failed, Received, require, same, same_ids, send, send_all, text, wait
+from world import PROBE, Failed, Received, require, same, same_ids, send, send_all, text, wait
 
 # Long enough for a message that should not come to come.
 SETTLE = 1.5
@@ -12,20 +12,35 @@ SETTLE = 1.5
 BALANCE = 60
 
 
-def balance(topic, producer, queues, consumers):
-    """Sends probes until each consumer gets those of its own part of the queues, all parts alike. Returns the probes' ids."""
-    probes = []
-    deadline = time.monotonic() + BALANCE
-    attempt = 0
-    while True:
-        attempt += 1
-        ids = send_all(producer, topic, f"probe{attempt}", 2 * queues)
-        probes += ids
-        time.sleep(0.4)
-        parts = [{arrival.queue for arrival in one.arrivals() if arrival.id in ids} for one in consumers]
-        if sum(map(len, parts)) == queues == len(set().union(*parts)) and len({len(part) for part in parts}) == 1:
-            return probes
-        require(time.monotonic() < deadline, f"{len(consumers)} consumers do not share {queues} queues alike: {parts}")
+def probe(topic, producer, queues, consumers, tag="P"):
+    """Sends probes to all queues. Returns for each consumer the queues of those that it got."""
+    attempt = time.monotonic_ns()
+    ids = {f"{PROBE}{attempt}-{i}" for i in range(2 * queues)}
+    for id in ids:
+        message = text(topic, id)
+        message.set_tags(tag)
+        send(producer, message)
+    time.sleep(0.4)
+    return [{arrival.queue for arrival in one.probes() if arrival.id in ids} for one in consumers]
+
+
+def hold(topic, producer, queues, *consumers, tag="P"):
+    """
+    Until each consumer gets what is in all queues. Where a new group begins depends on when its consumer gets a queue, so checks
+    send what they look at only after that.
+    """
+    wait(BALANCE, f"{len(consumers)} consumers to hold {queues} queues each",
+         lambda: all(len(part) == queues for part in probe(topic, producer, queues, consumers, tag)))
+
+
+def balance(topic, producer, queues, *consumers):
+    """Until each consumer gets what is in its own part of the queues, all parts alike."""
+
+    def alike():
+        parts = probe(topic, producer, queues, consumers)
+        return sum(map(len, parts)) == queues == len(set().union(*parts)) and len({len(part) for part in parts}) == 1
+
+    wait(BALANCE, f"{len(consumers)} consumers to share {queues} queues", alike)
 
 
 def share(world):
@@ -36,7 +51,7 @@ def share(world):
     first, second = Received(), Received()
     world.push(group, topic, first)
     world.push(group, topic, second)
-    probes = balance(topic, producer, queues, [first, second])
+    balance(topic, producer, queues, first, second)
 
     answered, failures = threading.Semaphore(0), []
     ids = [f"m-{i}" for i in range(total)]
@@ -56,7 +71,7 @@ def share(world):
     for _ in ids[1::3]:
         require(answered.acquire(timeout=15), "an asynchronous send was not answered within 15 s")
     require(not failures, f"asynchronous sends failed: {failures[:3]}")
-    expected = set(probes) | set(ids)
+    expected = set(ids)
     wait(40, lambda: f"{len(expected - first.ids() - second.ids())} of {len(expected)} messages",
          lambda: expected <= first.ids() | second.ids())
     same_ids(expected, first.ids() | second.ids(), "messages of the group")
@@ -64,9 +79,9 @@ def share(world):
     for owner, one in enumerate((first, second)):
         for arrival in one.arrivals():
             same("body of " + arrival.id, arrival.body, "body")
+            owners.setdefault(arrival.queue, set()).add(owner)
+        for arrival in one.arrivals() + one.probes():
             offsets.setdefault(arrival.queue, set()).add(arrival.offset)
-            if not arrival.id.startswith("probe"):
-                owners.setdefault(arrival.queue, set()).add(owner)
     same(queues, len(offsets), "queues with messages")
     for queue, seen in offsets.items():
         same(set(range(len(seen))), seen, f"offsets of queue {queue}")
@@ -81,19 +96,13 @@ def broadcast(world):
     for one in everyone:
         world.push(group, topic, one, broadcasting=True)
 
-    # A broadcasting consumer begins at the end of the queues that it is given.
-    def all_hold_all():
-        ids = send_all(producer, topic, f"probe{time.monotonic_ns()}", 8)
-        time.sleep(0.4)
-        return all({a.queue for a in one.arrivals() if a.id in ids} == {0, 1, 2, 3} for one in everyone)
-
-    wait(BALANCE, "3 broadcasting consumers to hold all 4 queues", all_hold_all)
+    hold(topic, producer, 4, *everyone)
     sent = send_all(producer, topic, "b", 400)
     for one in everyone:
         one.wait_ids(20, sent, "broadcast messages")
     time.sleep(SETTLE)
     for one in everyone:
-        got = [arrival.id for arrival in one.arrivals() if arrival.id.startswith("b-")]
+        got = [arrival.id for arrival in one.arrivals()]
         same(sorted(sent), sorted(got), "broadcast messages of a consumer")
     return "3 consumers got all 400 each, none twice"
 
@@ -114,6 +123,7 @@ def tags(world):
     world.push(world.name("g"), topic, some, "A || C || Aa")
     world.push(world.name("g"), topic, everything)
     producer = world.producer()
+    hold(topic, producer, 4, some, everything, tag="A")
     # "Aa" and "BB" have the same Java hash, which is what a broker compares.
     kinds = ["A", "B", "C", "", "Aa", "BB"]
     sent, wanted = [], []
@@ -139,6 +149,7 @@ def restart(world):
     producer = world.producer()
     before = Received()
     end = world.push(group, topic, before)
+    hold(topic, producer, 4, before)
     first = send_all(producer, topic, "before", 200)
     before.wait_ids(30, first, "messages of the first consumer")
     end()
@@ -167,6 +178,7 @@ def retry(world):
     world.await_route("%RETRY%" + group)
     received = Received(lambda arrival: arrival.id.startswith("good") or arrival.attempt == 1)
     world.push(group, topic, received)
+    hold(topic, producer, 4, received)
     for i in range(10):
         for kind in ("good", "second"):
             message = text(topic, f"{kind}-{i}")
@@ -193,8 +205,7 @@ def delay_levels(world):
     received = Received()
     world.push(world.name("g"), topic, received)
     producer = world.producer()
-    # A consumer may need a moment to get its queues; the first message tells.
-    received.wait_ids(30, send_all(producer, topic, "ready", 4), "first messages")
+    hold(topic, producer, 4, received)
     due = {}
     for i in range(10):
         for level, delay in enumerate((0, 1, 5)):
@@ -206,7 +217,7 @@ def delay_levels(world):
             send(producer, message)
     received.wait_ids(20, due, "delayed messages")
     time.sleep(SETTLE)
-    arrivals = [arrival for arrival in received.arrivals() if not arrival.id.startswith("ready")]
+    arrivals = received.arrivals()
     same(sorted(due), sorted(arrival.id for arrival in arrivals), "delayed messages")
     off = [arrival.at - due[arrival.id] for arrival in arrivals]
     for arrival, seconds in zip(arrivals, off):
@@ -222,8 +233,6 @@ def orderly(world):
     order, refused, lock = {}, set(), threading.Lock()
 
     def accept(arrival):
-        if arrival.id.startswith("probe"):
-            return True
         key, number = arrival.id.split("-")
         with lock:
             if number == "10" and arrival.id not in refused:
@@ -236,7 +245,7 @@ def orderly(world):
     world.push(group, topic, first, orderly=True)
     world.push(group, topic, second, orderly=True)
     producer = world.producer()
-    balance(topic, producer, 4, [first, second])
+    balance(topic, producer, 4, first, second)
     for i in range(each):
         for key in range(keys):
             result = producer.send_orderly(text(topic, f"k{key}-{i}"), key)
@@ -272,6 +281,7 @@ def bodies(world):
     world.push(world.name("g"), topic, received)
     largest = (4 << 20) - (16 << 10)
     producer = world.producer(largest=4 << 20)
+    hold(topic, producer, 2, received)
     letters = random.Random(42)
     alphabet = "".join(chr(c) for c in range(33, 127))
     sent = {"text": "a text that repeats itself, " * 4000, "unicode": "größe 鍵 🔑 " * 50}

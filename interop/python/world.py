@@ -14,6 +14,7 @@ from rocketmq.ffi import MessageModel, _CConsumeStatus, dll
 
 NAMESRV = os.environ.get("NAMESRV_ADDR", "127.0.0.1:9876")
 ID = "it_id"
+PROBE = "probe"
 
 
 class Failed(Exception):
@@ -71,22 +72,24 @@ class Arrival:
 
 
 class Received:
-    """Keeps every message it is given. `accept` says whether an arrival counts as consumed."""
+    """Keeps every message it is given, probes apart. `accept` says whether an arrival counts as consumed; a probe does."""
 
     def __init__(self, accept=lambda arrival: True):
         self.lock = threading.Lock()
         self.accept = accept
         self._arrivals = []
+        self._probes = []
         self._broken = []
 
     def take(self, message):
         arrival = Arrival(message)
+        probe = arrival.id.startswith(PROBE)
         with self.lock:
-            self._arrivals.append(arrival)
-        return self.accept(arrival)
+            (self._probes if probe else self._arrivals).append(arrival)
+        return probe or self.accept(arrival)
 
     def callback(self, _consumer, message):
-        """For the core itself: the wrapper's own callback acknowledges a message whose handler raised."""
+        """For the core itself: to the wrapper a handler can refuse a message only by raising, which prints a trace for each."""
         try:
             accepted = self.take(RecvMessage(message))
         except Exception as thrown:
@@ -98,6 +101,10 @@ class Received:
         with self.lock:
             require(not self._broken, f"a message could not be read: {self._broken}")
             return list(self._arrivals)
+
+    def probes(self):
+        with self.lock:
+            return list(self._probes)
 
     def ids(self):
         return {arrival.id for arrival in self.arrivals()}
