@@ -25,6 +25,9 @@ CHECKS = {
     "bodies": (90, checks.bodies),
 }
 RESULT = "interop-result "
+# What the core prints when one of its threads is stopped at the wrong moment, which is none of the broker's doing.
+CORE_ABORT = "boost::thread_interrupted"
+ATTEMPTS = 3
 
 
 def main():
@@ -64,22 +67,27 @@ def reachable():
 def run_one(name):
     """Each check has a process of its own: the client's core shares connections within one, and a crash of it ends but one check."""
     start = time.monotonic()
+    for _ in range(ATTEMPTS):
+        line = attempt(name)
+        if CORE_ABORT not in line:
+            break
+        print(f"note {name}: the client's core aborted its process while a consumer ended", flush=True)
+    print(f"{' '.join(line.split())} ({time.monotonic() - start:.1f} s)", flush=True)
+    return line.startswith("PASS")
+
+
+def attempt(name):
     limit = CHECKS[name][0]
     command = [sys.executable, os.path.abspath(__file__), "--alone", name]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     try:
         output, _ = child.communicate(timeout=limit)
-        results = [line for line in output.splitlines() if line.startswith(RESULT)]
-        if results:
-            line = results[-1][len(RESULT):]
-        else:
-            line = f"FAIL {name}: its process ended with {child.returncode}: {output[-600:]}"
     except subprocess.TimeoutExpired:
         child.kill()
         output, _ = child.communicate()
-        line = f"FAIL {name}: not done within {limit} s: {output[-300:]}"
-    print(f"{' '.join(line.split())} ({time.monotonic() - start:.1f} s)", flush=True)
-    return line.startswith("PASS")
+        return f"FAIL {name}: not done within {limit} s: {output[-300:]}"
+    results = [line for line in output.splitlines() if line.startswith(RESULT)]
+    return results[-1][len(RESULT):] if results else f"FAIL {name}: its process ended with {child.returncode}: {output[-600:]}"
 
 
 def alone(name):

@@ -131,8 +131,8 @@ class World:
         moment = int(time.time() * 1000) & 0xFFFFFFF
         return f"itpy_{self.check.replace('-', '_')}_{kind}_{moment:x}_{os.getpid()}_{World._serial}"
 
-    def topic(self, queues=4):
-        topic = self.name("t")
+    def topic(self, queues=4, name=None):
+        topic = name or self.name("t")
         fields = {"topic": topic, "readQueueNums": queues, "writeQueueNums": queues, "perm": 6, "order": "false"}
         fields |= {"defaultTopic": "TBW102", "topicFilterType": "SINGLE_TAG", "topicSysFlag": 0}
         remote(broker_address(), 17, fields)
@@ -161,8 +161,6 @@ class World:
         consumer = PushConsumer(group, orderly=orderly, message_model=model)
         consumer.set_namesrv_addr(NAMESRV)
         consumer.set_instance_name(self.name("consumer"))
-        # Of several messages at once, the core sends all back when one fails.
-        consumer.set_message_batch_max_size(1)
         ffi_check(dll.Subscribe(consumer._handle, topic.encode(), expression.encode()))
         consumer._register_callback(received.callback)
         consumer.start()
