@@ -95,6 +95,8 @@ expect consumerStatus "^#Consumer Properties#" consumerStatus -g "$group" -i "$c
 expect consumeDirectly "consumeResult=CR_SUCCESS" queryMsgById -t "$topic" -i "$offset_id" -g "$group" -d "$client"
 expect updateSubGroup "create subscription group to $address success" updateSubGroup -b "$address" -g "${group}_2"
 expect cloneGroupOffset "clone group offset success|success" cloneGroupOffset -s "$group" -d "${group}_2" -t "$topic"
+# Apache's broker makes a group's retry topic when its first consumer comes, and consumerProgress asks for its route.
+mqadmin updateTopic -b "$address" -t "%RETRY%${group}_2" -r 1 -w 1 >/dev/null
 expect consumerProgress-clone "$topic +$broker +0 +1[01] +1[01] " consumerProgress -g "${group}_2"
 
 exec 9>&-
