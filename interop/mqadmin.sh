@@ -85,6 +85,7 @@ expect queryMsgByKey "[0-9A-F]{32} +0 +9" queryMsgByKey -t "$topic" -k "$key"
 expect queryMsgById-offset "Queue Offset: +9" queryMsgById -t "$topic" -i "$offset_id"
 expect queryMsgById-status "Queue Offset: +9" queryMsgById -t "$topic" -i "$unique_id"
 expect queryMsgByUniqueKey "Queue Offset: +9" queryMsgByUniqueKey -t "$topic" -i "$unique_id"
+expect queryMsgTraceById "^ *Pub .* success" queryMsgTraceById -i "$unique_id"
 expect queryMsgByOffset "OffsetID: +[0-9A-F]{32}" queryMsgByOffset -t "$topic" -b "$broker" -i 0 -o 3
 expect setConsumeMode "set consume mode to $address success" setConsumeMode -b "$address" -t "$topic" -g "$group" -m POP
 expect sendMessage "SEND_OK" sendMessage -t "$topic" -p hello -k "$key" -c TagA
@@ -94,6 +95,8 @@ expect consumerStatus "^#Consumer Properties#" consumerStatus -g "$group" -i "$c
 expect consumeDirectly "consumeResult=CR_SUCCESS" queryMsgById -t "$topic" -i "$offset_id" -g "$group" -d "$client"
 expect updateSubGroup "create subscription group to $address success" updateSubGroup -b "$address" -g "${group}_2"
 expect cloneGroupOffset "clone group offset success|success" cloneGroupOffset -s "$group" -d "${group}_2" -t "$topic"
+# Apache's broker makes a group's retry topic when its first consumer comes, and consumerProgress asks for its route.
+mqadmin updateTopic -b "$address" -t "%RETRY%${group}_2" -r 1 -w 1 >/dev/null
 expect consumerProgress-clone "$topic +$broker +0 +1[01] +1[01] " consumerProgress -g "${group}_2"
 
 exec 9>&-

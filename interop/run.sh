@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Judges the RocketMQ-protocol broker behind NAMESRV_ADDR (default 127.0.0.1:9876) with the official Java and Go clients.
-# Prints every check, then the two closing lines. Exit code 1 when a check of either failed.
+# Judges the RocketMQ-protocol broker behind NAMESRV_ADDR (default 127.0.0.1:9876) with the Java, Go and Python clients.
+# Prints every check, then the closing lines. Exit code 1 when a check of any failed.
 #
-#   run.sh [java | go]      both, one after the other, unless one is named
+#   run.sh [java | go | python]      all, one after the other, unless one is named
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 case ${1:-all} in
-  all) clients="java go" ;;
-  java | go) clients=$1 ;;
+  all) clients="java go python" ;;
+  java | go | python) clients=$1 ;;
   *) sed -n '2,5p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac
 work=$(mktemp -d)

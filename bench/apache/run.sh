@@ -82,6 +82,7 @@ flushDiskType=${FLUSH_DISK_TYPE:-ASYNC_FLUSH}
 autoCreateTopicEnable=true
 autoCreateSubscriptionGroup=true
 enablePropertyFilter=true
+recallMessageEnable=true
 transactionTimeOut=${TRANSACTION_TIMEOUT_MS:-3000}
 transactionCheckInterval=${TRANSACTION_CHECK_INTERVAL_MS:-2000}
 ${BROKER_CONF_EXTRA:-}

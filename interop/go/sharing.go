@@ -262,3 +262,26 @@ func broadcast(w *world) (string, error) {
 	}
 	return "3 consumers got all 400 each, none twice", nil
 }
+
+func autoCreate(w *world) (string, error) {
+	topic := w.name("t")
+	sender, err := w.producer()
+	if err != nil {
+		return "", err
+	}
+	sent, err := sendAll(sender, topic, "n", 40)
+	if err != nil {
+		return "", err
+	}
+	seen := newReceived()
+	if _, err := w.push(w.name("g"), topic, "*", seen.listen); err != nil {
+		return "", err
+	}
+	if err := seen.awaitIDs(30*time.Second, sent, "messages of a topic nobody created"); err != nil {
+		return "", err
+	}
+	if err := sameIDs(sent, seen.ids(), "messages"); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("40 sent to a topic nobody created, got over %d queues", len(queuesOf(seen, nil))), nil
+}

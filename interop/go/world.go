@@ -164,8 +164,12 @@ func (w *world) producer(options ...producer.Option) (rocketmq.Producer, error) 
 
 type listener func(context.Context, ...*primitive.MessageExt) (consumer.ConsumeResult, error)
 
-// push starts a push consumer and returns a function that ends it; the end of the check ends it as well.
+// push starts a push consumer of a topic by tags and returns a function that ends it; the end of the check ends it as well.
 func (w *world) push(group, topic, tags string, listen listener, options ...consumer.Option) (func(), error) {
+	return w.pushBy(consumer.MessageSelector{Type: consumer.TAG, Expression: tags}, group, topic, listen, options...)
+}
+
+func (w *world) pushBy(selector consumer.MessageSelector, group, topic string, listen listener, options ...consumer.Option) (func(), error) {
 	made, err := rocketmq.NewPushConsumer(append([]consumer.Option{
 		consumer.WithNsResolver(resolver),
 		consumer.WithGroupName(group),
@@ -175,7 +179,7 @@ func (w *world) push(group, topic, tags string, listen listener, options ...cons
 	if err != nil {
 		return nil, err
 	}
-	if err := made.Subscribe(topic, consumer.MessageSelector{Type: consumer.TAG, Expression: tags}, listen); err != nil {
+	if err := made.Subscribe(topic, selector, listen); err != nil {
 		return nil, err
 	}
 	if err := made.Start(); err != nil {

@@ -30,6 +30,8 @@ pub mod key {
     /// When a message was popped for the first time, ms since 1970.
     pub const FIRST_POP_TIME: &str = "1ST_POP_TIME";
     pub const CLUSTER: &str = "CLUSTER";
+    /// Where a message was sent to. A consumer that traces passes over messages without it.
+    pub const REGION: &str = "MSG_REGION";
     /// The client that waits for an answer to a message.
     pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
     /// When the broker handed an answer on, ms since 1970.

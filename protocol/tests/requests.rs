@@ -122,6 +122,14 @@ fn heartbeats_of_java_go_and_cpp_are_read() {
         (read.consumers[0].message_model, read.consumers[0].consume_type),
         (MessageModel::Clustering, ConsumeType::Passively)
     );
+    let version = |subscriptions: &str| {
+        let body = cpp.replace("null", &format!("[{subscriptions}]"));
+        HeartbeatBody::from_json(body.as_bytes()).map(|read| read.consumers[0].subscriptions[0].sub_version)
+    };
+    assert_eq!(version(r#"{"subString":"*","subVersion":"1795440703385","topic":"T"}"#), Ok(1_795_440_703_385));
+    for wrong in [r#""soon""#, r#""9223372036854775808""#, "1.5", "true"] {
+        version(&format!(r#"{{"subVersion":{wrong},"topic":"T"}}"#)).unwrap_err();
+    }
     let problem = HeartbeatBody::from_json(java.replace("CLUSTERING", "NOWHERE").as_bytes()).unwrap_err();
     assert!(problem.to_string().contains("BROADCASTING CLUSTERING, got \"NOWHERE\""), "{problem}");
     assert!(HeartbeatBody::from_json(b"{}").unwrap_err().to_string().contains("clientID"));

@@ -56,28 +56,41 @@ pub struct Subscription {
     /// The expression; `*` and nothing mean everything.
     #[serde(default)]
     pub sub_string: String,
-    /// Grows when the subscription changes; ms since 1970 by habit.
-    #[serde(default)]
+    /// Grows when the subscription changes; ms since 1970 by habit. The C++ client writes it as a string.
+    #[serde(default, deserialize_with = "version")]
     pub sub_version: i64,
     #[serde(default)]
     pub tags_set: Vec<String>,
     pub topic: String,
 }
 
-fn codes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Code {
-        Number(i32),
-        Text(String),
+/// An integer, or a string that holds one, as fastjson reads both.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Integer {
+    Number(i64),
+    Text(String),
+}
+
+impl Integer {
+    fn read<T: TryFrom<i64>, E: serde::de::Error>(self, expected: &str) -> Result<T, E> {
+        let (number, shown) = match self {
+            Self::Number(number) => (Some(number), number.to_string()),
+            Self::Text(text) => (text.parse().ok(), format!("{text:?}")),
+        };
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| E::custom(format!("expected {expected}, got {shown}")))
     }
-    let code = |code| match code {
-        Code::Number(number) => Ok(number),
-        Code::Text(text) => text
-            .parse()
-            .map_err(|_| serde::de::Error::custom(format!("codeSet: expected integers of 32 bits, got {text:?}"))),
-    };
-    Vec::<Code>::deserialize(from)?.into_iter().map(code).collect()
+}
+
+fn codes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error> {
+    let codes = Vec::<Integer>::deserialize(from)?;
+    codes.into_iter().map(|code| code.read("integers of 32 bits in codeSet")).collect()
+}
+
+fn version<'de, D: serde::Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    Integer::deserialize(from)?.read("an integer in subVersion")
 }
 
 fn tag() -> String {

@@ -41,7 +41,7 @@ impl Door {
                         queue,
                         offset: Default::default(),
                         transaction_id: None,
-                        region: Some("DefaultRegion".to_owned()),
+                        region: Some(super::send::REGION.to_owned()),
                         trace: Some("true".to_owned()),
                         recall_handle: None,
                     };

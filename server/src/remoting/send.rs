@@ -1,5 +1,7 @@
 //! Sending, sending back, ending a transaction.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use sluice_broker::{Back, Decider, Send, Sent, Verdict, check_batch};
 use sluice_model::{Host, Message, Properties, QueueId, Timestamp, TopicName, Transaction, key};
@@ -18,6 +20,8 @@ use crate::{
 /// `commitOrRollback` of a producer's decision.
 const COMMIT: i32 = 8;
 const ROLLBACK: i32 = 12;
+
+pub(super) const REGION: &str = "DefaultRegion";
 
 impl Door {
     pub(super) fn send(&self, session: &Session, request: SendMessage, responder: Responder) {
@@ -92,11 +96,12 @@ fn to_send(session: &Session, cluster: &str, request: SendMessage) -> Result<Sen
         body,
     };
     let messages = if request.batch {
+        refuse_delay(&request.properties)?;
         let items = batch::decode(request.body.clone()).map_err(|error| Failure::invalid("body", error.to_string()))?;
         check_batch(items.len())?;
         items.into_iter().map(|item| message(item.flag, item.properties, item.body)).collect()
     } else {
-        let properties = with_cluster(to_our_clock(request.properties.clone())?, cluster)?;
+        let properties = with_place(to_our_clock(request.properties.clone())?, cluster)?;
         vec![message(request.flag, properties, request.body.clone())]
     };
     let template = TopicName::parse(&request.default_topic).ok();
@@ -116,12 +121,22 @@ fn timed(send: &Send) -> Option<TopicName> {
     message.properties.iter().any(|(key, _)| keys.contains(&key)).then(|| message.topic.clone())
 }
 
-/// Who answers a message needs the cluster's name to make up the topic of answers.
-fn with_cluster(properties: Properties, cluster: &str) -> Result<Properties> {
-    if properties.get(key::REPLY_TO_CLIENT).is_none() {
-        return Ok(properties);
+/// The properties that stand for a batch as a whole; those of its messages are the broker's to judge.
+fn refuse_delay(properties: &Properties) -> Result<()> {
+    let level = properties.get(key::DELAY).map(str::parse::<i32>);
+    if level.is_some_and(|level| level != Ok(0)) {
+        return Err(Failure::invalid("properties", "expected no delay in a batch of messages"));
     }
-    Ok(properties.with(key::CLUSTER, cluster).map_err(sluice_broker::Error::from)?)
+    Ok(())
+}
+
+/// The region for consumers that trace; the cluster's name for those who answer, to make up the topic of answers.
+fn with_place(properties: Properties, cluster: &str) -> Result<Properties> {
+    let region = (key::REGION, Some(Cow::Borrowed(REGION)));
+    let cluster = (key::CLUSTER, Some(Cow::Borrowed(cluster)));
+    let waits = properties.get(key::REPLY_TO_CLIENT).is_some();
+    let placed = if waits { properties.changed(&[region, cluster]) } else { properties.changed(&[region]) };
+    Ok(placed.map_err(sluice_broker::Error::from)?)
 }
 
 /// A message that names a time names the wall clock's.
@@ -149,8 +164,35 @@ fn stored(sent: Sent, prepared: bool, timed: Option<(TopicName, String)>) -> Res
         queue: sent.queue,
         offset: sent.queue_offset,
         transaction_id: prepared.then_some(sent.unique_key),
-        region: Some("DefaultRegion".to_owned()),
+        region: Some(REGION.to_owned()),
         trace: Some("true".to_owned()),
     };
     Response::ok().with_ext(reply.encode())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn properties(pairs: &[(&str, &str)]) -> Properties {
+        Properties::from_pairs(pairs.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn a_message_says_where_it_was_sent_to() {
+        let plain = with_place(properties(&[("a", "1"), (key::REGION, "elsewhere")]), "c").unwrap();
+        assert_eq!(plain, properties(&[("a", "1"), (key::REGION, REGION)]));
+        let asking = with_place(properties(&[(key::REPLY_TO_CLIENT, "me")]), "c").unwrap();
+        assert_eq!(asking, properties(&[(key::REPLY_TO_CLIENT, "me"), (key::REGION, REGION), (key::CLUSTER, "c")]));
+    }
+
+    #[test]
+    fn a_batch_is_not_delayed_as_a_whole() {
+        for taken in [&[][..], &[(key::DELAY, "0")], &[(key::WAIT, "true")]] {
+            refuse_delay(&properties(taken)).unwrap();
+        }
+        for refused in ["1", "18", "soon"] {
+            refuse_delay(&properties(&[(key::DELAY, refused)])).unwrap_err();
+        }
+    }
 }

@@ -20,7 +20,7 @@ public final class Companion {
         }
         World world = new World("mqadmin");
         try {
-            DefaultMQProducer producer = world.producer();
+            DefaultMQProducer producer = world.tracedProducer();
             MessageQueue first = producer.fetchPublishMessageQueues(args[0]).stream()
                 .filter(queue -> queue.getQueueId() == 0).findFirst().orElseThrow();
             SendResult last = null;

@@ -4,6 +4,8 @@ import static interop.Check.require;
 import static interop.Check.same;
 import static interop.World.await;
 
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
@@ -97,5 +99,41 @@ final class Lookup {
         long earliest = admin.earliestMsgStoreTime(queue);
         require(earliest >= before - 5 && earliest <= middle, "earliest store time %d is not between %d and %d", earliest, before, middle);
         return "empty 0, then minimum 0, maximum 20, by time 0, 10 and " + end;
+    }
+
+    /** The first message of a moment or after it, and the last of it or before it. */
+    static String boundaries(World world) throws Exception {
+        String topic = world.topic(1);
+        DefaultMQProducer producer = world.producer();
+        DefaultMQAdminExt admin = world.admin();
+        MessageQueue queue = producer.fetchPublishMessageQueues(topic).get(0);
+        // Messages of one batch have one time.
+        for (String part : List.of("first", "second", "third")) {
+            List<Message> batch = new ArrayList<>();
+            for (int i = 0; i < 5; i++) {
+                batch.add(Texts.make(topic, part + "-" + i));
+            }
+            Texts.ok(producer.send(batch));
+            Thread.sleep(60);
+        }
+        await(10, "15 messages in the queue", () -> admin.maxOffset(queue) == 15);
+        long[] times = new long[15];
+        for (MessageExt message : Pulling.everything(world, topic)) {
+            times[(int) message.getQueueOffset()] = message.getStoreTimestamp();
+        }
+        require(times[5] == times[9] && times[9] + 30 < times[10], "stored at %s", Arrays.toString(times));
+        long second = times[5];
+        same(5L, admin.searchLowerBoundaryOffset(queue, second), "lower boundary of the second batch's time");
+        same(9L, admin.searchUpperBoundaryOffset(queue, second), "upper boundary of the second batch's time");
+        long between = second + 30;
+        same(10L, admin.searchLowerBoundaryOffset(queue, between), "lower boundary of a time after the second batch");
+        same(9L, admin.searchUpperBoundaryOffset(queue, between), "upper boundary of a time after the second batch");
+        long before = times[0] - 60_000;
+        same(0L, admin.searchLowerBoundaryOffset(queue, before), "lower boundary of a time before all");
+        same(0L, admin.searchUpperBoundaryOffset(queue, before), "upper boundary of a time before all");
+        long after = times[14] + 60_000;
+        same(15L, admin.searchLowerBoundaryOffset(queue, after), "lower boundary of a time after all");
+        same(14L, admin.searchUpperBoundaryOffset(queue, after), "upper boundary of a time after all");
+        return "5 messages of one time: lower 5, upper 9; between two times: 10 and 9; before all: 0 and 0; after all: 15 and 14";
     }
 }

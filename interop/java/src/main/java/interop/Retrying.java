@@ -13,10 +13,15 @@ import java.util.concurrent.ConcurrentHashMap;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
+import org.apache.rocketmq.client.exception.MQBrokerException;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.MixAll;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageConst;
 import org.apache.rocketmq.common.message.MessageExt;
+import org.apache.rocketmq.remoting.protocol.body.CMResult;
+import org.apache.rocketmq.remoting.protocol.body.ConsumeMessageDirectlyResult;
 
 /** A message that is not consumed comes back, and after the last attempt lies in the dead-letter topic. */
 final class Retrying {
@@ -65,6 +70,53 @@ final class Retrying {
         requireAttempts(attempts, topic);
         requireDead(dead, bad, topic);
         return "30 sent; 10 accepted at once, 10 at the second attempt, 10 after attempts 0,1,2 in %DLQ% (" + dead.size() + ")";
+    }
+
+    /** Dead letters are messages like others: a group consumes their topic, and one is handed again to the group that failed. */
+    static String deadLettersAgain(World world) throws Exception {
+        String topic = world.topic(2);
+        String group = world.name("g");
+        Set<String> accepted = ConcurrentHashMap.newKeySet();
+        DefaultMQPushConsumer consumer = world.pushConsumer(group);
+        consumer.subscribe(topic, "*");
+        consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
+            MessageExt message = messages.get(0);
+            if (!message.getTopic().equals(topic)) {
+                accepted.add(Texts.id(message));
+                return ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
+            }
+            // A negative level: to the dead letters at once.
+            context.setDelayLevelWhenNextConsume(-1);
+            return ConsumeConcurrentlyStatus.RECONSUME_LATER;
+        });
+        consumer.start();
+        List<String> sent = Texts.send(world.producer(), topic, "d", 10);
+        String dead = MixAll.getDLQTopic(group);
+        await(20, "a topic of dead letters", () -> world.admin().fetchAllTopicList().getTopicList().contains(dead));
+        world.awaitRoute(dead);
+
+        Received others = new Received();
+        world.startPush(world.name("g"), dead, "*", others);
+        await(30, "10 dead letters at another group", () -> others.distinct() >= 10);
+        Texts.sameIds(new HashSet<>(sent), others.ids(), "dead letters");
+        same(0, others.repeats(), "repeats");
+
+        // What the dashboard's "resend" does.
+        MessageExt letter = others.arrivals().iterator().next().message();
+        String unique = letter.getProperty(MessageConst.PROPERTY_UNIQ_CLIENT_MESSAGE_ID_KEYIDX);
+        await(10, "the dead letter by its unique id", () -> found(world, dead, unique));
+        ConsumeMessageDirectlyResult result = world.admin().consumeMessageDirectly(group, Members.clientId(consumer), dead, unique);
+        same(CMResult.CR_SUCCESS, result.getConsumeResult(), "what the consumer said about the dead letter");
+        same(Set.of(Texts.id(letter)), accepted, "dead letters that the consumer accepted");
+        return "10 dead letters consumed by another group; one handed again to the group that failed, which took it";
+    }
+
+    private static boolean found(World world, String topic, String id) throws Exception {
+        try {
+            return world.admin().viewMessage(topic, id) != null;
+        } catch (MQClientException | MQBrokerException notYet) {
+            return false;
+        }
     }
 
     private static List<MessageExt> deadLetters(World world, String topic, int count) throws Exception {

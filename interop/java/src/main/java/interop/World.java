@@ -83,7 +83,15 @@ final class World implements AutoCloseable {
     }
 
     DefaultMQProducer producer() throws Exception {
-        DefaultMQProducer producer = new DefaultMQProducer(name("p"));
+        return start(new DefaultMQProducer(name("p")));
+    }
+
+    /** A producer that records what it sends in the trace topic. */
+    DefaultMQProducer tracedProducer() throws Exception {
+        return start(new DefaultMQProducer(name("p"), true, null));
+    }
+
+    private DefaultMQProducer start(DefaultMQProducer producer) throws Exception {
         producer.setNamesrvAddr(NAMESRV);
         producer.setInstanceName(name("producer"));
         producer.setSendMsgTimeout(5_000);
@@ -92,8 +100,8 @@ final class World implements AutoCloseable {
         return producer;
     }
 
-    TransactionMQProducer transactionProducer(TransactionListener listener) throws Exception {
-        TransactionMQProducer producer = new TransactionMQProducer(name("p"));
+    TransactionMQProducer transactionProducer(String group, TransactionListener listener) throws Exception {
+        TransactionMQProducer producer = new TransactionMQProducer(group);
         producer.setNamesrvAddr(NAMESRV);
         producer.setInstanceName(name("producer"));
         producer.setTransactionListener(listener);
