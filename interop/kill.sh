@@ -4,7 +4,7 @@
 #
 #   kill.sh [KILLS]      20 unless it is given
 #
-# PORT_OFFSET (default 12000) is added to every port. When a check fails, the broker's data and log stay.
+# PORT_OFFSET (default 12000) is added to every port. When a check fails, the broker's data and both logs stay.
 set -euo pipefail
 kills=${1:-20}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -19,7 +19,7 @@ mkfifo "$work/orders" "$work/words"
 broker='' judge='' keep=1
 end() {
   for child in $broker $judge; do kill -9 "$child" 2>/dev/null && wait "$child" 2>/dev/null || true; done
-  if [ $keep -eq 0 ]; then rm -rf "$work"; else echo "interop kill: the broker's data and log are in $work"; fi
+  if [ $keep -eq 0 ]; then rm -rf "$work"; else echo "interop kill: the broker's data and both logs are in $work"; fi
 }
 trap end EXIT
 
@@ -51,7 +51,7 @@ order() {
 
 # The client's own settings: how soon consumers share queues anew, and lock them, 20 s unless set. After a restart of the broker
 # that is what takes longest.
-"${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -Duser.home="$here/java/target/home" -Drocketmq.client.logRoot="$here/java/target/logs" \
+"${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -Duser.home="$work" \
   -Drocketmq.client.rebalance.waitInterval=1000 -Drocketmq.client.rebalance.lockInterval=1000 \
   -cp "$here/java/target/interop-java-1.jar:$here/java/target/lib/*" interop.survive.Survive <"$work/orders" >"$work/words" &
 judge=$!

@@ -10,7 +10,7 @@ import java.util.stream.Collectors;
 
 /** One feature of the broker, worked all the time while the broker is killed and started again, and judged afterwards. */
 abstract class Feature {
-    private static final int PAUSE_AFTER_FAILURE_MILLIS = 50;
+    private static final int PAUSE_AFTER_FAILURE_MILLIS = 100;
     private static final int SHOWN = 5;
 
     private final String name;

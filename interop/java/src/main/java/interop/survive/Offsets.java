@@ -80,14 +80,21 @@ final class Offsets extends Feature {
     void killed() {
         kills++;
         if (kills % 2 == 0) {
-            consumer.shutdown();
+            endConsumer();
         }
+    }
+
+    /** Not waited for: the client takes seconds to end. */
+    private void endConsumer() {
+        Thread thread = new Thread(consumer::shutdown, "end-consumer");
+        thread.setDaemon(true);
+        thread.start();
     }
 
     @Override
     void restarted() throws Exception {
         if (kills % 2 == 1) {
-            consumer.shutdown();
+            endConsumer();
         }
         committed().forEach((queue, offset) -> {
             furthest = Math.max(furthest, offset);
