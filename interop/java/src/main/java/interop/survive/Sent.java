@@ -2,6 +2,7 @@ package interop.survive;
 
 import static java.nio.charset.StandardCharsets.UTF_8;
 
+import java.util.Arrays;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
@@ -14,15 +15,18 @@ import org.apache.rocketmq.common.message.MessageExt;
 
 /** What was sent, and what of it was acknowledged. Of the rest nobody knows whether it is stored. */
 final class Sent {
+    /** Large enough that the log grows by several checkpoints, small enough that the client does not compress it. */
+    private static final int BODY_BYTES = 2_000;
+
     private final Set<String> tried = ConcurrentHashMap.newKeySet();
     private final Map<String, SendResult> acknowledged = new ConcurrentHashMap<>();
 
     static Message message(String topic, String id) {
-        return new Message(topic, id.getBytes(UTF_8));
+        return new Message(topic, Arrays.copyOf(id.getBytes(UTF_8), BODY_BYTES));
     }
 
     static String id(Message message) {
-        return new String(message.getBody(), UTF_8);
+        return new String(message.getBody(), UTF_8).trim();
     }
 
     interface Sending {
