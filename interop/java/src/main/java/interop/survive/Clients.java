@@ -27,12 +27,13 @@ final class Clients {
     /** After a pull or pop that failed; 3 s unless set. */
     private static final int AGAIN_MILLIS = 200;
     private static final int TIMEOUT_MILLIS = 3_000;
+    private static final int ADMIN_TIMEOUT_MILLIS = 10_000;
     private static final int THREADS = 4;
     private static final int ROUTE_SECONDS = 30;
     private static final int BATCH = 32;
 
     private final AtomicInteger serial = new AtomicInteger();
-    private final DefaultMQAdminExt admin = new DefaultMQAdminExt(TIMEOUT_MILLIS);
+    private final DefaultMQAdminExt admin = new DefaultMQAdminExt(ADMIN_TIMEOUT_MILLIS);
     private final DefaultMQPullConsumer reader = new DefaultMQPullConsumer("survive_reader");
 
     void start() throws Exception {
@@ -58,10 +59,10 @@ final class Clients {
 
     /** Makes a topic; it has a route when this returns. */
     void topic(String topic, int queues) throws Exception {
-        admin.createAndUpdateTopicConfig(brokerAddress(), new TopicConfig(topic, queues, queues));
         long deadline = System.nanoTime() + ROUTE_SECONDS * 1_000_000_000L;
         while (true) {
             try {
+                admin.createAndUpdateTopicConfig(brokerAddress(), new TopicConfig(topic, queues, queues));
                 admin.examineTopicRouteInfo(topic);
                 return;
             } catch (Exception notYet) {

@@ -20,7 +20,7 @@ final class Offsets extends Feature {
     private static final String TOPIC = "survive_offsets";
     private static final String GROUP = "survive_offsets_group";
     private static final int PAUSE_MILLIS = 5;
-    private static final int ANSWER_MILLIS = 10_000;
+    private static final int ANSWER_MILLIS = 30_000;
 
     private final Clients clients;
     private final Tally acknowledged = tally("acknowledged", 40);

@@ -29,8 +29,18 @@ public final class Survive {
     private Survive() {
     }
 
-    public static void main(String[] args) throws Exception {
-        Survive survive = new Survive();
+    public static void main(String[] args) {
+        try {
+            obey(new Survive());
+        } catch (Exception failed) {
+            // The clients' threads would keep the program alive.
+            System.out.println("FAIL judge: " + failed);
+            failed.printStackTrace();
+        }
+        System.exit(2);
+    }
+
+    private static void obey(Survive survive) throws Exception {
         BufferedReader orders = new BufferedReader(new InputStreamReader(System.in));
         for (String order = orders.readLine(); order != null; order = orders.readLine()) {
             switch (order) {
@@ -40,7 +50,6 @@ public final class Survive {
                 default -> throw new IOException("no such order: " + order);
             }
         }
-        System.exit(2);
     }
 
     private void up() throws Exception {
