@@ -8,7 +8,6 @@ import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
-import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 
@@ -26,7 +25,7 @@ final class Orderly extends Feature {
     private final Tally consumed = tally("consumed first", 40);
     /** By key, the number that is sent next; all below are acknowledged. */
     private final int[] next = new int[KEYS];
-    private final Map<String, SendResult> places = new HashMap<>();
+    private final Sent sent = new Sent();
     /** What the consumers must see next, by key and by queue. */
     private final Progress progress = new Progress();
     private final AtomicInteger again = new AtomicInteger();
@@ -76,10 +75,7 @@ final class Orderly extends Feature {
 
     private void send(DefaultMQProducer producer, int key) throws Exception {
         Message message = Sent.message(TOPIC, key + "-" + next[key]);
-        SendResult result = producer.send(message, (queues, sent, argument) -> queues.get(key % queues.size()), null);
-        synchronized (places) {
-            places.put(Sent.id(message), result);
-        }
+        sent.send(message, () -> producer.send(message, (queues, chosen, argument) -> queues.get(key % queues.size()), null));
         next[key]++;
         acknowledged.add();
     }
@@ -125,16 +121,11 @@ final class Orderly extends Feature {
     String judge() throws Exception {
         List<MessageExt> log = clients.log(TOPIC);
         Progress stored = new Progress();
-        Map<String, String> byPlace = new HashMap<>();
+        sent.requirePlaces(this, log);
         for (MessageExt message : log) {
-            byPlace.put(message.getQueueId() + " " + message.getQueueOffset(), Sent.id(message));
             long gap = stored.take(key(message), number(message));
             require(gap <= 0, "the log has %d of %s where %d was next", number(message), key(message), stored.next(key(message)));
         }
-        places.forEach((id, result) -> {
-            String place = result.getMessageQueue().getQueueId() + " " + result.getQueueOffset();
-            require(id.equals(byPlace.get(place)), "%s was acknowledged at %s, where there is %s", id, place, byPlace.get(place));
-        });
         for (int key = 0; key < KEYS; key++) {
             long seen = progress.next("key " + key);
             require(seen >= next[key], "key %d: acknowledged up to %d, consumed up to %d", key, next[key] - 1, seen - 1);
