@@ -42,6 +42,21 @@ impl Filter {
         Ok(Self::Sql(Arc::new(Expression::parse(expression)?)))
     }
 
+    /// A tag expression, or a condition in SQL92: what has blanks within a tag, quotes, parentheses or comparisons is a condition.
+    pub fn read(text: &str) -> Result<Self> {
+        let is_tag = |part: &str| !part.trim().contains(|c: char| c.is_whitespace() || "<>=()'\"".contains(c));
+        if text.split("||").all(is_tag) { Self::parse(text) } else { Self::sql(text) }
+    }
+
+    /// Whether a message is wanted, by its tag (empty: none) and properties.
+    pub fn takes<'a>(&self, tag: &str, properties: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tags(codes) => codes.contains(&TagCode::of((!tag.is_empty()).then_some(tag))),
+            Self::Sql(condition) => condition.matches(properties),
+        }
+    }
+
     /// Whether a message may be wanted, as far as its tag tells.
     pub fn matches(&self, code: TagCode) -> bool {
         match self {
@@ -59,6 +74,21 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_tags_or_a_condition() {
+        assert!(matches!(Filter::read("a || b-c").unwrap(), Filter::Tags(_)));
+        assert!(matches!(Filter::read(" * ").unwrap(), Filter::All));
+        for condition in ["amount > 100", "amount>100", "region IN ('eu')", "a IS NULL"] {
+            assert!(matches!(Filter::read(condition).unwrap(), Filter::Sql(_)), "{condition}");
+        }
+        assert!(Filter::read("amount > ").is_err());
+        let expensive = Filter::read("amount > 100").unwrap();
+        assert!(expensive.takes("", [("amount", "101")].into_iter()));
+        assert!(!expensive.takes("", [("amount", "100")].into_iter()));
+        assert!(Filter::read("x").unwrap().takes("x", [].into_iter()));
+        assert!(!Filter::read("x").unwrap().takes("", [].into_iter()));
+    }
 
     #[test]
     fn an_expression_is_a_set_of_tags() {

@@ -99,6 +99,12 @@ pub struct DeadLetter {
     pub tries: u32,
 }
 
+/// A plugin's prefilter, evaluated outside of it.
+pub trait Prefilter: Send + Sync {
+    /// Whether the record is to enter the plugin.
+    fn wants(&self, record: &Record) -> bool;
+}
+
 /// Reads messages of a topic by key, for checkers.
 pub trait Lookup: Send + Sync {
     /// The newest messages with this key, newest first, at most `limit` (1 to 100). The runtime has already checked that the topic is

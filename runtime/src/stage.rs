@@ -373,6 +373,9 @@ impl Stage {
         let mut slow = false;
         for (index, running) in self.steps.iter_mut().enumerate().skip(first) {
             let plan = &self.plan;
+            if let Some(prefilter) = &running.step.prefilter {
+                flows.retain(|flow| prefilter.wants(&flow.record));
+            }
             let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
             let ran = bisect::run(std::mem::take(&mut flows), &mut batch, &attempt, |batch| {
                 running.call(plan, &mut held, batch, home)

@@ -12,6 +12,7 @@ use crate::instance::Instance;
 use crate::manifest::Role;
 use crate::output::Output;
 use crate::plugin::{Plugin, Setup};
+use crate::ports::Prefilter;
 use crate::stage::Plan;
 use crate::state::{Domain, Mark, Partition, StateError, Timer, timers_name};
 
@@ -22,6 +23,8 @@ pub struct Step {
     pub name: String,
     pub plugin: Plugin,
     pub config: Map<String, Value>,
+    /// Keeps records away from it; those count as dropped.
+    pub prefilter: Option<Arc<dyn Prefilter>>,
 }
 
 /// The partition of the stage's queue, away from where others look into it while a turn runs.

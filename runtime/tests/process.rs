@@ -127,7 +127,12 @@ impl World {
                 queue: 3,
                 input_topic: "in".into(),
                 sinks: vec!["out".into()],
-                steps: vec![Step { name: "keeper".into(), plugin: PLUGIN.clone(), config: Map::new() }],
+                steps: vec![Step {
+                    name: "keeper".into(),
+                    plugin: PLUGIN.clone(),
+                    config: Map::new(),
+                    prefilter: None,
+                }],
                 policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
                 limits: Limits { deadline: Duration::from_millis(200), ..Limits::default() },
                 batch_records: self.batch,

@@ -62,7 +62,7 @@ fn plan(policy: Policy) -> Plan {
         queue: 3,
         input_topic: "in".into(),
         sinks: vec!["out".into()],
-        steps: vec![Step { name: "hostile".into(), plugin: PLUGIN.clone(), config: mode("") }],
+        steps: vec![Step { name: "hostile".into(), plugin: PLUGIN.clone(), config: mode(""), prefilter: None }],
         policy,
         limits: Limits { deadline: Duration::from_millis(20), ..Limits::default() },
         batch_records: 256,

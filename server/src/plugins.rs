@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use sluice_model::Kind;
-use sluice_runtime::{Plugin, Report, Role, Runtime};
+use sluice_runtime::{Plugin, RefusalCode, Report, Role, Runtime};
 
 use crate::{
     failure::{Failure, Result},
+    pipelines::prefilter,
     shell::Shell,
 };
 
@@ -102,11 +103,11 @@ impl Plugins {
 
     /// Passes a component through the gate without keeping it. Blocks while it is compiled.
     pub fn check(&self, name: &str, component: &[u8]) -> Result<(Plugin, Report)> {
-        self.runtime.load(name, component).map_err(|refusal| Failure {
-            kind: Kind::Invalid,
-            field: Some(refusal.code.as_str().to_owned()),
-            text: refusal.message,
-        })
+        let refused =
+            |code: RefusalCode, text| Failure { kind: Kind::Invalid, field: Some(code.as_str().to_owned()), text };
+        let loaded = self.runtime.load(name, component).map_err(|refusal| refused(refusal.code, refusal.message))?;
+        prefilter(&loaded.0).map_err(|failure| refused(RefusalCode::Manifest, failure.text))?;
+        Ok(loaded)
     }
 
     /// Takes a component in: through the gate, into the log, into use. Blocks while it is compiled.

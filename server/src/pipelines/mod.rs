@@ -22,6 +22,7 @@ use sluice_model::{GroupName, Kind};
 
 pub use run::{QueueStatus, Status};
 pub use spec::Spec;
+pub(crate) use spec::prefilter;
 pub use state::{Found, States};
 
 use crate::{

@@ -1,13 +1,13 @@
 //! What users write to describe a pipeline, and its checks.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::Filter;
-use sluice_model::{GroupName, Timestamp, TopicName};
-use sluice_runtime::{Context, Limits, Policy, Role, Step, Then};
+use sluice_model::{GroupName, Properties, Timestamp, TopicName};
+use sluice_runtime::{Context, Limits, Plugin, Policy, Record, Role, Step, Then, ports::Prefilter};
 
 use crate::{
     failure::{Failure, Result},
@@ -49,7 +49,7 @@ pub struct SourceSpec {
     /// `earliest`, `latest` or `@` and a time; where a new pipeline begins.
     #[serde(default = "latest")]
     pub start: String,
-    /// A tag expression: only messages that it takes enter the pipeline.
+    /// An expression of tags, or a SQL92 condition over properties: only messages that it takes enter the pipeline.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
 }
@@ -156,7 +156,7 @@ impl Spec {
         let group = self.group()?;
         let topic = existing(shell, "source.topic", &self.source.topic)?;
         let sinks = self.sinks(shell, &topic)?;
-        let filter = Filter::parse(self.source.filter.as_deref().unwrap_or("*"))
+        let filter = Filter::read(self.source.filter.as_deref().unwrap_or("*"))
             .map_err(|error| Failure::invalid("source.where", format!("source.where: {error}")))?;
         let steps = self.steps(plugins)?;
         let keeps_state = steps.iter().any(|step| step.plugin.has(Role::Process));
@@ -228,7 +228,8 @@ impl Spec {
                 .plugin
                 .check_config(&step.config, &context)
                 .map_err(|error| Failure::invalid(&format!("{field}.config"), format!("{field}.config: {error}")))?;
-            Ok(Step { name: step.plugin.clone(), plugin: version.plugin, config: step.config.clone() })
+            let prefilter = prefilter(&version.plugin)?;
+            Ok(Step { name: step.plugin.clone(), plugin: version.plugin, config: step.config.clone(), prefilter })
         });
         steps.collect()
     }
@@ -281,6 +282,25 @@ impl Spec {
             .map_err(|error| Failure::invalid("limits", format!("limits: {error}")))?;
         Ok(limits)
     }
+}
+
+/// What a plugin wants to be asked about.
+struct Wanted(Filter);
+
+impl Prefilter for Wanted {
+    fn wants(&self, record: &Record) -> bool {
+        // Headers of a record are checked where they come from.
+        let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
+        self.0.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
+    }
+}
+
+/// The prefilter of a plugin's manifest; fails when it is neither tags nor a condition.
+pub(crate) fn prefilter(plugin: &Plugin) -> Result<Option<Arc<dyn Prefilter>>> {
+    let Some(text) = &plugin.manifest().prefilter else { return Ok(None) };
+    let filter = Filter::read(text)
+        .map_err(|error| Failure::invalid("prefilter", format!("{}: prefilter: {error}", plugin.manifest().name)))?;
+    Ok(Some(Arc::new(Wanted(filter))))
 }
 
 fn existing(shell: &Shell, field: &str, name: &str) -> Result<TopicName> {

@@ -1,3 +1,4 @@
+use base64::Engine as _;
 use serde_json::json;
 
 use crate::kit::World;
@@ -76,6 +77,73 @@ async fn a_pipeline_is_applied_watched_paused_and_deleted() {
     world.delete("/pipelines/p").await.expect(204);
     world.delete("/plugins/only").await.expect(204);
     world.delete("/topics/in").await.expect(204);
+}
+
+const TOTALS: &str = "name: p\nsource: { topic: in, start: earliest, where: \"region = 'eu'\" }\n\
+                      sinks: [ out ]\nsteps: [ { plugin: totals } ]\n";
+
+/// Sends so many records of each key, in the queue of the key, and as many that the pipeline does not want.
+async fn sell(world: &World, counts: &[(&str, u32)]) {
+    for (key, count) in counts {
+        let sale = |region: &str| {
+            let queue = u32::from(key.as_bytes()[0] % 2);
+            json!({ "body": "1", "key": key, "queue": queue, "properties": { "region": region } })
+        };
+        let sales: Vec<_> = (0..*count).flat_map(|_| [sale("eu"), sale("us")]).collect();
+        world.post("/topics/in/messages", json!(sales)).await.expect(201);
+    }
+}
+
+async fn count_of(world: &World, key: &str) -> u64 {
+    let entry = world.get(&format!("/pipelines/p/state/totals/{key}")).await.expect(200).json();
+    let bytes = entry["value_base64"].as_str().map(|text| base64::prelude::BASE64_STANDARD.decode(text).unwrap());
+    let bytes = bytes.unwrap_or_else(|| entry["value"].as_str().unwrap().as_bytes().to_vec());
+    u64::from_le_bytes(bytes[..8].try_into().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_processor_keeps_is_seen_survives_a_restart_and_ends_with_a_reset() {
+    let mut world = World::new().await;
+    for topic in ["in", "out"] {
+        world.put(&format!("/topics/{topic}"), json!({ "queues": 2 })).await.expect(201);
+    }
+    let aggregate = sluice_plugins::ready_made("aggregate").unwrap();
+    world.send("PUT", "/plugins/totals", &[], aggregate.component).await.expect(201);
+    let yaml = [("content-type", "application/yaml")];
+    world.send("PUT", "/pipelines/p", &yaml, TOTALS).await.expect(201);
+    sell(&world, &[("ada", 3), ("bob", 2)]).await;
+    settled(&world, |pipeline| pipeline["out"] == 5 && pipeline["lag"] == 0).await;
+    assert_eq!((count_of(&world, "ada").await, count_of(&world, "bob").await), (3, 2));
+    let stores = world.get("/pipelines/p/state").await.expect(200).json();
+    assert_eq!(stores["items"].as_array().unwrap()[0]["name"], "aggregate/totals");
+    let page = world.get("/pipelines/p/state/totals?limit=1").await.expect(200).json();
+    assert_eq!(page["items"][0]["key"], "ada");
+    let next = page["next"].as_str().unwrap();
+    let second = world.get(&format!("/pipelines/p/state/totals?limit=1&cursor={next}")).await.expect(200).json();
+    assert_eq!(second["items"][0]["key"], "bob");
+    world.get("/pipelines/p/state/totals/eve").await.problem(404, "not-found", Some("key"));
+    world.get("/pipelines/p/state/sums").await.problem(404, "not-found", Some("store"));
+
+    world.restart().await;
+    sell(&world, &[("ada", 1)]).await;
+    settled(&world, |pipeline| pipeline["out"] == 1 && pipeline["lag"] == 0).await;
+    assert_eq!(count_of(&world, "ada").await, 4);
+
+    world.post("/pipelines/p:pause", "").await.expect(200);
+    world.get("/pipelines/p/state").await.problem(409, "conflict", None);
+    world.post("/pipelines/p:reset", json!({ "start": "soon" })).await.problem(400, "invalid-field", Some("start"));
+    world.post("/pipelines/p:reset", json!({ "start": "earliest" })).await.expect(200);
+    world.post("/pipelines/p:resume", "").await.expect(200);
+    settled(&world, |pipeline| pipeline["out"] == 6 && pipeline["lag"] == 0).await;
+    assert_eq!((count_of(&world, "ada").await, count_of(&world, "bob").await), (4, 2));
+
+    world.delete("/pipelines/p").await.expect(204);
+    assert_eq!(std::fs::read_dir(world.dir.path().join("states")).unwrap().count(), 0);
+    // A pipeline that gets the name of a deleted one has none of its state.
+    world.send("PUT", "/pipelines/p", &yaml, TOTALS.replace("earliest", "latest")).await.expect(201);
+    sell(&world, &[("ada", 1)]).await;
+    settled(&world, |pipeline| pipeline["out"] == 1 && pipeline["lag"] == 0).await;
+    assert_eq!(count_of(&world, "ada").await, 1);
 }
 
 /// The pipeline as soon as it is as wanted.
