@@ -23,7 +23,7 @@ enum Verb {
     /// Upload a component; the server checks and compiles it first.
     #[command(after_help = "Example:\n  sluice plugin push big-orders.wasm --name big-orders")]
     Push {
-        /// The component.
+        /// The component; or a plugin that comes with Sluice: json-filter, json-map, route, aggregate, ledger-checker.
         file: PathBuf,
         /// The plugin's name; the file's, without its ending, when left out.
         #[arg(long)]
@@ -64,7 +64,7 @@ pub fn run(args: PluginArgs, rest: &Rest) -> anyhow::Result<()> {
     match args.verb {
         Verb::Push { file, name, output } => {
             let name = name.map_or_else(|| name_of(&file), Ok)?;
-            let report = rest.put(&path(&name), Content::Wasm(read(&file)?))?;
+            let report = rest.put(&path(&name), Content::Wasm(component(&file)?))?;
             output.done(&report, &format!("plugin {name} is uploaded\n{}", summary(&report)))
         }
         Verb::List { output } => {
@@ -91,6 +91,12 @@ pub fn run(args: PluginArgs, rest: &Rest) -> anyhow::Result<()> {
             say(format!("plugin {plugin} is deleted"))
         }
     }
+}
+
+/// The bytes of a file; or, when there is no such file, of the ready-made plugin with this name.
+fn component(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let ready = file.to_str().and_then(sluice_plugins::ready_made).filter(|_| !file.exists());
+    ready.map_or_else(|| read(file), |plugin| Ok(plugin.component.to_vec()))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

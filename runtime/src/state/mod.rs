@@ -9,6 +9,9 @@ mod change;
 mod engine;
 mod partition;
 mod places;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
 mod wheel;
 
 pub use engine::Engine;

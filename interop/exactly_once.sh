@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Exactly once: a pipeline with a filter, a processor and a router is killed again and again while the official Java client feeds it.
+# Then the same pipeline runs once over the same source without a kill, and the official client compares the sinks byte for byte.
+#
+#   exactly_once.sh [KILLS]      200 unless it is given
+#
+# PORT_OFFSET (default 14000) is added to every port. When the check fails, the broker's data and log stay.
+set -euo pipefail
+kills=${1:-200}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+sluice=$here/../target/release/sluice
+[ -x "$sluice" ] || { echo "interop exactly-once: no $sluice"; exit 1; }
+"$here/java/run.sh" --list >/dev/null
+offset=${PORT_OFFSET:-14000}
+export NAMESRV_ADDR=127.0.0.1:$((9876 + offset)) SLUICE_SERVER=http://127.0.0.1:$((8082 + offset))
+work=$(mktemp -d)
+broker='' producer='' keep=1
+end() {
+  for child in $broker $producer; do kill -9 "$child" 2>/dev/null && wait "$child" 2>/dev/null || true; done
+  if [ $keep -eq 0 ]; then rm -rf "$work"; else echo "interop exactly-once: the broker's data and log are in $work"; fi
+}
+trap end EXIT
+
+start() {
+  "$sluice" dev --data "$work/data" --port-offset "$offset" >>"$work/log" 2>&1 &
+  broker=$!
+  for _ in $(seq 300); do
+    curl -sf "$SLUICE_SERVER/readyz" >/dev/null && return
+    kill -0 "$broker" 2>/dev/null || break
+    sleep 0.05
+  done
+  echo "FAIL start: the broker does not get ready"; tail -5 "$work/log"; exit 1
+}
+java() {
+  "${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -Duser.home="$work" -cp "$here/java/target/interop-java-1.jar:$here/java/target/lib/*" \
+    interop.ExactlyOnce "$@"
+}
+routes=$(for c in $(seq 0 2 14); do printf 'c%d: SINK_even, c%d: SINK_odd, ' "$c" $((c + 1)); done)
+apply() {
+  sed "s/SINK/$2/g" <<YAML | "$sluice" pipeline apply -f - >/dev/null
+name: $1
+source: { topic: eo_sales, start: earliest }
+steps:
+  - { plugin: json-filter, config: { path: /status, equals: paid } }
+  - { plugin: aggregate, config: { by: /customer, sum: /amount } }
+  - { plugin: route, config: { field: /key, routes: { ${routes%, } } } }
+sinks: [ SINK_even, SINK_odd ]
+YAML
+}
+# Waits until a pipeline has read everything.
+settled() {
+  for _ in $(seq 600); do
+    "$sluice" pipeline describe "$1" -o json | python3 -c 'import json,sys; p=json.load(sys.stdin); sys.exit(p["state"] != "running" or p["lag"] > 0)' && return
+    sleep 0.1
+  done
+  echo "FAIL settle: pipeline $1 does not come to an end"; "$sluice" pipeline describe "$1"; exit 1
+}
+
+start
+for topic in eo_sales eo_even eo_odd ref_even ref_odd; do "$sluice" topic create "$topic" --queues 4 >/dev/null; done
+for plugin in json-filter aggregate route; do "$sluice" plugin push "$plugin" >/dev/null; done
+apply killed eo
+mkfifo "$work/stop"
+java produce <"$work/stop" >"$work/sent" 2>/dev/null &
+producer=$!
+exec 4>"$work/stop"
+for kill in $(seq "$kills"); do
+  # Another moment each time, from the first record after the start on.
+  sleep "0.$(printf '%03d' $((100 + kill * 379 % 450)))"
+  kill -9 "$broker"
+  wait "$broker" 2>/dev/null || true
+  start
+done
+exec 4>&-
+wait "$producer"
+producer=''
+settled killed
+apply reference ref
+settled reference
+echo "$(cat "$work/sent") sales acknowledged, $kills kills"
+code=0
+java judge || code=1
+keep=$code
+echo "interop exactly-once: $((1 - code)) passed, $code failed"
+exit $code

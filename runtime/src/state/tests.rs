@@ -1,0 +1,256 @@
+//! Partitions against a plain map, over turns that stand and turns that do not, evictions, crashes and lost files.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{Domain, Engine, Partition, Timer};
+use crate::ports::{Changelog, PortError};
+
+/// Small numbers that are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Changes as they stand in a log, of which the newest are not on its disk yet.
+#[derive(Default)]
+struct Log {
+    changes: Vec<Bytes>,
+    durable: usize,
+}
+
+impl Changelog for &mut Log {
+    fn bounds(&self) -> Result<(u64, u64), PortError> {
+        Ok((0, self.changes.len() as u64))
+    }
+
+    fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError> {
+        Ok(self.changes.iter().skip(usize::try_from(from).unwrap()).take(5).cloned().collect())
+    }
+}
+
+/// What a partition must hold: values with their expiry, and timers.
+#[derive(Clone, Default, PartialEq, Debug)]
+struct Model {
+    values: BTreeMap<(u16, Vec<u8>), (Vec<u8>, u64)>,
+    timers: BTreeMap<(Vec<u8>, String), u64>,
+    now: u64,
+}
+
+impl Model {
+    fn get(&self, store: u16, key: &[u8]) -> Option<&Vec<u8>> {
+        let found = self.values.get(&(store, key.to_vec()))?;
+        (found.1 == 0 || found.1 > self.now).then_some(&found.0)
+    }
+
+    fn due(&mut self) -> Vec<(u64, Vec<u8>, String)> {
+        let mut due: Vec<_> = self.timers.iter().map(|((key, name), at)| (*at, key.clone(), name.clone())).collect();
+        due.retain(|(at, ..)| *at <= self.now);
+        for (_, key, name) in &due {
+            self.timers.remove(&(key.clone(), name.clone()));
+        }
+        due.sort();
+        due
+    }
+}
+
+const STORES: [&str; 2] = ["step/one", "step/two"];
+const TIMERS: &str = "step\u{0}timers";
+/// So little memory that most of it is on disk.
+const MEMORY: usize = 1;
+
+fn open(path: &Path, log: &mut Log) -> Partition {
+    let engine = Arc::new(Engine::open(path).unwrap());
+    let mut partition = Partition::open(engine, 7, MEMORY, &mut &mut *log).unwrap();
+    // Stores have the same numbers again only when they are asked for in the same order.
+    for name in STORES.iter().chain([&TIMERS]) {
+        partition.store(name);
+    }
+    partition
+}
+
+fn numbers(partition: &mut Partition) -> ([u16; 2], u16) {
+    (STORES.map(|name| partition.store(name)), partition.store(TIMERS))
+}
+
+/// One call's worth of random writes and reads, on both sides alike.
+fn play(dice: &mut Dice, partition: &mut Partition, model: &mut Model, large: bool) {
+    let (stores, timers) = numbers(partition);
+    for _ in 0..dice.roll(12) {
+        let at = usize::try_from(dice.roll(2)).unwrap();
+        let (store, slot) = (stores[at], u16::try_from(at).unwrap());
+        let key = format!("key-{}", dice.roll(60)).into_bytes();
+        let expires = if dice.roll(4) == 0 { model.now + 1 + dice.roll(40) } else { 0 };
+        match dice.roll(8) {
+            0 | 1 => {
+                let value = vec![b'v'; usize::try_from(dice.roll(if large { 20_000 } else { 40 })).unwrap()];
+                partition.put(store, &key, &value, expires).unwrap();
+                model.values.insert((slot, key), (value, expires));
+            }
+            2 => {
+                partition.delete(store, &key).unwrap();
+                model.values.remove(&(slot, key));
+            }
+            3 | 4 => {
+                let before = model.get(slot, &key).and_then(|v| <[u8; 8]>::try_from(v.as_slice()).ok());
+                let sum = before.map_or(0, i64::from_le_bytes) + 3;
+                assert_eq!(partition.add(store, &key, 3, model.now, expires).unwrap(), sum);
+                model.values.insert((slot, key), (sum.to_le_bytes().to_vec(), expires));
+            }
+            5 => {
+                let due = model.now + dice.roll(50);
+                let name = format!("t{}", dice.roll(2));
+                let timer = Timer { domain: Domain::EventTime, key: key.clone(), name: name.clone(), due };
+                partition.set_timer(timers, &timer).unwrap();
+                model.timers.insert((key, name), due);
+            }
+            6 => {
+                partition.cancel_timer(timers, Domain::EventTime, &key, "t1").unwrap();
+                model.timers.remove(&(key, "t1".to_owned()));
+            }
+            _ => assert_eq!(partition.get(store, &key, model.now).unwrap(), model.get(slot, &key).map(Vec::as_slice)),
+        }
+    }
+    if dice.roll(4) == 0 {
+        let mut taken = partition.take_timers(timers, Domain::EventTime, model.now).unwrap();
+        taken.sort_by(|a, b| (a.due, &a.key, &a.name).cmp(&(b.due, &b.key, &b.name)));
+        let taken: Vec<_> = taken.into_iter().map(|t| (t.due, t.key, t.name)).collect();
+        assert_eq!(taken, model.due());
+    }
+    let next = partition.next_due(timers, Domain::EventTime).unwrap();
+    assert_eq!(next, model.timers.values().min().copied());
+}
+
+fn check(partition: &mut Partition, model: &Model) {
+    let (stores, _) = numbers(partition);
+    for (slot, store) in (0..).zip(stores) {
+        let found = partition.scan(store, b"key-", None, 1_000, model.now).unwrap();
+        let wanted = model.values.range((slot, Vec::new())..(slot + 1, Vec::new()));
+        let wanted: Vec<_> = wanted
+            .filter(|(_, (_, expires))| *expires == 0 || *expires > model.now)
+            .map(|((_, key), (value, _))| (key.clone(), value.clone()))
+            .collect();
+        assert_eq!(found, wanted);
+        // Page by page it is the same.
+        let (mut paged, mut after) = (Vec::new(), None);
+        loop {
+            let page = partition.scan(store, b"key-", after.as_deref(), 7, model.now).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            paged.extend(page);
+        }
+        assert_eq!(paged, wanted);
+    }
+}
+
+#[test]
+fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
+    for seed in 0..6 {
+        let mut dice = Dice(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let mut log = Log::default();
+        let mut model = Model::default();
+        let mut partition = open(&path, &mut log);
+        for turn in 0..400_u64 {
+            model.now += dice.roll(4);
+            let before = model.clone();
+            for _ in 0..=dice.roll(3) {
+                let mark = partition.begin_call();
+                let kept = model.clone();
+                play(&mut dice, &mut partition, &mut model, seed % 2 == 0);
+                if dice.roll(5) == 0 {
+                    partition.take_back(mark).unwrap();
+                    model = kept;
+                }
+            }
+            if dice.roll(6) == 0 {
+                // The log refuses the turn.
+                partition.roll_back().unwrap();
+                model = Model { now: model.now, ..before };
+            } else {
+                partition.expire(model.now).unwrap();
+                let change = partition.changes(turn).unwrap();
+                log.changes.extend(change.clone());
+                partition.committed(change.is_some(), turn);
+                if dice.roll(2) == 0 {
+                    log.durable = log.changes.len();
+                }
+                partition.tidy(log.durable as u64).unwrap();
+                if dice.roll(20) == 0 {
+                    partition.close(log.durable as u64).unwrap();
+                }
+            }
+            match dice.roll(40) {
+                0 => {
+                    drop(partition);
+                    partition = open(&path, &mut log);
+                }
+                1 => {
+                    drop(partition);
+                    std::fs::remove_file(&path).unwrap();
+                    partition = open(&path, &mut log);
+                }
+                _ => {}
+            }
+            if turn % 20 == 0 {
+                check(&mut partition, &model);
+            }
+        }
+        check(&mut partition, &model);
+        assert_eq!(partition.newest() > 0, !log.changes.is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_is_ahead_of_the_log_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut log = Log::default();
+    let mut partition = open(&path, &mut log);
+    for key in ["a", "b"] {
+        let store = partition.store(STORES[0]);
+        partition.put(store, key.as_bytes(), b"1", 0).unwrap();
+        let change = partition.changes(1).unwrap();
+        log.changes.extend(change);
+        partition.committed(true, 1);
+    }
+    partition.close(2).unwrap();
+    drop(partition);
+    log.changes.pop();
+    let mut partition = open(&path, &mut log);
+    assert_eq!(partition.look("one", b"a").unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(partition.look("one", b"b").unwrap(), None);
+}
+
+#[test]
+fn changes_that_the_log_no_longer_holds_are_missed_only_without_the_file() {
+    struct Cut(Vec<Bytes>, u64);
+    impl Changelog for Cut {
+        fn bounds(&self) -> Result<(u64, u64), PortError> {
+            Ok((self.1, self.0.len() as u64))
+        }
+        fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError> {
+            Ok(self.0.iter().skip(usize::try_from(from).unwrap()).cloned().collect())
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut log = Log::default();
+    let mut partition = open(&path, &mut log);
+    let store = partition.store(STORES[0]);
+    partition.put(store, b"a", b"1", 0).unwrap();
+    let change = partition.changes(1).unwrap().unwrap();
+    partition.committed(true, 1);
+    partition.close(1).unwrap();
+    drop(partition);
+    let engine = |path: &Path| Arc::new(Engine::open(path).unwrap());
+    assert!(Partition::open(engine(&path), 7, MEMORY, &mut Cut(vec![change.clone()], 1)).is_ok());
+    let lost = Partition::open(engine(&dir.path().join("other")), 7, MEMORY, &mut Cut(vec![change], 1));
+    assert!(lost.err().unwrap().to_string().contains("reset the pipeline"));
+}
