@@ -1,9 +1,11 @@
 //! The server: doors on the broker, plugins between its topics, and the order in which all of it starts and stops.
 
+mod chains;
 mod checkers;
 mod clock;
 mod failure;
 mod flow;
+mod ingress;
 mod metrics;
 mod observer;
 mod pipelines;

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sluice_broker::{Effect, RealDisk, Recovery, Retention, StoreConfig};
+use sluice_model::TopicName;
 use sluice_transport::Limits;
 use tokio::{
     net::TcpListener,
@@ -15,6 +16,7 @@ use crate::{
     clock,
     failure::Failure,
     flow::{Flow, Rates},
+    ingress::Ingresses,
     metrics::Metrics,
     pipelines::Pipelines,
     plugins::Plugins,
@@ -63,11 +65,19 @@ pub struct Parts {
     pub plugins: Arc<Plugins>,
     pub pipelines: Arc<Pipelines>,
     pub checkers: Arc<Checkers>,
+    pub ingresses: Arc<Ingresses>,
     pub sessions: Arc<Sessions>,
     pub pulls: Arc<Pulls>,
     pub flow: Arc<Flow>,
     pub registrar: Arc<Registrar>,
     pub metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// What was bound to a topic goes with it. Blocks.
+    pub fn topic_deleted(&self, name: &TopicName) -> Result<(), Failure> {
+        self.ingresses.delete_all(|topic| topic == name)
+    }
 }
 
 /// A running server.
@@ -117,6 +127,7 @@ impl Server {
         self.tasks.iter().for_each(JoinHandle::abort);
         let parts = self.parts;
         let stopped = tokio::task::spawn_blocking(move || {
+            parts.ingresses.stop_all();
             parts.pipelines.stop_all();
             parts.shell.stop();
         });
@@ -144,12 +155,14 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let sessions = Arc::new(Sessions::default());
     let checkers = Arc::new(Checkers::load(shell.clone(), plugins.clone(), sessions.clone())?);
     let pipelines = Arc::new(Pipelines::load(shell.clone(), plugins.clone())?);
+    let ingresses = Arc::new(Ingresses::load(shell.clone(), plugins.clone())?);
     let registrar = Registrar::new(shell.clone(), &config.name_servers);
     let parts = Parts {
         shell,
         plugins,
         pipelines,
         checkers,
+        ingresses,
         sessions,
         pulls: Arc::new(Pulls::default()),
         flow: Arc::new(Flow::new(config.rates)),

@@ -18,7 +18,7 @@ use sluice_broker::Token;
 use sluice_model::{GroupName, Kind};
 
 pub use run::{QueueStatus, Status};
-pub use spec::Spec;
+pub use spec::{LimitsSpec, Spec, StepSpec};
 
 use crate::{
     failure::{Failure, Result},

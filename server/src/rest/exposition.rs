@@ -14,7 +14,7 @@ use prometheus_client::{
 use sluice_model::QueueId;
 
 use super::{Rest, groups, pipelines::Counts, problem::Answer};
-use crate::{failure::Failure, pipelines::Status};
+use crate::{chains, failure::Failure, pipelines::Status};
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -52,7 +52,8 @@ impl Collector for Exposition {
         self.broker(&mut out)?;
         self.topics(&mut out)?;
         self.lags(&mut out)?;
-        self.pipelines(&mut out)
+        self.pipelines(&mut out)?;
+        self.ingresses(&mut out)
     }
 }
 
@@ -145,6 +146,22 @@ impl Exposition {
         let running = pipelines.iter().map(|of| f64::from(u8::from(of.status == Status::Running)));
         let rows = running.enumerate().map(|(at, on)| (vec![("pipeline", name(at))], on));
         out.gauges("sluice_pipeline_running", "1 while a pipeline runs", rows)
+    }
+
+    fn ingresses(&self, out: &mut Out<'_>) -> std::fmt::Result {
+        let bound = self.rest.parts.ingresses.list();
+        let bound: Vec<(String, chains::Counts)> =
+            bound.into_iter().map(|(topic, of)| (topic.to_string(), of.counts)).collect();
+        let rows = bound.iter().flat_map(|(topic, counts)| {
+            let outcomes = [("sent", counts.sent), ("rejected", counts.rejected), ("failed", counts.failed)];
+            outcomes.map(|(outcome, count)| (vec![("topic", topic.as_str()), ("outcome", outcome)], count))
+        });
+        let help = "Messages that came to a topic's ingress; one that a plugin failed on counts as failed besides";
+        out.counters("sluice_ingress_messages", help, rows)?;
+        let rows = bound.iter().map(|(topic, counts)| (vec![("topic", topic.as_str())], counts.traps));
+        out.counters("sluice_ingress_traps", "Calls that ended a plugin's instance", rows)?;
+        let rows = bound.iter().map(|(topic, counts)| (vec![("topic", topic.as_str())], counts.busy_ms));
+        out.counters("sluice_ingress_busy_milliseconds", "Time spent in the plugins of a topic's ingress", rows)
     }
 }
 

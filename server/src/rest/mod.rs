@@ -1,5 +1,6 @@
 //! The REST door: topics, messages, groups, plugins, pipelines, checkers, and what monitoring asks.
 
+mod bindings;
 mod browse;
 mod checkers;
 mod cluster;
@@ -7,6 +8,7 @@ mod exposition;
 mod groups;
 mod guard;
 mod health;
+mod ingress;
 mod input;
 mod logs;
 mod message;
@@ -102,6 +104,7 @@ fn app(routes: Router<Rest>, rest: Rest) -> Router {
 fn api() -> (Router<Rest>, Value) {
     let routes = Routes::new();
     let routes = topics::routes(routes);
+    let routes = ingress::routes(routes);
     let routes = produce::routes(routes);
     let routes = browse::routes(routes);
     let routes = tail::routes(routes);
@@ -168,6 +171,7 @@ mod tests {
             "/topics/{topic}",
             "/topics/{topic}/messages",
             "/topics/{topic}/tail",
+            "/topics/{topic}/ingress",
             "/groups/{group}/offsets:reset",
             "/producer-groups/{group}/checker",
             "/plugins/{name}:try",

@@ -1,0 +1,334 @@
+//! The threads of a chain, each with a bounded queue: what one caller hands in under one number stays in order.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use sluice_model::Kind;
+use sluice_runtime::{Columns, Record};
+
+use super::{
+    judge::{Judge, Outcome},
+    plan::Plan,
+};
+use crate::{
+    failure::{Failure, Result},
+    observer::Logs,
+};
+
+/// Threads of one chain, at the most.
+const LANES: usize = 4;
+/// Work that may wait for one thread.
+const COUNT_LIMIT: usize = 4_096;
+/// Bytes of it.
+const BYTES_LIMIT: usize = 32 * 1024 * 1024;
+/// Messages taken up together.
+const TAKEN: usize = 64;
+
+/// A message as plugins see it, or why it cannot be shown to them.
+pub type Given = std::result::Result<Record, String>;
+
+/// Messages to be judged together.
+pub trait Work: Send + 'static {
+    /// How many messages.
+    fn count(&self) -> usize;
+    /// Bytes that wait with it.
+    fn bytes(&self) -> usize;
+    /// The messages; only `needs` has to be filled.
+    fn records(&mut self, needs: Columns) -> Vec<Given>;
+    /// Takes what became of each message, or why nobody judged them. May be called from any thread; must not block.
+    fn done(self, judged: Result<(&Plan, Vec<Outcome>)>);
+}
+
+/// What a chain has done since it was bound, or since the server started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub read: u64,
+    /// Messages that went on.
+    pub sent: u64,
+    pub rejected: u64,
+    /// Messages that a plugin failed on, whatever became of them.
+    pub failed: u64,
+    /// Calls that ended an instance.
+    pub traps: u64,
+    pub busy_ms: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub read: AtomicU64,
+    pub sent: AtomicU64,
+    pub rejected: AtomicU64,
+    pub failed: AtomicU64,
+    pub traps: AtomicU64,
+    pub busy_ns: AtomicU64,
+}
+
+/// A running chain. Dropping it ends its threads; what waits is refused.
+pub struct Chain<W: Work> {
+    lanes: Vec<Arc<Lane<W>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+/// What the threads of a chain share.
+struct Shared {
+    plan: RwLock<Arc<Plan>>,
+    counters: Arc<Counters>,
+    logs: Arc<Logs>,
+}
+
+struct Lane<W> {
+    state: Mutex<State<W>>,
+    rung: Condvar,
+}
+
+struct State<W> {
+    queue: VecDeque<W>,
+    bytes: usize,
+    /// The thread has work in hand.
+    busy: bool,
+    /// No more is taken.
+    closed: bool,
+}
+
+impl<W: Work> Chain<W> {
+    /// Starts the threads. `behind` is called whenever one of them has dealt with what it had in hand.
+    pub fn start(name: &str, plan: Plan, behind: impl Fn() + Clone + Send + 'static) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            plan: RwLock::new(Arc::new(plan)),
+            counters: Arc::default(),
+            logs: Arc::new(Logs::default()),
+        });
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(LANES);
+        let mut chain = Self { lanes: Vec::new(), threads: Mutex::default(), shared };
+        for number in 0..count as u32 {
+            let lane = Arc::new(Lane::default());
+            chain.lanes.push(lane.clone());
+            let (shared, behind) = (chain.shared.clone(), behind.clone());
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || lane.run(number, &shared, behind))
+                .map_err(|error| Failure::new(Kind::Busy, format!("no thread for a chain of plugins: {error}")))?;
+            chain.threads.get_mut().push(thread);
+        }
+        Ok(chain)
+    }
+
+    /// Hands work in. What has the same `number` is judged and done in the order in which it came. Does not block; a full
+    /// queue refuses it with `Busy`.
+    pub fn push(&self, number: u64, work: W) {
+        let lane = &self.lanes[(number % self.lanes.len() as u64) as usize];
+        if let Err((work, failure)) = lane.push(work) {
+            work.done(Err(failure));
+        }
+    }
+
+    /// What comes next is judged by another plan; instances are made anew.
+    pub fn replace(&self, plan: Plan) {
+        *self.shared.plan.write() = Arc::new(plan);
+    }
+
+    pub fn plan(&self) -> Arc<Plan> {
+        self.shared.plan.read().clone()
+    }
+
+    /// Whether nothing waits and nothing is in hand.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.iter().all(|lane| {
+            let state = lane.state.lock();
+            state.queue.is_empty() && !state.busy
+        })
+    }
+
+    pub fn logs(&self) -> Arc<Logs> {
+        self.shared.logs.clone()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let Counters { read, sent, rejected, failed, traps, busy_ns } = &*self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            read: get(read),
+            sent: get(sent),
+            rejected: get(rejected),
+            failed: get(failed),
+            traps: get(traps),
+            busy_ms: get(busy_ns) / 1_000_000,
+        }
+    }
+
+    /// Refuses what waits and waits for the threads, for as long as a plugin may run.
+    pub fn stop(&self) {
+        self.lanes.iter().for_each(|lane| lane.close());
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of a chain of plugins panicked");
+            }
+        }
+    }
+}
+
+impl<W: Work> Drop for Chain<W> {
+    /// Does not wait: the last handle may be gone with one of the threads' own work.
+    fn drop(&mut self) {
+        self.lanes.iter().for_each(|lane| lane.close());
+    }
+}
+
+impl<W> Default for Lane<W> {
+    fn default() -> Self {
+        let state = State { queue: VecDeque::new(), bytes: 0, busy: false, closed: false };
+        Self { state: Mutex::new(state), rung: Condvar::new() }
+    }
+}
+
+impl<W: Work> Lane<W> {
+    fn push(&self, work: W) -> std::result::Result<(), (W, Failure)> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err((work, stopping()));
+        }
+        if state.queue.len() >= COUNT_LIMIT || state.bytes >= BYTES_LIMIT {
+            let text =
+                format!("{} requests ({} bytes) wait for a plugin already: slow down", state.queue.len(), state.bytes);
+            return Err((work, Failure::new(Kind::Busy, text)));
+        }
+        state.bytes += work.bytes();
+        state.queue.push_back(work);
+        drop(state);
+        self.rung.notify_one();
+        Ok(())
+    }
+
+    fn close(&self) {
+        let left = {
+            let mut state = self.state.lock();
+            (state.closed, state.bytes) = (true, 0);
+            std::mem::take(&mut state.queue)
+        };
+        self.rung.notify_one();
+        left.into_iter().for_each(|work| work.done(Err(stopping())));
+    }
+
+    /// Waits for work and takes some; `None` when no more comes.
+    fn take(&self) -> Option<Vec<W>> {
+        let mut state = self.state.lock();
+        state.busy = false;
+        while state.queue.is_empty() {
+            if state.closed {
+                return None;
+            }
+            self.rung.wait(&mut state);
+        }
+        state.busy = true;
+        let (mut taken, mut count) = (Vec::new(), 0);
+        while count < TAKEN
+            && let Some(work) = state.queue.pop_front()
+        {
+            count += work.count();
+            state.bytes -= work.bytes();
+            taken.push(work);
+        }
+        Some(taken)
+    }
+
+    fn run(&self, number: u32, shared: &Shared, behind: impl Fn()) {
+        let judge = |plan| Judge::new(plan, number, shared.logs.clone(), shared.counters.clone());
+        let mut current = judge(shared.plan.read().clone());
+        while let Some(mut taken) = self.take() {
+            let plan = shared.plan.read().clone();
+            if !Arc::ptr_eq(&plan, current.plan()) {
+                current = judge(plan);
+            }
+            let needs = current.plan().needs();
+            let given: Vec<Vec<Given>> = taken.iter_mut().map(|work| work.records(needs)).collect();
+            let counts: Vec<usize> = given.iter().map(Vec::len).collect();
+            let mut outcomes = current.run(given.into_iter().flatten().collect()).into_iter();
+            for (work, count) in taken.into_iter().zip(counts) {
+                work.done(Ok((current.plan(), outcomes.by_ref().take(count).collect())));
+            }
+            behind();
+        }
+    }
+}
+
+fn stopping() -> Failure {
+    Failure::new(Kind::Unavailable, "the plugins here are being stopped")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// One message that says when it is done, and may wait for a sign before.
+    struct One {
+        number: usize,
+        sign: Option<Receiver<()>>,
+        done: Sender<(usize, Option<Kind>)>,
+    }
+
+    impl Work for One {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn bytes(&self) -> usize {
+            0
+        }
+
+        fn records(&mut self, _: Columns) -> Vec<Given> {
+            if let Some(sign) = &self.sign {
+                let _ = sign.recv();
+            }
+            vec![Ok(Record::default())]
+        }
+
+        fn done(self, judged: Result<(&Plan, Vec<Outcome>)>) {
+            let failure = judged.map(|(_, outcomes)| assert_eq!(outcomes.len(), 1)).err();
+            self.done.send((self.number, failure.map(|failure| failure.kind))).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_stays_in_order_and_is_answered_in_the_end() {
+        let chain = Chain::start("test", Plan::open("here".to_owned()), || ()).unwrap();
+        let (done, outcomes) = channel();
+        let (go, sign) = channel();
+        let one = |number, sign| One { number, sign, done: done.clone() };
+        chain.push(7, one(0, Some(sign)));
+        while !chain.lanes.iter().any(|lane| lane.state.lock().busy) {
+            std::thread::yield_now();
+        }
+        (1..=COUNT_LIMIT).for_each(|number| chain.push(7, one(number, None)));
+        chain.push(7, one(COUNT_LIMIT + 1, None));
+        assert_eq!(outcomes.recv().unwrap(), (COUNT_LIMIT + 1, Some(Kind::Busy)));
+        assert!(!chain.is_idle());
+        go.send(()).unwrap();
+        let order: Vec<_> = outcomes.iter().take(COUNT_LIMIT + 1).collect();
+        assert_eq!(order, (0..=COUNT_LIMIT).map(|number| (number, None)).collect::<Vec<_>>());
+        let (go, sign) = channel();
+        chain.push(7, one(0, Some(sign)));
+        while chain.lanes.iter().any(|lane| !lane.state.lock().queue.is_empty()) {
+            std::thread::yield_now();
+        }
+        chain.push(7, one(1, None));
+        std::thread::scope(|scope| {
+            scope.spawn(|| chain.stop());
+            assert_eq!(outcomes.recv().unwrap(), (1, Some(Kind::Unavailable)), "it is not judged any more");
+            go.send(()).unwrap();
+            assert_eq!(outcomes.recv().unwrap(), (0, None), "what was in hand is");
+        });
+        chain.push(7, one(2, None));
+        assert_eq!(outcomes.recv().unwrap(), (2, Some(Kind::Unavailable)));
+    }
+}
