@@ -19,6 +19,9 @@ use crate::{
 /// Most topics that one ingress sends to.
 const SINKS_LIMIT: usize = 64;
 
+/// Most bytes of bodies in one request, decompressed.
+const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
+
 /// The field of a failure that refuses a message: each door has its own answer to it.
 pub const REFUSED: &str = "ingress";
 
@@ -72,6 +75,10 @@ impl Place for Ingress {
         format!("ingress of topic \"{topic}\"")
     }
 
+    fn is_lenient(spec: &IngressSpec) -> bool {
+        spec.on_failure == IngressFailure::Pass
+    }
+
     fn plan(topic: &TopicName, spec: &IngressSpec, shell: &Shell, plugins: &Plugins) -> Result<Plan> {
         users_own("topic", topic)?;
         let sinks = sinks(topic, spec, &shell.reader)?;
@@ -90,7 +97,7 @@ impl Place for Ingress {
             steps,
             sinks,
             limits: check_limits(&spec.limits, plugins)?,
-            lenient: spec.on_failure == IngressFailure::Pass,
+            lenient: Self::is_lenient(spec),
             refusable: true,
             broken: None,
         })
@@ -164,7 +171,8 @@ impl Ingresses {
         let handed_in = topic.and_then(|topic| {
             self.find(&topic, |chain| {
                 let Some((send, answer)) = waiting.take() else { return };
-                let arrival = Arrival { shell: shell.clone(), send, seen: Vec::new(), answer: Box::new(answer) };
+                let arrival =
+                    Arrival { shell: shell.clone(), send, seen: Vec::new(), plain: 0, answer: Box::new(answer) };
                 chain.push(number, arrival);
             })
         });
@@ -178,9 +186,23 @@ impl Ingresses {
 pub struct Arrival {
     shell: Shell,
     send: Send,
-    /// The messages as the plugins saw them at first.
-    seen: Vec<Record>,
+    /// The messages as the plugins saw them at first, and what became of them.
+    seen: Vec<(Record, Outcome)>,
+    /// Bytes of the bodies, decompressed.
+    plain: usize,
     answer: Answer,
+}
+
+impl Arrival {
+    fn show(&mut self, index: usize, needs: Columns) -> Given {
+        let message = self.send.messages.get(index).ok_or("there is no such message")?;
+        if self.plain > PLAIN_LIMIT {
+            return Err(format!("the request has more than {PLAIN_LIMIT} bytes once decompressed"));
+        }
+        let record = of_message(message, needs, clock::now())?;
+        self.plain += record.value.len();
+        Ok(record)
+    }
 }
 
 impl Work for Arrival {
@@ -193,16 +215,22 @@ impl Work for Arrival {
         self.send.messages.iter().map(size).sum()
     }
 
-    fn records(&mut self, needs: Columns) -> Vec<Given> {
-        let now = clock::now();
-        let given: Vec<Given> = self.send.messages.iter().map(|message| of_message(message, needs, now)).collect();
-        self.seen = given.iter().map(|of| of.as_ref().ok().cloned().unwrap_or_default()).collect();
+    fn record(&mut self, index: usize, needs: Columns) -> Given {
+        let given = self.show(index, needs);
+        // Asked for once each, in order.
+        self.seen.push((given.as_ref().ok().cloned().unwrap_or_default(), Outcome::Unchanged));
         given
     }
 
-    fn done(self, judged: Result<(&Plan, Vec<Outcome>)>) {
-        let Self { shell, send, seen, answer } = self;
-        match judged.and_then(|(plan, outcomes)| passed(send, &seen, outcomes, plan, &shell.reader)) {
+    fn judged(&mut self, index: usize, outcome: Outcome) {
+        if let Some((_, judged)) = self.seen.get_mut(index) {
+            *judged = outcome;
+        }
+    }
+
+    fn done(self, judged: Result<&Plan>) {
+        let Self { shell, send, seen, answer, .. } = self;
+        match judged.and_then(|plan| passed(send, seen, plan, &shell.reader)) {
             Ok(send) => shell.send(send, answer),
             Err(failure) => answer(Err(failure), false),
         }
@@ -210,17 +238,17 @@ impl Work for Arrival {
 }
 
 /// The messages as they are to be stored, or why none of them is.
-fn passed(send: Send, seen: &[Record], outcomes: Vec<Outcome>, plan: &Plan, reader: &Reader) -> Result<Send> {
+fn passed(send: Send, seen: Vec<(Record, Outcome)>, plan: &Plan, reader: &Reader) -> Result<Send> {
     let alone = send.messages.len() == 1;
     let refused = |text: String| Failure::invalid(REFUSED, format!("{}: {text}", plan.place));
     let from = send.messages.first().map(|message| message.topic.clone());
     let mut messages: Vec<Message> = Vec::with_capacity(send.messages.len());
-    for (index, ((message, before), outcome)) in send.messages.into_iter().zip(seen).zip(outcomes).enumerate() {
+    for (index, (message, (before, outcome))) in send.messages.into_iter().zip(seen).enumerate() {
         let which = if alone { "the message".to_owned() } else { format!("message {index} of the batch") };
         messages.push(match outcome {
             Outcome::Unchanged => message,
             Outcome::Kept(record, sink) => {
-                let changed = with_changes(message, before, record)
+                let changed = with_changes(message, &before, record)
                     .map_err(|failure| refused(format!("what became of {which} cannot be stored: {failure}")))?;
                 let topic = plan.sinks.get(sink).cloned().unwrap_or_else(|| changed.topic.clone());
                 Message { topic, ..changed }
@@ -231,6 +259,7 @@ fn passed(send: Send, seen: &[Record], outcomes: Vec<Outcome>, plan: &Plan, read
             Outcome::Failed { plugin: Some(plugin), reason } => {
                 return Err(refused(format!("plugin {plugin} fails on {which}: {reason}")));
             }
+            Outcome::Failed { plugin: None, reason } if alone => return Err(refused(reason)),
             Outcome::Failed { plugin: None, reason } => return Err(refused(format!("{which}: {reason}"))),
             Outcome::Busy(text) => return Err(Failure::new(Kind::Busy, text)),
         });

@@ -4,6 +4,7 @@ mod chains;
 mod checkers;
 mod clock;
 mod failure;
+mod filters;
 mod flow;
 mod ingress;
 mod metrics;

@@ -48,6 +48,8 @@ pub trait Place: Send + Sync + 'static {
     fn exists(key: &Self::Key, reader: &Reader) -> Result<()>;
     /// As errors name it: `ingress of topic "t"`.
     fn name(key: &Self::Key) -> String;
+    /// Whether messages go on that a plugin fails on.
+    fn is_lenient(spec: &Self::Spec) -> bool;
     /// Looks every name up and checks every value. Starts each plugin once with its config.
     fn plan(key: &Self::Key, spec: &Self::Spec, shell: &Shell, plugins: &Plugins) -> Result<Plan>;
 }
@@ -116,7 +118,7 @@ impl<P: Place> Bindings<P> {
         let plan = P::plan(key, &spec, &self.shell, &self.plugins).unwrap_or_else(|failure| {
             tracing::error!("{} does not run: {failure}", P::name(key));
             let reason = format!("it does not run: {failure}");
-            Plan { broken: Some(reason), lenient: false, ..Plan::open(P::name(key)) }
+            Plan { broken: Some(reason), lenient: P::is_lenient(&spec), ..Plan::open(P::name(key)) }
         });
         let bound = Bound { spec: Mutex::new((spec, version)), chain: self.start(plan)? };
         self.by_key.write().insert(key.clone(), Arc::new(bound));

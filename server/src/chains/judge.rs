@@ -81,6 +81,9 @@ impl Judge {
 
     /// Takes the records through all steps. What one of them does hurts no other.
     pub fn run(&mut self, given: Vec<Given>) -> Vec<Outcome> {
+        if given.is_empty() {
+            return Vec::new();
+        }
         let start = Instant::now();
         let unreadable = |reason| Outcome::Failed { plugin: None, reason };
         let mut outcomes: Vec<Outcome> = match &self.plan.broken {
@@ -267,4 +270,40 @@ fn transformed(output: Output, part: &[usize], outcomes: &mut [Outcome]) -> Vec<
         said[at].1 = Said::Fail(failed);
     }
     said.into_iter().map(|(_, said)| said).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_runtime::Produced;
+
+    use super::*;
+
+    #[test]
+    fn one_message_becomes_one_or_none() {
+        let record = |offset| Record { offset, ..Record::default() };
+        let mut outcomes: Vec<Outcome> = (0..4).map(|offset| Outcome::Kept(record(offset), 0)).collect();
+        let produced = |origin, target| Produced { origin, target, ..Produced::default() };
+        let failure = RecordFailure { index: 2, action: Action::Stop, code: "c".into(), reason: "r".into() };
+        let output = Output { produced: vec![produced(0, 3), produced(1, 0), produced(1, 0)], failed: vec![failure] };
+        let said = transformed(output, &[1, 2, 3], &mut outcomes);
+        assert!(matches!(&said[0], Said::Keep(kept, 3) if kept.offset == 1));
+        assert!(matches!(said[1], Said::TooMany(2)));
+        assert!(matches!(said[2], Said::Fail(_)));
+        let none = transformed(Output::default(), &[0], &mut outcomes);
+        assert!(matches!(none[0], Said::Drop));
+    }
+
+    #[test]
+    fn what_cannot_run_fails_and_lets_pass_what_may() {
+        for lenient in [false, true] {
+            let plan = Plan { broken: Some("gone".into()), lenient, ..Plan::open("here".into()) };
+            let counters = Arc::new(Counters::default());
+            let mut judge = Judge::new(Arc::new(plan), 0, Arc::default(), counters.clone());
+            let outcomes = judge.run(vec![Ok(Record::default()), Err("unreadable".into())]);
+            let passed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Unchanged)).count();
+            assert_eq!((outcomes.len(), passed), (2, if lenient { 2 } else { 0 }));
+            assert_eq!(counters.failed.load(Ordering::Relaxed), 2);
+            assert_eq!(counters.sent.load(Ordering::Relaxed), passed as u64);
+        }
+    }
 }

@@ -28,8 +28,10 @@ const LANES: usize = 4;
 const COUNT_LIMIT: usize = 4_096;
 /// Bytes of it.
 const BYTES_LIMIT: usize = 32 * 1024 * 1024;
-/// Messages taken up together.
-const TAKEN: usize = 64;
+/// Messages judged together.
+const TOGETHER: usize = 64;
+/// Bytes of them, decompressed, after which no more are added.
+const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A message as plugins see it, or why it cannot be shown to them.
 pub type Given = std::result::Result<Record, String>;
@@ -40,10 +42,12 @@ pub trait Work: Send + 'static {
     fn count(&self) -> usize;
     /// Bytes that wait with it.
     fn bytes(&self) -> usize;
-    /// The messages; only `needs` has to be filled.
-    fn records(&mut self, needs: Columns) -> Vec<Given>;
-    /// Takes what became of each message, or why nobody judged them. May be called from any thread; must not block.
-    fn done(self, judged: Result<(&Plan, Vec<Outcome>)>);
+    /// The message with this index; only `needs` has to be filled.
+    fn record(&mut self, index: usize, needs: Columns) -> Given;
+    /// Takes what became of it.
+    fn judged(&mut self, index: usize, outcome: Outcome);
+    /// All messages were judged, or why none will be. May be called from any thread; must not block.
+    fn done(self, judged: Result<&Plan>);
 }
 
 /// What a chain has done since it was bound, or since the server started.
@@ -229,7 +233,7 @@ impl<W: Work> Lane<W> {
         }
         state.busy = true;
         let (mut taken, mut count) = (Vec::new(), 0);
-        while count < TAKEN
+        while count < TOGETHER
             && let Some(work) = state.queue.pop_front()
         {
             count += work.count();
@@ -247,15 +251,37 @@ impl<W: Work> Lane<W> {
             if !Arc::ptr_eq(&plan, current.plan()) {
                 current = judge(plan);
             }
-            let needs = current.plan().needs();
-            let given: Vec<Vec<Given>> = taken.iter_mut().map(|work| work.records(needs)).collect();
-            let counts: Vec<usize> = given.iter().map(Vec::len).collect();
-            let mut outcomes = current.run(given.into_iter().flatten().collect()).into_iter();
-            for (work, count) in taken.into_iter().zip(counts) {
-                work.done(Ok((current.plan(), outcomes.by_ref().take(count).collect())));
-            }
+            judge_all(&mut taken, &mut current);
+            taken.into_iter().for_each(|work| work.done(Ok(current.plan())));
             behind();
         }
+    }
+}
+
+fn judge_all<W: Work>(taken: &mut [W], judge: &mut Judge) {
+    let needs = judge.plan().needs();
+    let (mut given, mut bytes) = (Vec::with_capacity(TOGETHER), 0);
+    // Which message of which work each of them is.
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(TOGETHER);
+    for at in 0..taken.len() {
+        for index in 0..taken[at].count() {
+            let record = taken[at].record(index, needs);
+            bytes += record.as_ref().map_or(0, Record::size);
+            given.push(record);
+            places.push((at, index));
+            if given.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
+                judge_some(taken, judge, &mut given, &mut places);
+                bytes = 0;
+            }
+        }
+    }
+    judge_some(taken, judge, &mut given, &mut places);
+}
+
+fn judge_some<W: Work>(taken: &mut [W], judge: &mut Judge, given: &mut Vec<Given>, places: &mut Vec<(usize, usize)>) {
+    let outcomes = judge.run(std::mem::take(given));
+    for ((at, index), outcome) in places.drain(..).zip(outcomes) {
+        taken[at].judged(index, outcome);
     }
 }
 
@@ -286,16 +312,19 @@ mod tests {
             0
         }
 
-        fn records(&mut self, _: Columns) -> Vec<Given> {
+        fn record(&mut self, _: usize, _: Columns) -> Given {
             if let Some(sign) = &self.sign {
                 let _ = sign.recv();
             }
-            vec![Ok(Record::default())]
+            Ok(Record::default())
         }
 
-        fn done(self, judged: Result<(&Plan, Vec<Outcome>)>) {
-            let failure = judged.map(|(_, outcomes)| assert_eq!(outcomes.len(), 1)).err();
-            self.done.send((self.number, failure.map(|failure| failure.kind))).unwrap();
+        fn judged(&mut self, index: usize, outcome: Outcome) {
+            assert!(index == 0 && matches!(outcome, Outcome::Kept(..)));
+        }
+
+        fn done(self, judged: Result<&Plan>) {
+            self.done.send((self.number, judged.err().map(|failure| failure.kind))).unwrap();
         }
     }
 

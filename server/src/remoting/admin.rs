@@ -97,7 +97,9 @@ impl Door {
     }
 
     pub(super) fn delete_group(&self, request: DeleteGroup, responder: Responder) {
-        self.change(move |broker, now| broker.delete_group(&request.group, now), responder);
+        let (parts, group) = (self.parts.clone(), request.group.clone());
+        let deleted = move || parts.group_deleted(&group);
+        self.change_and(move |broker, now| broker.delete_group(&request.group, now), deleted, responder);
     }
 
     pub(super) fn all_topic_configs(&self, request: AllTopicConfigs) -> Response {

@@ -14,7 +14,7 @@ use prometheus_client::{
 use sluice_model::QueueId;
 
 use super::{Rest, groups, pipelines::Counts, problem::Answer};
-use crate::{chains, failure::Failure, pipelines::Status};
+use crate::{failure::Failure, pipelines::Status};
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -53,7 +53,8 @@ impl Collector for Exposition {
         self.topics(&mut out)?;
         self.lags(&mut out)?;
         self.pipelines(&mut out)?;
-        self.ingresses(&mut out)
+        self.ingresses(&mut out)?;
+        self.filters(&mut out)
     }
 }
 
@@ -150,19 +151,36 @@ impl Exposition {
 
     fn ingresses(&self, out: &mut Out<'_>) -> std::fmt::Result {
         let bound = self.rest.parts.ingresses.list();
-        let bound: Vec<(String, chains::Counts)> =
-            bound.into_iter().map(|(topic, of)| (topic.to_string(), of.counts)).collect();
-        let rows = bound.iter().flat_map(|(topic, counts)| {
-            let outcomes = [("sent", counts.sent), ("rejected", counts.rejected), ("failed", counts.failed)];
-            outcomes.map(|(outcome, count)| (vec![("topic", topic.as_str()), ("outcome", outcome)], count))
-        });
-        let help = "Messages that came to a topic's ingress; one that a plugin failed on counts as failed besides";
-        out.counters("sluice_ingress_messages", help, rows)?;
-        let rows = bound.iter().map(|(topic, counts)| (vec![("topic", topic.as_str())], counts.traps));
-        out.counters("sluice_ingress_traps", "Calls that ended a plugin's instance", rows)?;
-        let rows = bound.iter().map(|(topic, counts)| (vec![("topic", topic.as_str())], counts.busy_ms));
-        out.counters("sluice_ingress_busy_milliseconds", "Time spent in the plugins of a topic's ingress", rows)
+        let topics: Vec<String> = bound.iter().map(|(topic, _)| topic.to_string()).collect();
+        let rows: Vec<ChainRow<'_>> =
+            topics.iter().zip(&bound).map(|(topic, (_, of))| (vec![("topic", topic.as_str())], of.counts)).collect();
+        chains(out, ("ingress", "a topic's ingress"), &rows)
     }
+
+    fn filters(&self, out: &mut Out<'_>) -> std::fmt::Result {
+        let bound = self.rest.parts.filters.list();
+        let rows: Vec<ChainRow<'_>> = bound
+            .iter()
+            .map(|(of, it)| (vec![("consumer_group", of.group.as_str()), ("topic", of.topic.as_str())], it.counts))
+            .collect();
+        chains(out, ("filter", "a group's filter"), &rows)
+    }
+}
+
+/// Where a chain is bound, and what it did.
+type ChainRow<'a> = (Labels<'a>, crate::chains::Counts);
+
+fn chains(out: &mut Out<'_>, (word, place): (&str, &str), rows: &[ChainRow<'_>]) -> std::fmt::Result {
+    let outcomes = rows.iter().flat_map(|(labels, counts)| {
+        let outcomes = [("sent", counts.sent), ("rejected", counts.rejected), ("failed", counts.failed)];
+        outcomes.map(|(outcome, count)| ([labels.as_slice(), &[("outcome", outcome)]].concat(), count))
+    });
+    let help = format!("Messages that came to {place}; one that a plugin failed on counts as failed besides");
+    out.counters(&format!("sluice_{word}_messages"), &help, outcomes)?;
+    let traps = rows.iter().map(|(labels, counts)| (labels.clone(), counts.traps));
+    out.counters(&format!("sluice_{word}_traps"), "Calls that ended a plugin's instance", traps)?;
+    let busy = rows.iter().map(|(labels, counts)| (labels.clone(), counts.busy_ms));
+    out.counters(&format!("sluice_{word}_busy_milliseconds"), &format!("Time spent in the plugins of {place}"), busy)
 }
 
 /// Writes families of metrics.

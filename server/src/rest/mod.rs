@@ -5,6 +5,7 @@ mod browse;
 mod checkers;
 mod cluster;
 mod exposition;
+mod filters;
 mod groups;
 mod guard;
 mod health;
@@ -109,6 +110,7 @@ fn api() -> (Router<Rest>, Value) {
     let routes = browse::routes(routes);
     let routes = tail::routes(routes);
     let routes = groups::routes(routes);
+    let routes = filters::routes(routes);
     let routes = checkers::routes(routes);
     let routes = plugins::routes(routes);
     let routes = trial::routes(routes);
@@ -173,6 +175,7 @@ mod tests {
             "/topics/{topic}/tail",
             "/topics/{topic}/ingress",
             "/groups/{group}/offsets:reset",
+            "/groups/{group}/filters/{topic}",
             "/producer-groups/{group}/checker",
             "/plugins/{name}:try",
             "/plugins/{name}/versions/{version}",

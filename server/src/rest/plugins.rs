@@ -103,6 +103,8 @@ struct Users {
     producer_groups: Vec<String>,
     /// Topics whose ingress it is part of.
     ingress: Vec<String>,
+    /// `group/topic` that it is the filter of.
+    filters: Vec<String>,
 }
 
 pub fn routes(routes: Routes) -> Routes {
@@ -270,8 +272,9 @@ fn users_of(rest: &Rest, versions: &[Version]) -> Users {
         users.pipelines.extend(rest.parts.pipelines.users_of(version.digest()));
         users.producer_groups.extend(rest.parts.checkers.users_of(version.digest()));
         users.ingress.extend(rest.parts.ingresses.users_of(version.digest()));
+        users.filters.extend(rest.parts.filters.users_of(version.digest()));
     }
-    for names in [&mut users.pipelines, &mut users.producer_groups, &mut users.ingress] {
+    for names in [&mut users.pipelines, &mut users.producer_groups, &mut users.ingress, &mut users.filters] {
         names.sort_unstable();
         names.dedup();
     }
@@ -284,7 +287,8 @@ impl Users {
         let pipelines = self.pipelines.iter().map(|name| format!("pipeline {name}"));
         let checkers = self.producer_groups.iter().map(|name| format!("the checker of producer group {name}"));
         let ingress = self.ingress.iter().map(|name| format!("the ingress of topic {name}"));
-        pipelines.chain(checkers).chain(ingress).collect()
+        let filters = self.filters.iter().map(|name| format!("the filter {name}"));
+        pipelines.chain(checkers).chain(ingress).chain(filters).collect()
     }
 }
 
