@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::read;
+use super::{LOG_COLUMNS, read};
 use crate::{
     output::{OutputArgs, say, say_on},
     rest::{Content, Rest, segment},
@@ -66,7 +66,3 @@ pub fn run(verb: IngressVerb, rest: &Rest) -> anyhow::Result<()> {
         }
     }
 }
-
-/// How the lines of logs are listed.
-pub const LOG_COLUMNS: [crate::output::Column; 4] =
-    [("at", "/at"), ("level", "/level"), ("step", "/step"), ("message", "/message")];

@@ -4,11 +4,16 @@ use std::{io::Read, path::Path};
 
 use anyhow::Context;
 
+mod filter;
 pub mod group;
 mod ingress;
 pub mod pipeline;
 pub mod plugin;
 pub mod topic;
+
+/// How the lines of logs are listed.
+const LOG_COLUMNS: [crate::output::Column; 4] =
+    [("at", "/at"), ("level", "/level"), ("step", "/step"), ("message", "/message")];
 
 /// What a file holds; `-` reads standard input.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
