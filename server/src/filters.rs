@@ -138,7 +138,8 @@ impl Filters {
     ) {
         let looking = Looking::new(found, Box::new(answer));
         if looking.count() == 0 {
-            return looking.leave();
+            looking.leave();
+            return;
         }
         let mut looking = Some(looking);
         let key = Subscribed { group: group.clone(), topic: topic.clone() };
@@ -185,8 +186,8 @@ impl Looking {
         Self { found, spans, busy: None, answer }
     }
 
-    /// Answers with the messages that are kept, as slices of what was found.
-    fn leave(self) {
+    /// Answers with the messages that are kept, as slices of what was found, and tells how many they are.
+    fn leave(self) -> usize {
         let Self { mut found, spans, answer, .. } = self;
         let mut offsets = Vec::with_capacity(spans.len());
         let mut runs: Vec<(usize, Range<usize>)> = Vec::new();
@@ -202,7 +203,9 @@ impl Looking {
         if offsets.is_empty() && found.status == FetchStatus::Found {
             found.status = FetchStatus::NoMatch;
         }
+        let count = offsets.len();
         answer(Ok(Kept { found, offsets }));
+        count
     }
 }
 
@@ -231,14 +234,13 @@ impl Work for Looking {
         }
     }
 
-    fn done(self, judged: Result<&Plan>) {
-        match (judged, self.busy.as_deref()) {
-            (Err(failure), _) => (self.answer)(Err(failure)),
-            (Ok(_), Some(text)) => {
-                let failure = Failure::new(Kind::Busy, text);
-                (self.answer)(Err(failure));
-            }
-            (Ok(_), None) => self.leave(),
-        }
+    fn done(self, judged: Result<&Plan>) -> usize {
+        let failure = match (judged, self.busy) {
+            (Ok(_), None) => return Self { busy: None, ..self }.leave(),
+            (Ok(_), Some(text)) => Failure::new(Kind::Busy, text),
+            (Err(failure), _) => failure,
+        };
+        (self.answer)(Err(failure));
+        0
     }
 }

@@ -228,11 +228,18 @@ impl Work for Arrival {
         }
     }
 
-    fn done(self, judged: Result<&Plan>) {
+    fn done(self, judged: Result<&Plan>) -> usize {
         let Self { shell, send, seen, answer, .. } = self;
         match judged.and_then(|plan| passed(send, seen, plan, &shell.reader)) {
-            Ok(send) => shell.send(send, answer),
-            Err(failure) => answer(Err(failure), false),
+            Ok(send) => {
+                let count = send.messages.len();
+                shell.send(send, answer);
+                count
+            }
+            Err(failure) => {
+                answer(Err(failure), false);
+                0
+            }
         }
     }
 }

@@ -46,8 +46,9 @@ pub trait Work: Send + 'static {
     fn record(&mut self, index: usize, needs: Columns) -> Given;
     /// Takes what became of it.
     fn judged(&mut self, index: usize, outcome: Outcome);
-    /// All messages were judged, or why none will be. May be called from any thread; must not block.
-    fn done(self, judged: Result<&Plan>);
+    /// All messages were judged, or why none will be; answers how many of them go on. May be called from any thread; must not
+    /// block.
+    fn done(self, judged: Result<&Plan>) -> usize;
 }
 
 /// What a chain has done since it was bound, or since the server started.
@@ -218,7 +219,9 @@ impl<W: Work> Lane<W> {
             std::mem::take(&mut state.queue)
         };
         self.rung.notify_one();
-        left.into_iter().for_each(|work| work.done(Err(stopping())));
+        for work in left {
+            work.done(Err(stopping()));
+        }
     }
 
     /// Waits for work and takes some; `None` when no more comes.
@@ -252,7 +255,13 @@ impl<W: Work> Lane<W> {
                 current = judge(plan);
             }
             judge_all(&mut taken, &mut current);
-            taken.into_iter().for_each(|work| work.done(Ok(current.plan())));
+            for work in taken {
+                let count = work.count();
+                let sent = work.done(Ok(current.plan())).min(count);
+                shared.counters.read.fetch_add(count as u64, Ordering::Relaxed);
+                shared.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+                shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
+            }
             behind();
         }
     }
@@ -323,8 +332,10 @@ mod tests {
             assert!(index == 0 && matches!(outcome, Outcome::Kept(..)));
         }
 
-        fn done(self, judged: Result<&Plan>) {
-            self.done.send((self.number, judged.err().map(|failure| failure.kind))).unwrap();
+        fn done(self, judged: Result<&Plan>) -> usize {
+            let (sent, failure) = (usize::from(judged.is_ok()), judged.err());
+            self.done.send((self.number, failure.map(|failure| failure.kind))).unwrap();
+            sent
         }
     }
 
