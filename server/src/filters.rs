@@ -219,7 +219,7 @@ impl Work for Looking {
         0
     }
 
-    fn record(&mut self, index: usize, needs: Columns) -> Given {
+    fn record(&mut self, index: usize, _: u64, needs: Columns) -> Given {
         let span = self.spans.get(index).ok_or("there is no such message")?;
         let bytes = self.found.records[span.piece].slice(span.range.clone());
         let view = RecordView::parse(&bytes).map_err(|error| error.to_string())?;

@@ -194,12 +194,12 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    fn show(&mut self, index: usize, needs: Columns) -> Given {
+    fn show(&mut self, index: usize, serial: u64, needs: Columns) -> Given {
         let message = self.send.messages.get(index).ok_or("there is no such message")?;
         if self.plain > PLAIN_LIMIT {
             return Err(format!("the request has more than {PLAIN_LIMIT} bytes once decompressed"));
         }
-        let record = of_message(message, needs, clock::now())?;
+        let record = of_message(message, serial, needs, clock::now())?;
         self.plain += record.value.len();
         Ok(record)
     }
@@ -215,8 +215,8 @@ impl Work for Arrival {
         self.send.messages.iter().map(size).sum()
     }
 
-    fn record(&mut self, index: usize, needs: Columns) -> Given {
-        let given = self.show(index, needs);
+    fn record(&mut self, index: usize, serial: u64, needs: Columns) -> Given {
+        let given = self.show(index, serial, needs);
         // Asked for once each, in order.
         self.seen.push((given.as_ref().ok().cloned().unwrap_or_default(), Outcome::Unchanged));
         given

@@ -18,6 +18,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
+    clock,
     failure::{Failure, Result},
     observer::Logs,
 };
@@ -33,6 +34,9 @@ const TOGETHER: usize = 64;
 /// Bytes of them, decompressed, after which no more are added.
 const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Serial numbers of a thread begin at its start, ms since 1970, times two to this power.
+const SERIAL_BITS: u32 = 16;
+
 /// A message as plugins see it, or why it cannot be shown to them.
 pub type Given = std::result::Result<Record, String>;
 
@@ -42,8 +46,9 @@ pub trait Work: Send + 'static {
     fn count(&self) -> usize;
     /// Bytes that wait with it.
     fn bytes(&self) -> usize;
-    /// The message with this index; only `needs` has to be filled.
-    fn record(&mut self, index: usize, needs: Columns) -> Given;
+    /// The message with this index; only `needs` has to be filled. `serial` grows from message to message, over restarts too: it
+    /// stands for the offset of what has none.
+    fn record(&mut self, index: usize, serial: u64, needs: Columns) -> Given;
     /// Takes what became of it.
     fn judged(&mut self, index: usize, outcome: Outcome);
     /// All messages were judged, or why none will be; answers how many of them go on. May be called from any thread; must not
@@ -249,12 +254,13 @@ impl<W: Work> Lane<W> {
     fn run(&self, number: u32, shared: &Shared, behind: impl Fn()) {
         let judge = |plan| Judge::new(plan, number, shared.logs.clone(), shared.counters.clone());
         let mut current = judge(shared.plan.read().clone());
+        let mut serial = u64::try_from(clock::now().0).unwrap_or(0) << SERIAL_BITS;
         while let Some(mut taken) = self.take() {
             let plan = shared.plan.read().clone();
             if !Arc::ptr_eq(&plan, current.plan()) {
                 current = judge(plan);
             }
-            judge_all(&mut taken, &mut current);
+            judge_all(&mut taken, &mut current, &mut serial);
             for work in taken {
                 let count = work.count();
                 let sent = work.done(Ok(current.plan())).min(count);
@@ -267,14 +273,15 @@ impl<W: Work> Lane<W> {
     }
 }
 
-fn judge_all<W: Work>(taken: &mut [W], judge: &mut Judge) {
+fn judge_all<W: Work>(taken: &mut [W], judge: &mut Judge, serial: &mut u64) {
     let needs = judge.plan().needs();
     let (mut given, mut bytes) = (Vec::with_capacity(TOGETHER), 0);
     // Which message of which work each of them is.
     let mut places: Vec<(usize, usize)> = Vec::with_capacity(TOGETHER);
     for at in 0..taken.len() {
         for index in 0..taken[at].count() {
-            let record = taken[at].record(index, needs);
+            *serial += 1;
+            let record = taken[at].record(index, *serial, needs);
             bytes += record.as_ref().map_or(0, Record::size);
             given.push(record);
             places.push((at, index));
@@ -321,7 +328,7 @@ mod tests {
             0
         }
 
-        fn record(&mut self, _: usize, _: Columns) -> Given {
+        fn record(&mut self, _: usize, _: u64, _: Columns) -> Given {
             if let Some(sign) = &self.sign {
                 let _ = sign.recv();
             }

@@ -30,11 +30,11 @@ const DELIVERY_KEYS: [&str; 18] = [
     key::TIMER_OUT_MS,
 ];
 
-/// A message that is not stored yet: it has no offset, and is seen as stored at `now`.
-pub fn of_message(message: &Message, needs: Columns, now: Timestamp) -> Given {
+/// A message that is not stored yet: it is seen as stored at `offset` and `now`.
+pub fn of_message(message: &Message, offset: u64, needs: Columns, now: Timestamp) -> Given {
     let text = |name| message.properties.get(name).map(|text| Bytes::copy_from_slice(text.as_bytes()));
     Ok(Record {
-        offset: 0,
+        offset,
         key: text(key::KEYS),
         tag: text(key::TAGS).unwrap_or_default(),
         headers: Bytes::copy_from_slice(message.properties.as_bytes()),

@@ -1,4 +1,9 @@
+use std::{sync::Arc, time::Duration};
+
 use serde_json::{Value, json};
+use sluice_model::{GroupName, RecordView, Timestamp, TopicName};
+use sluice_protocol::{Frame, ResponseCode, request::PopMessage};
+use sluice_transport::{Connection, ConnectionConfig, Handler, Responder, Session};
 
 use crate::kit::World;
 
@@ -75,4 +80,75 @@ async fn a_filter_is_kept_over_restarts_and_goes_with_its_group_or_topic() {
     world.delete("/plugins/json-filter").await.expect(204);
     world.restart().await;
     world.get(PATH).await.problem(404, "not-found", Some("filter"));
+}
+
+struct Nobody;
+
+impl Handler for Nobody {
+    fn request(&self, _: &Session, _: Frame, _: Responder) {}
+}
+
+/// Code and bodies of one pop of any queue.
+async fn pop(connection: &Connection<Nobody>, poll_ms: i64) -> (ResponseCode, Vec<String>) {
+    let request = PopMessage {
+        group: GroupName::parse("g").unwrap(),
+        topic: TopicName::parse("t").unwrap(),
+        queue: -1,
+        max_messages: 8,
+        invisible_ms: 60_000,
+        poll_ms,
+        born_at: Timestamp(0),
+        init_mode: 0,
+        expression_type: None,
+        expression: Some("wanted".to_owned()),
+        order: false,
+        attempt: None,
+    };
+    let answer = connection.invoke(request.encode(), Duration::from_secs(10)).await.unwrap();
+    let (mut bodies, mut rest) = (Vec::new(), answer.body.as_ref());
+    while !rest.is_empty() {
+        let record = RecordView::parse(rest).unwrap();
+        bodies.push(String::from_utf8(record.body().to_vec()).unwrap());
+        rest = &rest[record.bytes().len()..];
+    }
+    (answer.header.code.into(), bodies)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pop_leases_only_what_the_filter_keeps() {
+    let world = with_plugins(&["json-filter"]).await;
+    world.put(PATH, paid()).await.expect(201);
+    let order = |n: usize| {
+        let status = if n.is_multiple_of(10) { "paid" } else { "new" };
+        let tag = if n == 50 { "other" } else { "wanted" };
+        json!({ "tag": tag, "body": { "n": n, "status": status } })
+    };
+    let orders: Vec<Value> = (0..100).map(order).collect();
+    world.post("/topics/t/messages", json!({ "messages": orders })).await.expect(201);
+    let connection = Connection::new(&world.remoting, Arc::new(Nobody), ConnectionConfig::default());
+    let mut seen = Vec::new();
+    while seen.len() < 9 {
+        let (code, bodies) = pop(&connection, 5_000).await;
+        assert_eq!(code, ResponseCode::Success, "{seen:?}");
+        seen.extend(bodies);
+    }
+    seen.sort();
+    let wanted = (0..10).filter(|n| *n != 5).map(|n| format!("{{\"n\":{},\"status\":\"paid\"}}", n * 10));
+    let mut wanted: Vec<String> = wanted.collect();
+    wanted.sort();
+    assert_eq!(seen, wanted);
+    let leased = |metrics: &str| metrics.lines().any(|line| line == "sluice_messages_leased 9.0");
+    assert!(leased(&world.get("//metrics").await.text));
+    assert_eq!(pop(&connection, 200).await, (ResponseCode::PollingTimeout, Vec::new()));
+    assert_eq!(world.get("/groups/g").await.json()["lag"], 0, "what was dropped counts as consumed");
+    assert!(leased(&world.get("//metrics").await.text));
+
+    // A pop that waits goes on waiting behind what is dropped.
+    let (popped, ()) = tokio::join!(pop(&connection, 8_000), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for n in 1..=10 {
+            world.post("/topics/t/messages", order(n)).await.expect(201);
+        }
+    });
+    assert_eq!(popped.1, [r#"{"n":10,"status":"paid"}"#]);
 }
