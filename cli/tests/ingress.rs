@@ -254,3 +254,29 @@ async fn an_ingress_that_comes_and_goes_under_load_keeps_the_order() {
     assert!(found.iter().map(number).eq(0..n), "the order of {n} messages is not kept");
     assert!(found.iter().any(|body| body.contains("\"a\"")) && found.iter().any(|body| body.contains("\"b\"")));
 }
+
+#[tokio::test]
+async fn a_slow_ingress_is_deleted_soon_and_the_server_stops() {
+    let mut dev = Dev::start();
+    guests::push_hostile(&dev);
+    let client = client(&dev);
+    topics(&client, &["slow", "slower"]).await;
+    for topic in ["slow", "slower"] {
+        bind(&dev, topic, "steps: [ { plugin: hostile } ]\nlimits: { deadline: 1s }");
+    }
+    let producer = client.producer("producer").unwrap();
+    for topic in ["slow", "slower"] {
+        for _ in 0..60 {
+            producer.send_oneway(Message::new(topic, "loop")).await.unwrap();
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    let deleted = dev.run(&["topic", "ingress", "delete", "slow"]);
+    assert!(deleted.status.success(), "{}", stderr(&deleted));
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    producer.send(Message::new("slow", "loop")).await.unwrap();
+    let began = Instant::now();
+    dev.terminate();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+}

@@ -1,7 +1,10 @@
 //! The instances of one thread, and what they make of a run of messages.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -54,6 +57,7 @@ enum Said {
 enum Trouble {
     Guest(Failure),
     Start(Error),
+    Stopping,
 }
 
 pub(super) struct Judge {
@@ -64,15 +68,23 @@ pub(super) struct Judge {
     room: usize,
     logs: Arc<Logs>,
     counters: Arc<Counters>,
+    /// No more calls are to be made.
+    stopping: Arc<AtomicBool>,
     told: Option<Instant>,
 }
 
 impl Judge {
-    pub fn new(plan: Arc<Plan>, lane: u32, logs: Arc<Logs>, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        plan: Arc<Plan>,
+        lane: u32,
+        logs: Arc<Logs>,
+        counters: Arc<Counters>,
+        stopping: Arc<AtomicBool>,
+    ) -> Self {
         let seat =
             |step: &super::plan::Step| Seat { batch: Batch::new(step.plugin.manifest().needs, lane), instance: None };
         let seats = plan.steps.iter().map(seat).collect();
-        Self { plan, lane, seats, room: CALL_RECORDS, logs, counters, told: None }
+        Self { plan, lane, seats, room: CALL_RECORDS, logs, counters, stopping, told: None }
     }
 
     pub fn plan(&self) -> &Arc<Plan> {
@@ -140,6 +152,9 @@ impl Judge {
     /// Asks the step about the records of its batch, which are those of `part`, and writes down what it says.
     fn call(&mut self, at: usize, part: &[usize], outcomes: &mut [Outcome]) -> Result<(), Trouble> {
         let sinks = if at + 1 == self.seats.len() { self.plan.sinks.len() } else { 1 };
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Trouble::Stopping);
+        }
         if self.seats[at].batch.is_empty() {
             return Err(Trouble::Guest(Failure::Nonsense("the message is larger than a batch may be".into())));
         }
@@ -201,6 +216,7 @@ impl Judge {
     fn failed(&self, at: usize, trouble: &Trouble) -> Outcome {
         let plugin = self.plan.steps[at].label.clone();
         match trouble {
+            Trouble::Stopping => Outcome::Busy("the plugins here are being stopped".to_owned()),
             Trouble::Start(error @ Error::Full(_)) => Outcome::Busy(error.to_string()),
             Trouble::Start(error) => Outcome::Failed { plugin: Some(plugin), reason: error.to_string() },
             Trouble::Guest(Failure::Fault { action, code, reason }) => self.complained(plugin, *action, code, reason),
@@ -289,7 +305,7 @@ mod tests {
         for lenient in [false, true] {
             let plan = Plan { broken: Some("gone".into()), lenient, ..Plan::open("here".into()) };
             let counters = Arc::new(Counters::default());
-            let mut judge = Judge::new(Arc::new(plan), 0, Arc::default(), counters.clone());
+            let mut judge = Judge::new(Arc::new(plan), 0, Arc::default(), counters.clone(), Arc::default());
             let outcomes = judge.run(vec![Ok(Record::default()), Err("unreadable".into())]);
             let passed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Unchanged)).count();
             assert_eq!((outcomes.len(), passed), (2, if lenient { 2 } else { 0 }));

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
 };
@@ -92,6 +92,8 @@ struct Shared {
     plan: RwLock<Arc<Plan>>,
     counters: Arc<Counters>,
     logs: Arc<Logs>,
+    /// No more calls are to be made.
+    stopping: Arc<AtomicBool>,
 }
 
 struct Lane<W> {
@@ -115,6 +117,7 @@ impl<W: Work> Chain<W> {
             plan: RwLock::new(Arc::new(plan)),
             counters: Arc::default(),
             logs: Arc::new(Logs::default()),
+            stopping: Arc::default(),
         });
         let count = std::thread::available_parallelism().map_or(1, usize::from).min(LANES);
         let mut chain = Self { lanes: Vec::new(), threads: Mutex::default(), shared };
@@ -174,8 +177,9 @@ impl<W: Work> Chain<W> {
         }
     }
 
-    /// Refuses what waits and waits for the threads, for as long as a plugin may run.
+    /// Refuses what waits and waits for the threads, for as long as a plugin may run once.
     pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
         self.lanes.iter().for_each(|lane| lane.close());
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
@@ -188,6 +192,7 @@ impl<W: Work> Chain<W> {
 impl<W: Work> Drop for Chain<W> {
     /// Does not wait: the last handle may be gone with one of the threads' own work.
     fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
         self.lanes.iter().for_each(|lane| lane.close());
     }
 }
@@ -252,7 +257,10 @@ impl<W: Work> Lane<W> {
     }
 
     fn run(&self, number: u32, shared: &Shared, behind: impl Fn()) {
-        let judge = |plan| Judge::new(plan, number, shared.logs.clone(), shared.counters.clone());
+        let judge = |plan| {
+            let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
+            Judge::new(plan, number, logs, counters, shared.stopping.clone())
+        };
         let mut current = judge(shared.plan.read().clone());
         let mut serial = u64::try_from(clock::now().0).unwrap_or(0) << SERIAL_BITS;
         while let Some(mut taken) = self.take() {

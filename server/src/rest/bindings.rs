@@ -12,6 +12,7 @@ use crate::{
 
 /// How a chain stands. Counts begin when it was bound, or when the server started.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChainOf{S}")]
 pub struct ChainView<S> {
     /// `running` or `broken`
     state: &'static str,

@@ -130,7 +130,9 @@ fn hint(failure: &Failure) -> Option<Box<str>> {
         (Kind::NotFound, Some(field)) if field.ends_with(".plugin") => {
             "Upload it first: PUT /api/v1/plugins/{name} with the component as the body"
         }
-        (Kind::NotFound, Some("group")) => "GET /api/v1/groups lists those that exist",
+        (Kind::NotFound, Some("group")) => {
+            "GET /api/v1/groups lists those that exist, PUT /api/v1/groups/{group} makes one"
+        }
         (Kind::NotFound, Some("pipeline")) => "GET /api/v1/pipelines lists those that exist",
         (Kind::Conflict, Some("If-Match" | "If-None-Match")) => "GET it again, and repeat the change with its new ETag",
         (Kind::Busy, _) => "Wait for as long as Retry-After says, then send it again",
