@@ -22,7 +22,8 @@ end() {
 trap end EXIT
 
 start() {
-  "$sluice" dev --data "$work/data" --port-offset "$offset" >>"$work/log" 2>&1 &
+  # Without the producer's input: it would not end as long as a broker holds it open.
+  "$sluice" dev --data "$work/data" --port-offset "$offset" >>"$work/log" 2>&1 4>&- &
   broker=$!
   for _ in $(seq 300); do
     curl -sf "$SLUICE_SERVER/readyz" >/dev/null && return
@@ -31,7 +32,7 @@ start() {
   done
   echo "FAIL start: the broker does not get ready"; tail -5 "$work/log"; exit 1
 }
-java() {
+client() {
   "${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -Duser.home="$work" -cp "$here/java/target/interop-java-1.jar:$here/java/target/lib/*" \
     interop.ExactlyOnce "$@"
 }
@@ -61,7 +62,7 @@ for topic in eo_sales eo_even eo_odd ref_even ref_odd; do "$sluice" topic create
 for plugin in json-filter aggregate route; do "$sluice" plugin push "$plugin" >/dev/null; done
 apply killed eo
 mkfifo "$work/stop"
-java produce <"$work/stop" >"$work/sent" 2>/dev/null &
+client produce <"$work/stop" >"$work/sent" 2>/dev/null &
 producer=$!
 exec 4>"$work/stop"
 for kill in $(seq "$kills"); do
@@ -79,7 +80,7 @@ apply reference ref
 settled reference
 echo "$(cat "$work/sent") sales acknowledged, $kills kills"
 code=0
-java judge || code=1
+client judge || code=1
 keep=$code
 echo "interop exactly-once: $((1 - code)) passed, $code failed"
 exit $code

@@ -54,7 +54,7 @@ pub use members::{
 };
 pub use offsets::Position;
 pub use open::{Opened, open};
-pub use pop::{Leased, Pop, Popped, PoppedQueue};
+pub use pop::{Ahead, Leased, Pop, Popped, PoppedQueue, Seen};
 pub use reader::{Fetch, FetchStatus, Fetched, Reader};
 pub use schedule::LEVELS_MS;
 /// Storage's own words that callers of the broker need.

@@ -23,7 +23,7 @@ use crate::{
     filter::Filter,
     leases::{self, Change, Lease, Place},
     offsets::Position,
-    reader::{Fetch, FetchStatus, Reader},
+    reader::{Fetch, FetchStatus, Fetched, Reader},
     system::SYSTEM,
     topics::Topic,
     waiters::{Token, Wait},
@@ -75,6 +75,36 @@ pub struct PoppedQueue {
     pub offsets: Vec<QueueOffset>,
     /// Those of them that were popped in order before, and how often they failed.
     pub failures: Vec<(QueueOffset, u32)>,
+}
+
+/// What a pop would find in a queue now.
+#[derive(Debug)]
+pub struct Ahead {
+    pub queue: QueueId,
+    pub from: QueueOffset,
+    pub found: Fetched,
+}
+
+/// A run of messages of a queue that somebody looked at before a pop: the kept ones may be taken, the others count as
+/// consumed.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub queue: QueueId,
+    /// The run is from here to before `next`.
+    pub from: QueueOffset,
+    pub next: QueueOffset,
+    /// In order.
+    pub kept: Vec<QueueOffset>,
+}
+
+impl Seen {
+    pub(crate) fn covers(&self, offset: QueueOffset) -> bool {
+        (self.from..self.next).contains(&offset)
+    }
+
+    pub(crate) fn keeps(&self, offset: QueueOffset) -> bool {
+        self.kept.binary_search(&offset).is_ok()
+    }
 }
 
 /// What a pop took.
@@ -186,6 +216,34 @@ impl Reader {
         Ok(self.sources(pop)?.iter().any(behind))
     }
 
+    /// The messages that a pop would find in the topic's own queues, for who wants to look at them before [`Broker::pop_seen`]:
+    /// no more queues than hold what the pop may take. `turn` says which queue comes first.
+    pub fn look_ahead(&self, pop: &Pop, turn: usize) -> Result<Vec<Ahead>> {
+        pop.check()?;
+        let mut sources = self.sources(pop)?;
+        sources.retain(|source| !source.retry);
+        let first = turn % sources.len().max(1);
+        sources.rotate_left(first);
+        let (mut ahead, mut count) = (Vec::with_capacity(sources.len()), 0);
+        for source in &sources {
+            let Some((from, _)) = self.pop_from(source, pop) else { continue };
+            let Place { topic, queue, .. } = source.place.clone();
+            let (filter, max_bytes) = (pop.filter.clone(), limits::PULL_BYTES);
+            let mut fetch = Fetch { topic, queue, from, max_messages: pop.max_messages, max_bytes, filter };
+            let mut found = self.fetch(&fetch)?;
+            if matches!(found.status, FetchStatus::TooSmall | FetchStatus::TooLarge) {
+                fetch.from = found.next;
+                found = self.fetch(&fetch)?;
+            }
+            count += found.count;
+            ahead.push(Ahead { queue, from: fetch.from, found });
+            if count >= pop.max_messages {
+                break;
+            }
+        }
+        Ok(ahead)
+    }
+
     fn has_returned(&self, place: &Place) -> bool {
         self.shared.state.read().leases.has_returned(place)
     }
@@ -253,6 +311,11 @@ impl Broker {
     /// All that one pop takes is one record. Fails with `NotFound` for an unknown topic, and `Invalid` for a queue that the
     /// topic does not have and for numbers out of bounds.
     pub fn pop(&mut self, pop: &Pop, now: Timestamp) -> Result<Popped> {
+        self.pop_seen(pop, None, now)
+    }
+
+    /// [`Self::pop`] that takes of the topic's own queues only what was seen and kept. What came again was kept before.
+    pub fn pop_seen(&mut self, pop: &Pop, seen: Option<&[Seen]>, now: Timestamp) -> Result<Popped> {
         pop.check()?;
         let mut sources = self.reader.sources(pop)?;
         self.pops = self.pops.wrapping_add(1);
@@ -260,7 +323,7 @@ impl Broker {
         let mut popped = Popped { taken_at: now, queues: Vec::new(), records: Vec::new(), rest: 0, more: false };
         let mut changes = Vec::new();
         for source in &sources {
-            self.pop_queue(pop, source, &mut popped, &mut changes)?;
+            self.pop_queue(pop, source, seen, &mut popped, &mut changes)?;
         }
         if !changes.is_empty() {
             self.stage_one(lease_message(&changes, now), now)?;
@@ -269,7 +332,14 @@ impl Broker {
     }
 
     /// Takes what there is still room for from one queue.
-    fn pop_queue(&self, pop: &Pop, source: &Source, popped: &mut Popped, changes: &mut Vec<Change>) -> Result<()> {
+    fn pop_queue(
+        &self,
+        pop: &Pop,
+        source: &Source,
+        seen: Option<&[Seen]>,
+        popped: &mut Popped,
+        changes: &mut Vec<Change>,
+    ) -> Result<()> {
         let place = &source.place;
         let Some((from, known)) = self.reader.pop_from(source, pop) else { return Ok(()) };
         let count = popped.queues.iter().map(|queue| queue.offsets.len()).sum::<usize>();
@@ -285,7 +355,11 @@ impl Broker {
         }
         let bytes = bytes + records.iter().map(Bytes::len).sum::<usize>();
         let mut next = None;
-        if offsets.len() < room && bytes < limits::PULL_BYTES {
+        let seen = seen.filter(|_| !source.retry);
+        let here = seen.and_then(|seen| seen.iter().find(|seen| seen.queue == place.queue));
+        if seen.is_some() && here.is_none() {
+            popped.rest += self.reader.bounds(&place.topic, place.queue).1.0.saturating_sub(from.0);
+        } else if offsets.len() < room && bytes < limits::PULL_BYTES {
             let mut fetch = Fetch {
                 topic: place.topic.clone(),
                 queue: place.queue,
@@ -294,10 +368,10 @@ impl Broker {
                 max_bytes: limits::PULL_BYTES - bytes,
                 filter: if source.retry { Filter::All } else { pop.filter.clone() },
             };
-            let mut found = self.reader.fetch_noting(&fetch, |offset| offsets.push(offset))?;
+            let mut found = self.reader.fetch_noting(&fetch, here, |offset| offsets.push(offset))?;
             if matches!(found.status, FetchStatus::TooSmall | FetchStatus::TooLarge) {
                 fetch.from = found.next;
-                found = self.reader.fetch_noting(&fetch, |offset| offsets.push(offset))?;
+                found = self.reader.fetch_noting(&fetch, here, |offset| offsets.push(offset))?;
             }
             popped.rest += found.max.0.saturating_sub(found.next.0);
             popped.more |= offsets.is_empty() && found.next > fetch.from && found.next < found.max;

@@ -18,6 +18,7 @@ use crate::{
     halves::Half,
     members::{Changed, Heartbeat, Members, SessionId},
     offsets::Position,
+    pop::Seen,
     schedule,
     sql::Expression,
     system::SYSTEM,
@@ -122,11 +123,16 @@ impl Reader {
     /// A filter looks at 800 messages at most, a condition over properties at 1 MiB of them besides: a fetch that finds
     /// nothing until then answers [`FetchStatus::NoMatch`].
     pub fn fetch(&self, fetch: &Fetch) -> Result<Fetched> {
-        self.fetch_noting(fetch, |_| ())
+        self.fetch_noting(fetch, None, |_| ())
     }
 
-    /// [`Self::fetch`] that tells the offset of each message it found.
-    pub(crate) fn fetch_noting(&self, fetch: &Fetch, mut note: impl FnMut(QueueOffset)) -> Result<Fetched> {
+    /// [`Self::fetch`] that tells the offset of each message it found, and finds only what was seen and kept before.
+    pub(crate) fn fetch_noting(
+        &self,
+        fetch: &Fetch,
+        seen: Option<&Seen>,
+        mut note: impl FnMut(QueueOffset),
+    ) -> Result<Fetched> {
         self.check_queue(&fetch.topic, fetch.queue)?;
         let (min, max) = self.bounds(&fetch.topic, fetch.queue);
         let nothing = |status, next| Fetched { status, next, min, max, records: Vec::new(), count: 0 };
@@ -140,7 +146,7 @@ impl Reader {
             return Ok(nothing(FetchStatus::AtEnd, max));
         }
         let most = fetch.max_messages.clamp(1, limits::PULL_MESSAGES);
-        let scan = if fetch.filter == Filter::All { most as usize } else { SCAN_ENTRIES };
+        let scan = if fetch.filter == Filter::All && seen.is_none() { most as usize } else { SCAN_ENTRIES };
         let mut entries: Vec<Entry> = Vec::with_capacity(most as usize);
         self.store.entries(&fetch.topic, fetch.queue, fetch.from, scan, &mut entries);
         let mut pieces = Pieces::default();
@@ -148,12 +154,13 @@ impl Reader {
         let condition = fetch.filter.condition();
         let mut looked_at = 0;
         for entry in &entries {
-            if looked_at >= SCAN_PROPERTIES {
+            if looked_at >= SCAN_PROPERTIES || seen.is_some_and(|seen| !seen.covers(entry.queue_offset)) {
                 break;
             }
-            let wanted = match condition {
-                None => fetch.filter.matches(entry.tag),
-                Some(condition) => self.holds(condition, entry, &mut looked_at)?,
+            let wanted = match (seen, condition) {
+                (Some(seen), _) => seen.keeps(entry.queue_offset),
+                (None, None) => fetch.filter.matches(entry.tag),
+                (None, Some(condition)) => self.holds(condition, entry, &mut looked_at)?,
             };
             if wanted {
                 if pieces.count == most || pieces.is_full(entry.size, fetch.max_bytes) {

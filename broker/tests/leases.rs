@@ -6,7 +6,9 @@ mod kit;
 use std::collections::BTreeSet;
 
 use kit::{Got, World, field, group, message, send_to, topic};
-use sluice_broker::{Effect, FetchStatus, Fetched, Filter, Group, Leased, Pop, Popped, Retention, Token, Wait};
+use sluice_broker::{
+    Ahead, Effect, FetchStatus, Fetched, Filter, Group, Leased, Pop, Popped, Retention, Seen, Token, Wait,
+};
 use sluice_model::{Kind, QueueId, QueueOffset, limits};
 use sluice_storage::fake::Fate;
 
@@ -208,6 +210,77 @@ fn what_does_not_match_counts_as_consumed() {
     assert!(take(&mut world, &pop()).queues.is_empty());
     later(&mut world, HIDDEN);
     assert_eq!(bodies(&take(&mut world, &only)), ["b", "b"]);
+}
+
+/// Pops what `keep` picks of what a pop of four would find.
+fn take_seen(world: &mut World, keep: impl Fn(u64) -> bool) -> Popped {
+    let (pop, now) = (Pop { max_messages: 4, ..pop() }, world.now);
+    let ahead = world.broker().reader().look_ahead(&pop, 0).unwrap();
+    let seen = ahead.into_iter().map(|Ahead { queue, from, found }| Seen {
+        queue,
+        from,
+        next: found.next,
+        kept: (from.0..found.next.0).filter(|at| keep(*at)).map(QueueOffset).collect(),
+    });
+    let seen: Vec<Seen> = seen.collect();
+    let popped = world.broker().pop_seen(&pop, Some(&seen), now).unwrap();
+    world.settle();
+    popped
+}
+
+#[test]
+fn only_what_was_seen_and_kept_is_leased_and_the_rest_of_it_counts_as_consumed() {
+    let mut world = world(1, &["a", "b", "c", "d", "e", "f"]);
+    let popped = take_seen(&mut world, |at| at % 2 == 1);
+    assert_eq!((bodies(&popped), popped.rest), (vec!["b".to_owned(), "d".to_owned()], 2));
+    assert_eq!(world.broker().reader().leased(), 2);
+    let none = take_seen(&mut world, |_| false);
+    assert!(none.queues.is_empty() && !none.more);
+    assert!(take(&mut world, &pop()).queues.is_empty(), "all of them were passed over");
+    // What comes again was kept before, and is taken without another look.
+    later(&mut world, HIDDEN);
+    let now = world.now;
+    let again = world.broker().pop_seen(&pop(), Some(&[]), now).unwrap();
+    world.settle();
+    assert_eq!(bodies(&again), ["b", "d"]);
+    assert!(again.queues.iter().all(|queue| queue.retry));
+}
+
+#[test]
+fn what_was_not_seen_is_left_where_it_is() {
+    let mut world = world(2, &["a", "b", "c", "d"]);
+    let now = world.now;
+    let seen = |queue, from, next| Seen {
+        queue: QueueId(queue),
+        from: QueueOffset(from),
+        next: QueueOffset(next),
+        kept: (from..next).map(QueueOffset).collect(),
+    };
+    // Another pop was faster, the group was moved back, or the queue was not looked into.
+    for stale in [vec![], vec![seen(0, 1, 2)], vec![seen(7, 0, 9)]] {
+        let popped = world.broker().pop_seen(&pop(), Some(&stale), now).unwrap();
+        world.settle();
+        assert!(popped.queues.is_empty());
+    }
+    let popped = world.broker().pop_seen(&pop(), Some(&[seen(1, 0, 1)]), now).unwrap();
+    world.settle();
+    assert_eq!(bodies(&popped), ["b"]);
+    let mut left = bodies(&take(&mut world, &pop()));
+    left.sort();
+    assert_eq!(left, ["a", "c", "d"]);
+}
+
+#[test]
+fn a_look_ahead_ends_when_there_is_enough_and_begins_elsewhere_each_time() {
+    let mut world = world(3, &["a", "b", "c", "d", "e", "f"]);
+    let look = |world: &mut World, most, turn| {
+        let pop = Pop { max_messages: most, ..pop() };
+        let ahead = world.broker().reader().look_ahead(&pop, turn).unwrap();
+        ahead.iter().map(|of| (of.queue.0, of.found.count)).collect::<Vec<_>>()
+    };
+    assert_eq!(look(&mut world, 2, 0), [(0, 2)]);
+    assert_eq!(look(&mut world, 3, 1), [(1, 2), (2, 2)]);
+    assert_eq!(look(&mut world, 32, 5), [(2, 2), (0, 2), (1, 2)]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("namesrv", &["transport", "protocol", "model"], &[]),
     ("client", &["transport", "protocol", "model"], &["namesrv"]),
     ("bench", &["client", "model"], &[]),
-    ("cli", &["server", "namesrv", "client", "bench", "plugins", "model"], &[]),
+    ("cli", &["server", "namesrv", "client", "bench", "plugins", "model"], &["guest-build"]),
     ("sim", &["broker", "storage", "model"], &[]),
     ("plugins", &["guest-build"], &["testkit", "guest-build"]),
     ("sdk-wasm/guest", &["sdk-macros"], &[]),

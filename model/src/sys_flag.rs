@@ -61,6 +61,16 @@ impl SysFlag {
         Self(self.0 & !(COMPRESSED | COMPRESSION))
     }
 
+    /// The same flag saying that the body is compressed so.
+    pub fn with_compression(self, compression: Compression) -> Self {
+        let bits = match compression {
+            Compression::Lz4 => 0x100,
+            Compression::Zstd => 0x200,
+            Compression::Zlib => 0x300,
+        };
+        Self(self.0 & !COMPRESSION | COMPRESSED | bits)
+    }
+
     pub fn born_v6(self) -> bool {
         self.0 & BORN_V6 != 0
     }

@@ -1,9 +1,12 @@
 //! The server: doors on the broker, plugins between its topics, and the order in which all of it starts and stops.
 
+mod chains;
 mod checkers;
 mod clock;
 mod failure;
+mod filters;
 mod flow;
+mod ingress;
 mod metrics;
 mod observer;
 mod pipelines;

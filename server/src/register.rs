@@ -28,8 +28,8 @@ pub struct Registrar {
     shell: Shell,
     servers: Vec<Connection<Nobody>>,
     changed: Notify,
-    /// Version of the topics that the name servers know.
-    known: watch::Sender<u64>,
+    /// Version of the topics that the name servers know; none before they heard of the broker.
+    known: watch::Sender<Option<u64>>,
 }
 
 /// Name servers ask nothing of brokers.
@@ -44,7 +44,7 @@ impl Registrar {
         let nobody = Arc::new(Nobody);
         let connect = |address: &String| Connection::new(address, nobody.clone(), ConnectionConfig::default());
         let servers = name_servers.iter().map(connect).collect();
-        Arc::new(Self { shell, servers, changed: Notify::new(), known: watch::Sender::new(0) })
+        Arc::new(Self { shell, servers, changed: Notify::new(), known: watch::Sender::new(None) })
     }
 
     /// The topics changed: the name servers are told soon.
@@ -60,7 +60,7 @@ impl Registrar {
         let (wanted, _) = self.shell.reader.topics();
         self.changed.notify_one();
         let mut known = self.known.subscribe();
-        let reached = known.wait_for(|known| *known >= wanted);
+        let reached = known.wait_for(|known| known.is_some_and(|known| known >= wanted));
         if tokio::time::timeout(SETTLE, reached).await.is_err() {
             tracing::warn!("no name server took the change of topics in time; it will be told again");
         }
@@ -97,7 +97,7 @@ impl Registrar {
         };
         let answered = self.tell_all(&request.encode()).await;
         if answered {
-            self.known.send_replace(version);
+            self.known.send_replace(Some(version));
         }
         answered
     }

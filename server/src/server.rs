@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use sluice_broker::{Effect, RealDisk, Recovery, Retention, StoreConfig};
+use sluice_model::{GroupName, TopicName};
 use sluice_transport::Limits;
 use tokio::{
     net::TcpListener,
@@ -14,7 +15,9 @@ use crate::{
     checkers::Checkers,
     clock,
     failure::Failure,
+    filters::Filters,
     flow::{Flow, Rates},
+    ingress::Ingresses,
     metrics::Metrics,
     pipelines::Pipelines,
     plugins::Plugins,
@@ -63,11 +66,26 @@ pub struct Parts {
     pub plugins: Arc<Plugins>,
     pub pipelines: Arc<Pipelines>,
     pub checkers: Arc<Checkers>,
+    pub ingresses: Arc<Ingresses>,
+    pub filters: Arc<Filters>,
     pub sessions: Arc<Sessions>,
     pub pulls: Arc<Pulls>,
     pub flow: Arc<Flow>,
     pub registrar: Arc<Registrar>,
     pub metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// What was bound to a topic goes with it. Blocks.
+    pub fn topic_deleted(&self, name: &TopicName) -> Result<(), Failure> {
+        self.ingresses.delete_all(|topic| topic == name)?;
+        self.filters.delete_all(|of| of.topic == *name)
+    }
+
+    /// What was bound to a group goes with it. Blocks.
+    pub fn group_deleted(&self, name: &GroupName) -> Result<(), Failure> {
+        self.filters.delete_all(|of| of.group == *name)
+    }
 }
 
 /// A running server.
@@ -117,6 +135,8 @@ impl Server {
         self.tasks.iter().for_each(JoinHandle::abort);
         let parts = self.parts;
         let stopped = tokio::task::spawn_blocking(move || {
+            parts.ingresses.stop_all();
+            parts.filters.stop_all();
             parts.pipelines.stop_all();
             parts.shell.stop();
         });
@@ -144,12 +164,16 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let sessions = Arc::new(Sessions::default());
     let checkers = Arc::new(Checkers::load(shell.clone(), plugins.clone(), sessions.clone())?);
     let pipelines = Arc::new(Pipelines::load(shell.clone(), plugins.clone(), data.join("states"))?);
+    let ingresses = Arc::new(Ingresses::load(shell.clone(), plugins.clone())?);
+    let filters = Arc::new(Filters::load(shell.clone(), plugins.clone())?);
     let registrar = Registrar::new(shell.clone(), &config.name_servers);
     let parts = Parts {
         shell,
         plugins,
         pipelines,
         checkers,
+        ingresses,
+        filters,
         sessions,
         pulls: Arc::new(Pulls::default()),
         flow: Arc::new(Flow::new(config.rates)),

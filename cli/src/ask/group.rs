@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::topic::all;
+use super::{
+    filter::{self, FilterVerb},
+    topic::all,
+};
 use crate::{
     output::{OutputArgs, say},
     rest::{Content, Rest, segment},
@@ -42,6 +45,11 @@ enum Verb {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// The plugin that says what a group receives of a topic.
+    Filter {
+        #[command(subcommand)]
+        verb: FilterVerb,
+    },
     /// Delete a group and its positions.
     #[command(after_help = "Example:\n  sluice group delete billing")]
     Delete { group: String },
@@ -68,6 +76,7 @@ pub fn run(args: GroupArgs, rest: &Rest) -> anyhow::Result<()> {
             let reset = rest.post(&format!("{}/offsets:reset", path(&group)), Content::Json(target(&topic, &to)))?;
             output.done(&reset, &format!("group {group} reads {topic} from {to} on"))
         }
+        Verb::Filter { verb } => filter::run(verb, rest),
         Verb::Delete { group } => {
             rest.delete(&path(&group))?;
             say(format!("group {group} is deleted"))

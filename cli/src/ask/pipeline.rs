@@ -1,12 +1,12 @@
 //! `sluice pipeline`
 
-use std::{io::Read, path::PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::topic::all;
+use super::{read, topic::all};
 use crate::{
     output::{OutputArgs, say, say_on},
     rest::{Content, Rest, segment},
@@ -88,7 +88,7 @@ enum Verb {
 pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
     match args.verb {
         Verb::Apply { file, output } => {
-            let (name, spec) = read(&file)?;
+            let (name, spec) = named(&file)?;
             let applied = rest.put(&path(&name), Content::Yaml(spec))?;
             output.done(&applied, &format!("pipeline {name} is applied"))
         }
@@ -147,13 +147,8 @@ fn path(pipeline: &str) -> String {
 }
 
 /// The text of a pipeline's file and the name that it gives itself. JSON is YAML as well.
-fn read(file: &PathBuf) -> anyhow::Result<(String, Vec<u8>)> {
-    let mut text = Vec::new();
-    if file.as_os_str() == "-" {
-        std::io::stdin().read_to_end(&mut text)?;
-    } else {
-        text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    }
+fn named(file: &Path) -> anyhow::Result<(String, Vec<u8>)> {
+    let text = read(file)?;
     let spec: Value = serde_norway::from_slice(&text).with_context(|| format!("{} is no YAML", file.display()))?;
     let name = spec.get("name").and_then(Value::as_str);
     let name = name.with_context(|| format!("{}: name: expected the pipeline's name", file.display()))?;

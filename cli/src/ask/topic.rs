@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 
+use super::ingress::{self, IngressVerb};
 use crate::{
     output::{OutputArgs, say},
     rest::{Content, Rest, segment},
@@ -77,6 +78,11 @@ enum Verb {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Plugins that a topic's messages pass before they are stored.
+    Ingress {
+        #[command(subcommand)]
+        verb: IngressVerb,
+    },
     /// Delete a topic with its messages.
     #[command(after_help = "Example:\n  sluice topic delete orders")]
     Delete { topic: String },
@@ -118,6 +124,7 @@ pub fn run(args: TopicArgs, rest: &Rest) -> anyhow::Result<()> {
             let changed = rest.patch(&path(&topic), options.body())?;
             output.done(&changed, &format!("topic {topic} is changed"))
         }
+        Verb::Ingress { verb } => ingress::run(verb, rest),
         Verb::Delete { topic } => {
             rest.delete(&path(&topic))?;
             say(format!("topic {topic} is deleted"))

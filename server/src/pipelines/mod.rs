@@ -21,8 +21,8 @@ use sluice_broker::Token;
 use sluice_model::{GroupName, Kind};
 
 pub use run::{QueueStatus, Status};
-pub use spec::Spec;
 pub(crate) use spec::prefilter;
+pub use spec::{LimitsSpec, Spec, StepSpec};
 pub use state::{Found, States};
 
 use crate::{

@@ -31,9 +31,24 @@ impl Door {
         verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<()> + Send + 'static,
         responder: Responder,
     ) {
+        self.change_and(verb, || Ok(()), responder);
+    }
+
+    /// [`Self::change`], and then what blocks.
+    fn change_and(
+        &self,
+        verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<()> + Send + 'static,
+        then: impl FnOnce() -> Result<()> + Send + 'static,
+        responder: Responder,
+    ) {
         let parts = self.parts.clone();
         tokio::spawn(async move {
-            let done = parts.shell.ask(verb).await;
+            let done = match parts.shell.ask(verb).await {
+                Ok(()) => tokio::task::spawn_blocking(then)
+                    .await
+                    .unwrap_or_else(|panic| Err(Failure::new(sluice_model::Kind::Internal, panic.to_string()))),
+                Err(failure) => Err(failure),
+            };
             if done.is_ok() {
                 parts.registrar.settled().await;
             }
@@ -63,7 +78,9 @@ impl Door {
     }
 
     pub(super) fn delete_topic(&self, request: DeleteTopic, responder: Responder) {
-        self.change(move |broker, now| broker.delete_topic(&request.topic, now), responder);
+        let (parts, topic) = (self.parts.clone(), request.topic.clone());
+        let deleted = move || parts.topic_deleted(&topic);
+        self.change_and(move |broker, now| broker.delete_topic(&request.topic, now), deleted, responder);
     }
 
     pub(super) fn update_groups(&self, groups: Vec<body::GroupConfigBody>, responder: Responder) {
@@ -80,7 +97,9 @@ impl Door {
     }
 
     pub(super) fn delete_group(&self, request: DeleteGroup, responder: Responder) {
-        self.change(move |broker, now| broker.delete_group(&request.group, now), responder);
+        let (parts, group) = (self.parts.clone(), request.group.clone());
+        let deleted = move || parts.group_deleted(&group);
+        self.change_and(move |broker, now| broker.delete_group(&request.group, now), deleted, responder);
     }
 
     pub(super) fn all_topic_configs(&self, request: AllTopicConfigs) -> Response {

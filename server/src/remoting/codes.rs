@@ -3,12 +3,14 @@
 use sluice_model::Kind;
 use sluice_protocol::ResponseCode;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, ingress};
 
 pub(super) fn of(failure: &Failure) -> ResponseCode {
     let field = failure.field.as_deref().unwrap_or_default();
     match failure.kind {
         Kind::Invalid if matches!(field, "body" | "properties" | "DELAY" | "PGROUP") => ResponseCode::MessageIllegal,
+        // Clients do not try a code of this kind again (Apache RocketMQ `DefaultMQProducer.retryResponseCodes`).
+        Kind::Invalid if field == ingress::REFUSED => ResponseCode::MessageIllegal,
         Kind::Invalid if field == "subscription" => ResponseCode::SubscriptionParseFailed,
         Kind::Invalid => ResponseCode::InvalidParameter,
         Kind::NotFound if field == "topic" => ResponseCode::TopicNotExist,

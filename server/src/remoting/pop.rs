@@ -8,13 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice_broker::{Broker, Filter, Leased, Pop, Popped, SessionId, Wait};
+use sluice_broker::{Ahead, Broker, Filter, Leased, Pop, Popped, Seen, SessionId, Wait};
 use sluice_model::{GroupName, Kind, QueueId, QueueOffset, Timestamp, TopicName, limits};
 use sluice_protocol::{
     Body, Response, ResponseCode, body, reply,
     request::{AckMessage, BatchAck, ChangeInvisible, Notification, PollingCount, PopMessage, RetryFlag},
 };
 use sluice_transport::{Responder, Session};
+use tokio::sync::oneshot;
 
 use super::{
     Door, answer, failed,
@@ -260,8 +261,12 @@ async fn attempt(parts: &Parts, held: &WaitingPop) -> Result<Option<Response>> {
             let reply = reply::NotificationReply { has_message: true, full: false };
             return Ok(Some(Response::ok().with_ext(reply.encode())));
         }
+        let seen = match look_ahead(parts, &held.pop).await {
+            Err(failure) if failure.kind == Kind::Busy => return Ok(Some(nothing(held, ResponseCode::PollingFull))),
+            seen => seen?,
+        };
         let pop = held.pop.clone();
-        let popped = parts.shell.ask_async(move |broker, now| broker.pop(&pop, now)).await?;
+        let popped = parts.shell.ask_async(move |broker, now| broker.pop_seen(&pop, seen.as_deref(), now)).await?;
         if !popped.queues.is_empty() {
             let count = popped.queues.iter().map(|queue| queue.offsets.len()).sum();
             parts.metrics.get(&held.pop.group, count);
@@ -274,6 +279,26 @@ async fn attempt(parts: &Parts, held: &WaitingPop) -> Result<Option<Response>> {
         }
     }
     Ok(None)
+}
+
+/// What the group's filter keeps of what a pop would find; `None` when the group has no filter.
+async fn look_ahead(parts: &Parts, pop: &Pop) -> Result<Option<Vec<Seen>>> {
+    if !parts.filters.filters(&pop.group, &pop.topic) {
+        return Ok(None);
+    }
+    let mut asked = Vec::new();
+    for Ahead { queue, from, found } in parts.shell.reader.look_ahead(pop, parts.pulls.turn())? {
+        let (answer, kept) = oneshot::channel();
+        parts.filters.look(&pop.group, &pop.topic, queue, found, move |kept| drop(answer.send(kept)));
+        asked.push((queue, from, kept));
+    }
+    let mut seen = Vec::with_capacity(asked.len());
+    for (queue, from, kept) in asked {
+        let gone = || Err(Failure::new(Kind::Unavailable, "the plugins here are being stopped"));
+        let kept = kept.await.unwrap_or_else(|_| gone())?;
+        seen.push(Seen { queue, from, next: kept.found.next, kept: kept.offsets });
+    }
+    Ok(Some(seen))
 }
 
 fn found(popped: Popped, pop: &Pop) -> Response {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sluice_broker::{ConsumeModel, Fetch, FetchStatus, Fetched, Filter, Pop, Position, Reader, Token, Wait};
+use sluice_broker::{ConsumeModel, Fetch, FetchStatus, Fetched, Filter, Pop, Position, Reader, SessionId, Token, Wait};
 use sluice_model::{GroupName, Kind, QueueOffset, limits};
 use sluice_protocol::{Body, Response, ResponseCode, reply, request::PullMessage};
 use sluice_transport::{Responder, Session};
@@ -139,6 +139,11 @@ impl Pulls {
         self.held.lock().by_token.len()
     }
 
+    /// A number that no two calls get: where to begin among several queues.
+    pub(super) fn turn(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) as usize
+    }
+
     /// Holds a pull. It is answered by whoever takes it out again: a message, the deadline, or the end of its session.
     fn hold(&self, reader: &Reader, held: HeldPull) -> Option<HeldPull> {
         let (topic, queue, from) = (held.fetch.topic.clone(), held.fetch.queue, held.fetch.from);
@@ -254,33 +259,59 @@ impl Door {
         }
     }
 
-    fn serve(&self, mut held: HeldPull) {
-        loop {
-            match self.parts.shell.reader.fetch(&held.fetch) {
+    fn serve(&self, held: HeldPull) {
+        let mut next = Some(held);
+        while let Some(held) = next {
+            next = match self.parts.shell.reader.fetch(&held.fetch) {
                 Err(error) => return held.responder.send(failed(&error.into())),
-                Ok(found) => {
-                    let empty = matches!(found.status, FetchStatus::AtEnd | FetchStatus::NoMatch);
-                    // A condition reads records: whoever asked asks again, and others get their turn.
-                    let costly = found.next < found.max && matches!(held.fetch.filter, Filter::Sql(_));
-                    if !empty || costly || held.until <= Instant::now() {
-                        self.parts.metrics.get(&held.group, found.count as usize);
-                        self.parts.flow.received(&held.group, found.count as usize);
-                        return held.responder.send(to_response(found));
-                    }
-                    // Not wanted: go on behind it, and wait for the next one there.
-                    held.fetch.from = found.next;
-                    if found.next >= found.max {
-                        if let Err(failure) = self.parts.pulls.check_room(held.session, &held.group) {
-                            return held.responder.send(over(&failure));
-                        }
-                        match self.parts.pulls.hold(&self.parts.shell.reader, held) {
-                            None => return,
-                            Some(back) => held = back,
-                        }
-                    }
+                Ok(found) if found.status == FetchStatus::Found && self.is_filtered(&held) => {
+                    return self.look(held, found);
                 }
-            }
+                Ok(found) => self.settle(held, found),
+            };
         }
+    }
+
+    fn is_filtered(&self, held: &HeldPull) -> bool {
+        self.parts.filters.filters(&held.group, &held.fetch.topic)
+    }
+
+    /// Has the group's filter look at what was found, and goes on with what it leaves.
+    fn look(&self, held: HeldPull, found: Fetched) {
+        let door = Self { parts: self.parts.clone() };
+        let (group, topic, queue) = (held.group.clone(), held.fetch.topic.clone(), held.fetch.queue);
+        self.parts.filters.look(&group, &topic, queue, found, move |kept| match kept {
+            Err(failure) => held.responder.send(over(&failure)),
+            Ok(kept) => {
+                let back = door.settle(held, kept.found);
+                // Nobody reads on for a client that is gone.
+                let back = back.filter(|held| door.parts.sessions.get(SessionId(held.session)).is_some());
+                back.into_iter().for_each(|held| door.serve(held));
+            }
+        });
+    }
+
+    /// Answers with what was found, or holds the pull; gives it back to be served again behind what it does not want.
+    fn settle(&self, mut held: HeldPull, found: Fetched) -> Option<HeldPull> {
+        let empty = matches!(found.status, FetchStatus::AtEnd | FetchStatus::NoMatch);
+        // A condition reads records: whoever asked asks again, and others get their turn.
+        let costly = found.next < found.max && matches!(held.fetch.filter, Filter::Sql(_));
+        if !empty || costly || held.until <= Instant::now() {
+            self.parts.metrics.get(&held.group, found.count as usize);
+            self.parts.flow.received(&held.group, found.count as usize);
+            held.responder.send(to_response(found));
+            return None;
+        }
+        // Not wanted: go on behind it, and wait for the next one there.
+        held.fetch.from = found.next;
+        if found.next < found.max {
+            return Some(held);
+        }
+        if let Err(failure) = self.parts.pulls.check_room(held.session, &held.group) {
+            held.responder.send(over(&failure));
+            return None;
+        }
+        self.parts.pulls.hold(&self.parts.shell.reader, held)
     }
 
     fn to_fetch(&self, request: &PullMessage) -> std::result::Result<Fetch, Box<Response>> {

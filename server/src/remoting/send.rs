@@ -37,7 +37,7 @@ impl Door {
         let metrics = self.parts.metrics.clone();
         let timed = timed(&send).map(|topic| (topic, self.parts.shell.reader.config().name.clone()));
         let (count, bytes) = (send.messages.len(), send.messages.iter().map(|message| message.body.len()).sum());
-        self.parts.shell.send(send, move |result, few| {
+        self.parts.ingresses.send(&self.parts.shell, session.id(), send, move |result, few| {
             if result.is_ok() {
                 metrics.put(count, bytes);
             }

@@ -52,7 +52,9 @@ impl Collector for Exposition {
         self.broker(&mut out)?;
         self.topics(&mut out)?;
         self.lags(&mut out)?;
-        self.pipelines(&mut out)
+        self.pipelines(&mut out)?;
+        self.ingresses(&mut out)?;
+        self.filters(&mut out)
     }
 }
 
@@ -146,6 +148,39 @@ impl Exposition {
         let rows = running.enumerate().map(|(at, on)| (vec![("pipeline", name(at))], on));
         out.gauges("sluice_pipeline_running", "1 while a pipeline runs", rows)
     }
+
+    fn ingresses(&self, out: &mut Out<'_>) -> std::fmt::Result {
+        let bound = self.rest.parts.ingresses.list();
+        let topics: Vec<String> = bound.iter().map(|(topic, _)| topic.to_string()).collect();
+        let rows: Vec<ChainRow<'_>> =
+            topics.iter().zip(&bound).map(|(topic, (_, of))| (vec![("topic", topic.as_str())], of.counts)).collect();
+        chains(out, ("ingress", "a topic's ingress"), &rows)
+    }
+
+    fn filters(&self, out: &mut Out<'_>) -> std::fmt::Result {
+        let bound = self.rest.parts.filters.list();
+        let rows: Vec<ChainRow<'_>> = bound
+            .iter()
+            .map(|(of, it)| (vec![("consumer_group", of.group.as_str()), ("topic", of.topic.as_str())], it.counts))
+            .collect();
+        chains(out, ("filter", "a group's filter"), &rows)
+    }
+}
+
+/// Where a chain is bound, and what it did.
+type ChainRow<'a> = (Labels<'a>, crate::chains::Counts);
+
+fn chains(out: &mut Out<'_>, (word, place): (&str, &str), rows: &[ChainRow<'_>]) -> std::fmt::Result {
+    let outcomes = rows.iter().flat_map(|(labels, counts)| {
+        let outcomes = [("sent", counts.sent), ("rejected", counts.rejected), ("failed", counts.failed)];
+        outcomes.map(|(outcome, count)| ([labels.as_slice(), &[("outcome", outcome)]].concat(), count))
+    });
+    let help = format!("Messages that came to {place}; one that a plugin failed on counts as failed besides");
+    out.counters(&format!("sluice_{word}_messages"), &help, outcomes)?;
+    let traps = rows.iter().map(|(labels, counts)| (labels.clone(), counts.traps));
+    out.counters(&format!("sluice_{word}_traps"), "Calls that ended a plugin's instance", traps)?;
+    let busy = rows.iter().map(|(labels, counts)| (labels.clone(), counts.busy_ms));
+    out.counters(&format!("sluice_{word}_busy_milliseconds"), &format!("Time spent in the plugins of {place}"), busy)
 }
 
 /// Writes families of metrics.

@@ -17,7 +17,7 @@ use sluice_model::{GroupName, Kind, QueueId, QueueOffset, Timestamp, TopicName};
 use sluice_protocol::request::ResetOffset;
 
 use super::{
-    Rest,
+    Rest, blocking,
     input::{Guard, Path, Query, json_body, time},
     page::{Page, PageQuery},
     problem::{Answer, Problem},
@@ -200,9 +200,7 @@ async fn one(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
 
 async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let (name, guard) = (GroupName::parse(&name)?, Guard::of(&headers)?);
-    if is_pipeline(&rest, name.as_str()) {
-        return Err(belongs_to_pipeline(&name));
-    }
+    not_pipelines(&rest, &name)?;
     let settings: GroupSettings = json_body(body, &headers).await?;
     let group = Group {
         name: name.clone(),
@@ -242,9 +240,7 @@ fn in_our_words(failure: Failure) -> Failure {
 
 async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     let name = GroupName::parse(&name)?;
-    if is_pipeline(&rest, name.as_str()) {
-        return Err(belongs_to_pipeline(&name));
-    }
+    not_pipelines(&rest, &name)?;
     known(&rest, &name)?;
     let clients: Vec<String> = rest.parts.shell.reader.members(|members| {
         members.group(&name).map(|group| group.members.keys().cloned().collect()).unwrap_or_default()
@@ -254,6 +250,7 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
         let problem = Problem::from(Failure::new(Kind::Conflict, text));
         return Err(problem.with("members", clients).hint("Stop them first: they would make the group anew"));
     }
+    let (parts, gone) = (rest.parts.clone(), name.clone());
     let verb = move |broker: &mut Broker, now| {
         if broker.reader().knows_group(&name) {
             broker.delete_group(&name, now)
@@ -262,21 +259,24 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
         }
     };
     rest.parts.shell.ask(verb).await?;
+    blocking(move || parts.group_deleted(&gone)).await?;
     rest.parts.registrar.settled().await;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn belongs_to_pipeline(name: &GroupName) -> Problem {
+/// Fails for a name under which a pipeline keeps its positions.
+pub fn not_pipelines(rest: &Rest, name: &GroupName) -> std::result::Result<(), Problem> {
+    if !is_pipeline(rest, name.as_str()) {
+        return Ok(());
+    }
     let text = format!("\"{name}\" holds the positions of a pipeline");
-    Problem::from(Failure::new(Kind::Conflict, text)).hint("Change the pipeline instead: /api/v1/pipelines")
+    Err(Problem::from(Failure::new(Kind::Conflict, text)).hint("Change the pipeline instead: /api/v1/pipelines"))
 }
 
 async fn reset(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let group = GroupName::parse(&name)?;
     let wanted: Reset = json_body(body, &headers).await?;
-    if is_pipeline(&rest, group.as_str()) {
-        return Err(belongs_to_pipeline(&group));
-    }
+    not_pipelines(&rest, &group)?;
     known(&rest, &group)?;
     let reader = &rest.parts.shell.reader;
     let topic = TopicName::parse(&wanted.topic)?;

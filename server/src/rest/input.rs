@@ -72,16 +72,30 @@ pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         if !error.inner().is_data() {
             return Failure::invalid("body", format!("body: {text}"));
         }
-        let field = match named_field(&text) {
-            Some(name) if path == "." => name,
-            Some(name) if text.starts_with("missing") => format!("{path}.{name}"),
-            _ if path == "." => "body".to_owned(),
-            _ => path,
-        };
-        Failure::invalid(&field, format!("{field}: {text}"))
+        misread(path, &text)
     })?;
     from.end().map_err(|error| Failure::invalid("body", format!("body: {error}")))?;
     Ok(value)
+}
+
+/// Reads what begins with `{` as JSON and anything else as YAML. The failure names the field.
+pub fn json_or_yaml<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_none_or(|first| *first == b'{') {
+        return json(bytes);
+    }
+    let from = serde_norway::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(from)
+        .map_err(|error| misread(error.path().to_string(), &error.inner().to_string()))
+}
+
+fn misread(path: String, text: &str) -> Failure {
+    let field = match named_field(text) {
+        Some(name) if path == "." => name,
+        Some(name) if text.starts_with("missing") => format!("{path}.{name}"),
+        _ if path == "." => "body".to_owned(),
+        _ => path,
+    };
+    Failure::invalid(&field, format!("{field}: {text}"))
 }
 
 /// Reads the body and the JSON in it.

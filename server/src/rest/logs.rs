@@ -1,4 +1,4 @@
-//! `/pipelines/{name}/logs`: what a pipeline's plugins logged.
+//! What plugins logged, wherever they sit: `/pipelines/{name}/logs` and its like.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,9 +22,12 @@ use super::{
     input::{Path, Query, time_text},
     page::{Page, limit},
     problem::{Answer, Problem},
-    routes::Routes,
+    routes::{Operation, Routes},
 };
-use crate::observer::{Line, Logs};
+use crate::{
+    failure::Result,
+    observer::{Line, Logs},
+};
 
 const LIMIT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
@@ -34,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct LogsQuery {
+pub struct LogsQuery {
     /// The newest so many lines, 1 to 1000; 100 when left out.
     limit: Option<usize>,
     /// Server-sent events: these lines, then new ones.
@@ -66,20 +69,24 @@ pub fn line_view(line: Line) -> LineView {
 }
 
 pub fn routes(routes: Routes) -> Routes {
-    routes.serve(
-        Method::GET,
-        "/pipelines/{name}/logs",
-        "Read what a pipeline's plugins logged since it was last started.",
-        |o| {
-            let lists = o.query::<LogsQuery>().lists::<LineView>("The newest lines, the oldest first.");
-            lists.streams::<LineView>("With `follow`: lines as they come, each in an event `line`.")
-        },
-        logs,
-    )
+    let about = "Read what a pipeline's plugins logged since it was last started.";
+    routes.serve(Method::GET, "/pipelines/{name}/logs", about, described, of_pipeline)
 }
 
-async fn logs(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
-    let logs = rest.parts.pipelines.logs(&name)?;
+/// How logs are described, whosever they are.
+pub fn described(o: Operation<'_>) -> Operation<'_> {
+    let lists = o.query::<LogsQuery>().lists::<LineView>("The newest lines, the oldest first.");
+    lists.streams::<LineView>("With `follow`: lines as they come, each in an event `line`.")
+}
+
+async fn of_pipeline(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
+    let pipelines = rest.parts.pipelines.clone();
+    answer(&rest, query, move || pipelines.logs(&name))
+}
+
+/// The lines of the logs that `find` finds, now and whenever it is asked again.
+pub fn answer(rest: &Rest, query: LogsQuery, find: impl Fn() -> Result<Arc<Logs>> + Send + Sync + 'static) -> Answer {
+    let logs = find()?;
     let most = limit(query.limit, LIMIT, LIMIT_MOST)?;
     if !query.follow {
         let items = logs.newest(most).into_iter().map(line_view).collect();
@@ -90,8 +97,7 @@ async fn logs(State(rest): State<Rest>, Path(name): Path<String>, Query(query): 
     let (seen, lines) = logs.after(0);
     let skipped = lines.len().saturating_sub(most);
     let ready = lines.into_iter().skip(skipped).collect::<Vec<_>>().into_iter();
-    let follow =
-        Follow { rest: rest.clone(), name, logs, seen, ready, stopping: rest.stopping.clone(), _permit: permit };
+    let follow = Follow { find: Box::new(find), logs, seen, ready, stopping: rest.stopping.clone(), _permit: permit };
     let events = stream::unfold(follow, |mut follow| async move {
         let event = follow.next().await?;
         Some((Ok::<_, Infallible>(event), follow))
@@ -101,8 +107,7 @@ async fn logs(State(rest): State<Rest>, Path(name): Path<String>, Query(query): 
 
 /// One open stream of lines.
 struct Follow {
-    rest: Rest,
-    name: String,
+    find: Box<dyn Fn() -> Result<Arc<Logs>> + Send + Sync>,
     logs: Arc<Logs>,
     /// Lines ever written that were taken.
     seen: u64,
@@ -121,8 +126,8 @@ impl Follow {
                 () = tokio::time::sleep(LOOK) => {}
                 _ = self.stopping.wait_for(|stop| *stop) => return None,
             }
-            // A pipeline that is replaced or resumed writes to new logs.
-            let current = self.rest.parts.pipelines.logs(&self.name).ok()?;
+            // What is replaced or resumed writes to new logs.
+            let current = (self.find)().ok()?;
             if !Arc::ptr_eq(&current, &self.logs) {
                 (self.logs, self.seen) = (current, 0);
             }

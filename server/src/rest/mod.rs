@@ -1,12 +1,15 @@
 //! The REST door: topics, messages, groups, plugins, pipelines, checkers, and what monitoring asks.
 
+mod bindings;
 mod browse;
 mod checkers;
 mod cluster;
 mod exposition;
+mod filters;
 mod groups;
 mod guard;
 mod health;
+mod ingress;
 mod input;
 mod logs;
 mod message;
@@ -103,10 +106,12 @@ fn app(routes: Router<Rest>, rest: Rest) -> Router {
 fn api() -> (Router<Rest>, Value) {
     let routes = Routes::new();
     let routes = topics::routes(routes);
+    let routes = ingress::routes(routes);
     let routes = produce::routes(routes);
     let routes = browse::routes(routes);
     let routes = tail::routes(routes);
     let routes = groups::routes(routes);
+    let routes = filters::routes(routes);
     let routes = checkers::routes(routes);
     let routes = plugins::routes(routes);
     let routes = trial::routes(routes);
@@ -170,7 +175,9 @@ mod tests {
             "/topics/{topic}",
             "/topics/{topic}/messages",
             "/topics/{topic}/tail",
+            "/topics/{topic}/ingress",
             "/groups/{group}/offsets:reset",
+            "/groups/{group}/filters/{topic}",
             "/producer-groups/{group}/checker",
             "/plugins/{name}:try",
             "/plugins/{name}/versions/{version}",

@@ -101,6 +101,10 @@ struct VersionView {
 struct Users {
     pipelines: Vec<String>,
     producer_groups: Vec<String>,
+    /// Topics whose ingress it is part of.
+    ingress: Vec<String>,
+    /// `group/topic` that it is the filter of.
+    filters: Vec<String>,
 }
 
 pub fn routes(routes: Routes) -> Routes {
@@ -253,7 +257,7 @@ async fn remove(rest: Rest, name: String, digest: Option<String>) -> Answer {
         let picked = |version: &Version| digest.as_deref().is_none_or(|digest| digest == version.digest());
         let doomed: Vec<Version> = rest.parts.plugins.versions(&name).into_iter().filter(picked).collect();
         let users = users_of(&rest, &doomed);
-        if !users.pipelines.is_empty() || !users.producer_groups.is_empty() {
+        if !users.named().is_empty() {
             return Ok(Err(in_use(&name, &users)));
         }
         rest.parts.plugins.delete(&name, picked)?;
@@ -267,19 +271,29 @@ fn users_of(rest: &Rest, versions: &[Version]) -> Users {
     for version in versions {
         users.pipelines.extend(rest.parts.pipelines.users_of(version.digest()));
         users.producer_groups.extend(rest.parts.checkers.users_of(version.digest()));
+        users.ingress.extend(rest.parts.ingresses.users_of(version.digest()));
+        users.filters.extend(rest.parts.filters.users_of(version.digest()));
     }
-    for names in [&mut users.pipelines, &mut users.producer_groups] {
+    for names in [&mut users.pipelines, &mut users.producer_groups, &mut users.ingress, &mut users.filters] {
         names.sort_unstable();
         names.dedup();
     }
     users
 }
 
+impl Users {
+    /// As a sentence names them.
+    fn named(&self) -> Vec<String> {
+        let pipelines = self.pipelines.iter().map(|name| format!("pipeline {name}"));
+        let checkers = self.producer_groups.iter().map(|name| format!("the checker of producer group {name}"));
+        let ingress = self.ingress.iter().map(|name| format!("the ingress of topic {name}"));
+        let filters = self.filters.iter().map(|name| format!("the filter {name}"));
+        pipelines.chain(checkers).chain(ingress).chain(filters).collect()
+    }
+}
+
 fn in_use(name: &str, users: &Users) -> Problem {
-    let pipelines = users.pipelines.iter().map(|name| format!("pipeline {name}"));
-    let groups = users.producer_groups.iter().map(|name| format!("the checker of producer group {name}"));
-    let named: Vec<String> = pipelines.chain(groups).collect();
-    let text = format!("plugin \"{name}\" is in use by {}", named.join(", "));
+    let text = format!("plugin \"{name}\" is in use by {}", users.named().join(", "));
     Problem::from(Failure::new(Kind::Conflict, text))
         .with("used_by", serde_json::to_value(users).unwrap_or_default())
         .hint("Delete those first, or point them to another version")

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sluice_model::Kind;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, ingress};
 
 /// Seconds after which a caller that was too fast may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -91,7 +91,11 @@ impl Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let guard = matches!(failure.field.as_deref(), Some("If-Match" | "If-None-Match"));
+        let refused = failure.field.as_deref() == Some(ingress::REFUSED);
         let (status, kind, title) = match failure.kind {
+            Kind::Invalid if refused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/message-refused", "The message was refused")
+            }
             Kind::Invalid => (StatusCode::BAD_REQUEST, "/problems/invalid-field", "The request is not valid"),
             Kind::NotFound => (StatusCode::NOT_FOUND, "/problems/not-found", "It does not exist"),
             Kind::Conflict if guard => {
@@ -114,6 +118,9 @@ impl From<Failure> for Problem {
 
 fn hint(failure: &Failure) -> Option<Box<str>> {
     let text = match (failure.kind, failure.field.as_deref()) {
+        (Kind::Invalid, Some(ingress::REFUSED)) => {
+            "GET /api/v1/topics/{topic}/ingress says which plugins it has to pass"
+        }
         (Kind::NotFound, Some("topic" | "source.topic" | "sinks")) => {
             "Create the topic first: PUT /api/v1/topics/{topic}"
         }
@@ -123,7 +130,9 @@ fn hint(failure: &Failure) -> Option<Box<str>> {
         (Kind::NotFound, Some(field)) if field.ends_with(".plugin") => {
             "Upload it first: PUT /api/v1/plugins/{name} with the component as the body"
         }
-        (Kind::NotFound, Some("group")) => "GET /api/v1/groups lists those that exist",
+        (Kind::NotFound, Some("group")) => {
+            "GET /api/v1/groups lists those that exist, PUT /api/v1/groups/{group} makes one"
+        }
         (Kind::NotFound, Some("pipeline")) => "GET /api/v1/pipelines lists those that exist",
         (Kind::Conflict, Some("If-Match" | "If-None-Match")) => "GET it again, and repeat the change with its new ETag",
         (Kind::Busy, _) => "Wait for as long as Retry-After says, then send it again",

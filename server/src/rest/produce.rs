@@ -130,7 +130,7 @@ async fn post(
     });
     // All are checked before the first is sent.
     let sends = sends.collect::<Result<Vec<Send>>>()?;
-    let stored = send_all(&rest, sends).await?;
+    let stored = send_all(&rest, sends, peer, many).await?;
     match <[Stored; 1]>::try_from(stored) {
         Ok([one]) if !many => Ok((StatusCode::CREATED, Json(one)).into_response()),
         Ok(one) => Ok((StatusCode::CREATED, Json(StoredAll { items: one.into() })).into_response()),
@@ -148,14 +148,19 @@ fn at_place(place: &str, failure: Failure) -> Failure {
 }
 
 /// Hands all to the log at once, in order, and waits for all.
-async fn send_all(rest: &Rest, sends: Vec<Send>) -> std::result::Result<Vec<Stored>, Problem> {
+async fn send_all(
+    rest: &Rest,
+    sends: Vec<Send>,
+    peer: SocketAddr,
+    many: bool,
+) -> std::result::Result<Vec<Stored>, Problem> {
     let waiting: Vec<_> = sends
         .into_iter()
         .map(|send| {
             let bytes = send.messages.iter().map(|message| message.body.len()).sum();
             let (answer, receive) = oneshot::channel();
             let metrics = rest.parts.metrics.clone();
-            rest.parts.shell.send(send, move |result, _| {
+            rest.parts.ingresses.send(&rest.parts.shell, u64::from(peer.port()), send, move |result, _| {
                 if result.is_ok() {
                     metrics.put(1, bytes);
                 }
@@ -166,10 +171,14 @@ async fn send_all(rest: &Rest, sends: Vec<Send>) -> std::result::Result<Vec<Stor
         .collect();
     rest.parts.shell.work();
     let (mut stored, mut failed) = (Vec::new(), None);
-    for receive in waiting {
+    for (at, receive) in waiting.into_iter().enumerate() {
         let stopped = || Err(Failure::new(Kind::Unavailable, "the broker is shutting down"));
         match receive.await.unwrap_or_else(|_| stopped()) {
             Ok(sent) => stored.push(to_stored(sent)),
+            Err(failure) if many => {
+                let text = format!("messages[{at}]: {}", failure.text);
+                failed = failed.or(Some(Failure { text, ..failure }));
+            }
             Err(failure) => failed = failed.or(Some(failure)),
         }
     }

@@ -15,7 +15,7 @@ use sluice_broker::{Broker, Durability, Permission, Reader, Topic, is_system, ki
 use sluice_model::{Kind, QueueId, TopicName};
 
 use super::{
-    Rest,
+    Rest, blocking,
     input::{Guard, Path, Query, json_body},
     page::{Page, PageQuery},
     problem::{Answer, Problem},
@@ -239,6 +239,15 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
         let problem = Problem::from(Failure::new(Kind::Conflict, text));
         return Err(problem.with("pipelines", users).hint("Delete the pipelines first, or point them elsewhere"));
     }
+    let senders = ingresses_into(&rest, &name);
+    if !senders.is_empty() {
+        let text = format!("topic \"{name}\" is a sink of the ingress of {}", senders.join(", "));
+        let problem = Problem::from(Failure::new(Kind::Conflict, text));
+        return Err(problem
+            .with("ingress", senders)
+            .hint("Point those elsewhere first: /api/v1/topics/{topic}/ingress"));
+    }
+    let (parts, gone) = (rest.parts.clone(), name.clone());
     let verb = move |broker: &mut Broker, now| {
         let known = broker.reader().topic(&name).ok();
         if let (Err(failure), Some(_)) = (guard.check(name.as_str(), known.as_deref().map(etag).as_deref()), &known) {
@@ -247,8 +256,16 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
         broker.delete_topic(&name, now).map(Ok)
     };
     rest.parts.shell.ask(verb).await??;
+    blocking(move || parts.topic_deleted(&gone)).await?;
     rest.parts.registrar.settled().await;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Other topics whose ingress sends here.
+fn ingresses_into(rest: &Rest, name: &TopicName) -> Vec<String> {
+    let others = rest.parts.ingresses.list().into_iter().filter(|(topic, _)| topic != name);
+    let sends = others.filter(|(_, of)| of.spec.sinks.iter().any(|sink| sink == name.as_str()));
+    sends.map(|(topic, _)| topic.to_string()).collect()
 }
 
 /// Pipelines that read or write a topic.

@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 
 pub struct World {
     pub server: Option<Server>,
+    /// Where RocketMQ's clients would connect.
+    pub remoting: String,
     base: String,
     client: Client<HttpConnector, Full<bytes::Bytes>>,
     pub dir: tempfile::TempDir,
@@ -73,16 +75,16 @@ pub fn config(data: &Path) -> Config {
 impl World {
     pub async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (server, base) = start(dir.path()).await;
+        let (server, remoting, base) = start(dir.path()).await;
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { server: Some(server), base, client, dir }
+        Self { server: Some(server), remoting, base, client, dir }
     }
 
     /// Stops the server and starts it again on the same files.
     pub async fn restart(&mut self) {
         self.server.take().unwrap().stop().await;
-        let (server, base) = start(self.dir.path()).await;
-        (self.server, self.base) = (Some(server), base);
+        let (server, remoting, base) = start(self.dir.path()).await;
+        (self.server, self.remoting, self.base) = (Some(server), remoting, base);
     }
 
     pub async fn send(
@@ -144,10 +146,11 @@ impl World {
     }
 }
 
-async fn start(data: &Path) -> (Server, String) {
+async fn start(data: &Path) -> (Server, String, String) {
     let (remoting, rest) = (listener().await, listener().await);
     let base = format!("http://{}", rest.local_addr().unwrap());
-    (Server::start(config(data), remoting, rest).await.unwrap(), base)
+    let address = remoting.local_addr().unwrap().to_string();
+    (Server::start(config(data), remoting, rest).await.unwrap(), address, base)
 }
 
 async fn listener() -> TcpListener {

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod filters;
 mod groups;
+mod ingress;
 mod kit;
 mod messages;
 mod pipelines;

@@ -48,6 +48,7 @@ public final class Main {
         new Check("body-sizes", 60, Bodies::sizes),
         new Check("body-too-large", 40, Bodies::tooLarge),
         new Check("properties", 30, Bodies::properties),
+        new Check("ingress", 60, Places::ingress), new Check("group-filter", 90, Places::filter),
         new Check("request-reply", 30, RequestReply::roundTrip));
 
     private Main() {

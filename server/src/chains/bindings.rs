@@ -1,0 +1,267 @@
+//! Which chain is bound where. Each binding is a document in the log.
+
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Serialize, de::DeserializeOwned};
+use sluice_broker::Reader;
+use sluice_model::Kind;
+
+use super::{
+    lanes::{Chain, Counts, Work},
+    plan::Plan,
+};
+use crate::{
+    failure::{Failure, Result},
+    observer::Logs,
+    pipelines::check_version,
+    plugins::Plugins,
+    shell::Shell,
+};
+
+/// Most bindings of one kind: each has threads.
+const BINDINGS_LIMIT: usize = 256;
+/// How long what waits for a chain that is to go may take to pass through it.
+const PASSING: Duration = Duration::from_secs(5);
+
+/// A kind of place where a chain can be bound.
+pub trait Place: Send + Sync + 'static {
+    /// Kind of the documents, and the word for it in errors.
+    const KIND: &'static str;
+    /// Shown as the document's name.
+    type Key: Clone + Eq + Ord + Hash + Display + Send + Sync + 'static;
+    type Spec: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Work: Work;
+
+    /// The key that a document is named by.
+    fn key(document: &str) -> Result<Self::Key>;
+    /// Fails with `NotFound`, naming what the key names, when that is not there.
+    fn exists(key: &Self::Key, reader: &Reader) -> Result<()>;
+    /// As errors name it: `ingress of topic "t"`.
+    fn name(key: &Self::Key) -> String;
+    /// Whether messages go on that a plugin fails on.
+    fn is_lenient(spec: &Self::Spec) -> bool;
+    /// Looks every name up and checks every value. Starts each plugin once with its config.
+    fn plan(key: &Self::Key, spec: &Self::Spec, shell: &Shell, plugins: &Plugins) -> Result<Plan>;
+}
+
+struct Bound<P: Place> {
+    /// With the place of its document in the log.
+    spec: Mutex<(P::Spec, u64)>,
+    chain: Chain<P::Work>,
+}
+
+/// A plugin as it was found when the binding was made, or when the server started.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    pub reference: String,
+    pub label: String,
+    pub digest: String,
+}
+
+/// How a binding stands.
+#[derive(Clone, Debug)]
+pub struct Description<S> {
+    pub spec: S,
+    pub version: u64,
+    pub plugins: Vec<Pinned>,
+    /// Why it does not run.
+    pub broken: Option<String>,
+    pub counts: Counts,
+}
+
+/// The bindings of one kind. Its calls, but for [`Self::find`], block; they are not for async tasks.
+pub struct Bindings<P: Place> {
+    shell: Shell,
+    plugins: Arc<Plugins>,
+    /// There are some: while there are none, nobody takes the lock.
+    any: AtomicBool,
+    by_key: RwLock<HashMap<P::Key, Arc<Bound<P>>>>,
+    /// Held while a binding is changed, so that two changes do not meet.
+    changing: Mutex<()>,
+}
+
+impl<P: Place> Bindings<P> {
+    /// Starts every chain that the log holds.
+    pub fn load(shell: Shell, plugins: Arc<Plugins>) -> Result<Self> {
+        let bindings = Self {
+            shell,
+            plugins,
+            any: AtomicBool::new(false),
+            by_key: RwLock::new(HashMap::new()),
+            changing: Mutex::new(()),
+        };
+        for (name, document) in bindings.shell.reader.documents(P::KIND) {
+            let Some((_, body)) = bindings.shell.reader.document(P::KIND, &name)? else { continue };
+            match serde_json::from_slice::<P::Spec>(&body) {
+                Ok(spec) => bindings.revive(&P::key(&name)?, spec, document.at.0)?,
+                Err(error) => tracing::error!(kind = P::KIND, name, %error, "a stored binding cannot be read"),
+            }
+        }
+        Ok(bindings)
+    }
+
+    fn revive(&self, key: &P::Key, spec: P::Spec, version: u64) -> Result<()> {
+        if P::exists(key, &self.shell.reader).is_err() {
+            // The crash came between the end of what it was bound to and its own.
+            return self.forget(key);
+        }
+        let plan = P::plan(key, &spec, &self.shell, &self.plugins).unwrap_or_else(|failure| {
+            tracing::error!("{} does not run: {failure}", P::name(key));
+            let reason = format!("it does not run: {failure}");
+            Plan { broken: Some(reason), lenient: P::is_lenient(&spec), ..Plan::open(P::name(key)) }
+        });
+        let bound = Bound { spec: Mutex::new((spec, version)), chain: self.start(plan)? };
+        self.by_key.write().insert(key.clone(), Arc::new(bound));
+        self.any.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn start(&self, plan: Plan) -> Result<Chain<P::Work>> {
+        let shell = self.shell.clone();
+        Chain::start(P::KIND, plan, move || shell.work())
+    }
+
+    /// Binds a chain or replaces it; what comes from now on is judged by the new one.
+    ///
+    /// With `expected`, fails with `Conflict` unless that is the version in place (0: none).
+    pub fn put(&self, key: &P::Key, spec: P::Spec, expected: Option<u64>) -> Result<Description<P::Spec>> {
+        let _changing = self.changing.lock();
+        let known = self.by_key.read().get(key).cloned();
+        check_version(&key.to_string(), expected, known.as_ref().map(|bound| bound.spec.lock().1))?;
+        if known.is_none() && self.by_key.read().len() >= BINDINGS_LIMIT {
+            return Err(Failure::new(Kind::Full, format!("there are {BINDINGS_LIMIT} of kind {} already", P::KIND)));
+        }
+        P::exists(key, &self.shell.reader)?;
+        let plan = P::plan(key, &spec, &self.shell, &self.plugins)?;
+        let body = serde_json::to_vec(&spec).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+        let name = key.to_string();
+        let put =
+            move |broker: &mut sluice_broker::Broker, now| broker.put_document(P::KIND, &name, "", body.into(), now);
+        match known {
+            Some(bound) => {
+                let version = self.shell.ask_blocking(put)?.0;
+                *bound.spec.lock() = (spec, version);
+                bound.chain.replace(plan);
+            }
+            None => {
+                let chain = self.start(plan)?;
+                let version = self.shell.ask_blocking(put)?.0;
+                let bound = Bound { spec: Mutex::new((spec, version)), chain };
+                self.by_key.write().insert(key.clone(), Arc::new(bound));
+                self.any.store(true, Ordering::Release);
+            }
+        }
+        self.describe(key)
+    }
+
+    pub fn delete(&self, key: &P::Key) -> Result<()> {
+        let _changing = self.changing.lock();
+        self.bound(key)?;
+        self.remove(key)
+    }
+
+    /// Deletes the bindings whose keys `which` picks.
+    pub fn delete_all(&self, which: impl Fn(&P::Key) -> bool) -> Result<()> {
+        let _changing = self.changing.lock();
+        let doomed: Vec<P::Key> = self.by_key.read().keys().filter(|key| which(key)).cloned().collect();
+        doomed.iter().try_for_each(|key| self.remove(key))
+    }
+
+    /// What waits in the chain passes it unjudged before what comes now goes past it: the order stays.
+    fn remove(&self, key: &P::Key) -> Result<()> {
+        let bound = self.bound(key)?;
+        self.forget(key)?;
+        bound.chain.replace(Plan::open(P::name(key)));
+        let until = Instant::now() + PASSING;
+        loop {
+            let mut by_key = self.by_key.write();
+            if bound.chain.is_idle() || Instant::now() >= until {
+                by_key.remove(key);
+                self.any.store(!by_key.is_empty(), Ordering::Release);
+                break;
+            }
+            drop(by_key);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        bound.chain.stop();
+        Ok(())
+    }
+
+    fn forget(&self, key: &P::Key) -> Result<()> {
+        let name = key.to_string();
+        self.shell.ask_blocking(move |broker, now| broker.delete_document(P::KIND, &name, now))
+    }
+
+    /// Lends the chain that is bound there, if one is, to `look`, which must not block: it keeps the binding in place.
+    pub fn find<T>(&self, key: &P::Key, look: impl FnOnce(&Chain<P::Work>) -> T) -> Option<T> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.by_key.read().get(key).map(|bound| look(&bound.chain))
+    }
+
+    /// Whether there are any bindings.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    fn bound(&self, key: &P::Key) -> Result<Arc<Bound<P>>> {
+        self.by_key.read().get(key).cloned().ok_or_else(|| Failure::not_found(P::KIND, key))
+    }
+
+    /// Fails with `NotFound`.
+    pub fn describe(&self, key: &P::Key) -> Result<Description<P::Spec>> {
+        Ok(description(&*self.bound(key)?))
+    }
+
+    /// What the plugins there logged.
+    pub fn logs(&self, key: &P::Key) -> Result<Arc<Logs>> {
+        Ok(self.bound(key)?.chain.logs())
+    }
+
+    /// All bindings, by key.
+    pub fn list(&self) -> Vec<(P::Key, Description<P::Spec>)> {
+        let by_key = self.by_key.read();
+        let mut all: Vec<_> = by_key.iter().map(|(key, bound)| (key.clone(), description(bound))).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    }
+
+    /// Where this digest is bound, or would be if it was found now.
+    pub fn users_of(&self, digest: &str) -> Vec<String> {
+        let by_key = self.by_key.read();
+        let finds = |reference: &str| self.plugins.resolve(reference).is_ok_and(|version| version.digest() == digest);
+        let uses = |bound: &Bound<P>| {
+            let plan = bound.chain.plan();
+            plan.steps.iter().any(|step| step.plugin.digest() == digest || finds(&step.reference))
+        };
+        by_key.iter().filter(|(_, bound)| uses(bound)).map(|(key, _)| key.to_string()).collect()
+    }
+
+    /// Ends all chains; what waits is refused.
+    pub fn stop_all(&self) {
+        let all: Vec<_> = self.by_key.read().values().cloned().collect();
+        all.iter().for_each(|bound| bound.chain.stop());
+    }
+}
+
+fn description<P: Place>(bound: &Bound<P>) -> Description<P::Spec> {
+    let (spec, version) = bound.spec.lock().clone();
+    let plan = bound.chain.plan();
+    let pinned = plan.steps.iter().map(|step| Pinned {
+        reference: step.reference.clone(),
+        label: step.label.clone(),
+        digest: step.plugin.digest().to_owned(),
+    });
+    Description { spec, version, plugins: pinned.collect(), broken: plan.broken.clone(), counts: bound.chain.counts() }
+}

@@ -1,0 +1,389 @@
+//! The threads of a chain, each with a bounded queue: what one caller hands in under one number stays in order.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use sluice_model::Kind;
+use sluice_runtime::{Columns, Record};
+
+use super::{
+    judge::{Judge, Outcome},
+    plan::Plan,
+};
+use crate::{
+    clock,
+    failure::{Failure, Result},
+    observer::Logs,
+};
+
+/// Threads of one chain, at the most.
+const LANES: usize = 4;
+/// Work that may wait for one thread.
+const COUNT_LIMIT: usize = 4_096;
+/// Bytes of it.
+const BYTES_LIMIT: usize = 32 * 1024 * 1024;
+/// Messages judged together.
+const TOGETHER: usize = 64;
+/// Bytes of them, decompressed, after which no more are added.
+const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Serial numbers of a thread begin at its start, ms since 1970, times two to this power.
+const SERIAL_BITS: u32 = 16;
+
+/// A message as plugins see it, or why it cannot be shown to them.
+pub type Given = std::result::Result<Record, String>;
+
+/// Messages to be judged together.
+pub trait Work: Send + 'static {
+    /// How many messages.
+    fn count(&self) -> usize;
+    /// Bytes that wait with it.
+    fn bytes(&self) -> usize;
+    /// The message with this index; only `needs` has to be filled. `serial` grows from message to message, over restarts too: it
+    /// stands for the offset of what has none.
+    fn record(&mut self, index: usize, serial: u64, needs: Columns) -> Given;
+    /// Takes what became of it.
+    fn judged(&mut self, index: usize, outcome: Outcome);
+    /// All messages were judged, or why none will be; answers how many of them go on. May be called from any thread; must not
+    /// block.
+    fn done(self, judged: Result<&Plan>) -> usize;
+}
+
+/// What a chain has done since it was bound, or since the server started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub read: u64,
+    /// Messages that went on.
+    pub sent: u64,
+    pub rejected: u64,
+    /// Messages that a plugin failed on, whatever became of them.
+    pub failed: u64,
+    /// Calls that ended an instance.
+    pub traps: u64,
+    pub busy_ms: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub read: AtomicU64,
+    pub sent: AtomicU64,
+    pub rejected: AtomicU64,
+    pub failed: AtomicU64,
+    pub traps: AtomicU64,
+    pub busy_ns: AtomicU64,
+}
+
+/// A running chain. Dropping it ends its threads; what waits is refused.
+pub struct Chain<W: Work> {
+    lanes: Vec<Arc<Lane<W>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+/// What the threads of a chain share.
+struct Shared {
+    plan: RwLock<Arc<Plan>>,
+    counters: Arc<Counters>,
+    logs: Arc<Logs>,
+    /// No more calls are to be made.
+    stopping: Arc<AtomicBool>,
+}
+
+struct Lane<W> {
+    state: Mutex<State<W>>,
+    rung: Condvar,
+}
+
+struct State<W> {
+    queue: VecDeque<W>,
+    bytes: usize,
+    /// The thread has work in hand.
+    busy: bool,
+    /// No more is taken.
+    closed: bool,
+}
+
+impl<W: Work> Chain<W> {
+    /// Starts the threads. `behind` is called whenever one of them has dealt with what it had in hand.
+    pub fn start(name: &str, plan: Plan, behind: impl Fn() + Clone + Send + 'static) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            plan: RwLock::new(Arc::new(plan)),
+            counters: Arc::default(),
+            logs: Arc::new(Logs::default()),
+            stopping: Arc::default(),
+        });
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(LANES);
+        let mut chain = Self { lanes: Vec::new(), threads: Mutex::default(), shared };
+        for number in 0..count as u32 {
+            let lane = Arc::new(Lane::default());
+            chain.lanes.push(lane.clone());
+            let (shared, behind) = (chain.shared.clone(), behind.clone());
+            let thread = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || lane.run(number, &shared, behind))
+                .map_err(|error| Failure::new(Kind::Busy, format!("no thread for a chain of plugins: {error}")))?;
+            chain.threads.get_mut().push(thread);
+        }
+        Ok(chain)
+    }
+
+    /// Hands work in. What has the same `number` is judged and done in the order in which it came. Does not block; a full
+    /// queue refuses it with `Busy`.
+    pub fn push(&self, number: u64, work: W) {
+        let lane = &self.lanes[(number % self.lanes.len() as u64) as usize];
+        if let Err((work, failure)) = lane.push(work) {
+            work.done(Err(failure));
+        }
+    }
+
+    /// What comes next is judged by another plan; instances are made anew.
+    pub fn replace(&self, plan: Plan) {
+        *self.shared.plan.write() = Arc::new(plan);
+    }
+
+    pub fn plan(&self) -> Arc<Plan> {
+        self.shared.plan.read().clone()
+    }
+
+    /// Whether nothing waits and nothing is in hand.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.iter().all(|lane| {
+            let state = lane.state.lock();
+            state.queue.is_empty() && !state.busy
+        })
+    }
+
+    pub fn logs(&self) -> Arc<Logs> {
+        self.shared.logs.clone()
+    }
+
+    pub fn counts(&self) -> Counts {
+        let Counters { read, sent, rejected, failed, traps, busy_ns } = &*self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            read: get(read),
+            sent: get(sent),
+            rejected: get(rejected),
+            failed: get(failed),
+            traps: get(traps),
+            busy_ms: get(busy_ns) / 1_000_000,
+        }
+    }
+
+    /// Refuses what waits and waits for the threads, for as long as a plugin may run once.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.lanes.iter().for_each(|lane| lane.close());
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of a chain of plugins panicked");
+            }
+        }
+    }
+}
+
+impl<W: Work> Drop for Chain<W> {
+    /// Does not wait: the last handle may be gone with one of the threads' own work.
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.lanes.iter().for_each(|lane| lane.close());
+    }
+}
+
+impl<W> Default for Lane<W> {
+    fn default() -> Self {
+        let state = State { queue: VecDeque::new(), bytes: 0, busy: false, closed: false };
+        Self { state: Mutex::new(state), rung: Condvar::new() }
+    }
+}
+
+impl<W: Work> Lane<W> {
+    fn push(&self, work: W) -> std::result::Result<(), (W, Failure)> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err((work, stopping()));
+        }
+        if state.queue.len() >= COUNT_LIMIT || state.bytes >= BYTES_LIMIT {
+            let text =
+                format!("{} requests ({} bytes) wait for a plugin already: slow down", state.queue.len(), state.bytes);
+            return Err((work, Failure::new(Kind::Busy, text)));
+        }
+        state.bytes += work.bytes();
+        state.queue.push_back(work);
+        drop(state);
+        self.rung.notify_one();
+        Ok(())
+    }
+
+    fn close(&self) {
+        let left = {
+            let mut state = self.state.lock();
+            (state.closed, state.bytes) = (true, 0);
+            std::mem::take(&mut state.queue)
+        };
+        self.rung.notify_one();
+        for work in left {
+            work.done(Err(stopping()));
+        }
+    }
+
+    /// Waits for work and takes some; `None` when no more comes.
+    fn take(&self) -> Option<Vec<W>> {
+        let mut state = self.state.lock();
+        state.busy = false;
+        while state.queue.is_empty() {
+            if state.closed {
+                return None;
+            }
+            self.rung.wait(&mut state);
+        }
+        state.busy = true;
+        let (mut taken, mut count) = (Vec::new(), 0);
+        while count < TOGETHER
+            && let Some(work) = state.queue.pop_front()
+        {
+            count += work.count();
+            state.bytes -= work.bytes();
+            taken.push(work);
+        }
+        Some(taken)
+    }
+
+    fn run(&self, number: u32, shared: &Shared, behind: impl Fn()) {
+        let judge = |plan| {
+            let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
+            Judge::new(plan, number, logs, counters, shared.stopping.clone())
+        };
+        let mut current = judge(shared.plan.read().clone());
+        let mut serial = u64::try_from(clock::now().0).unwrap_or(0) << SERIAL_BITS;
+        while let Some(mut taken) = self.take() {
+            let plan = shared.plan.read().clone();
+            if !Arc::ptr_eq(&plan, current.plan()) {
+                current = judge(plan);
+            }
+            judge_all(&mut taken, &mut current, &mut serial);
+            for work in taken {
+                let count = work.count();
+                let sent = work.done(Ok(current.plan())).min(count);
+                shared.counters.read.fetch_add(count as u64, Ordering::Relaxed);
+                shared.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+                shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
+            }
+            behind();
+        }
+    }
+}
+
+fn judge_all<W: Work>(taken: &mut [W], judge: &mut Judge, serial: &mut u64) {
+    let needs = judge.plan().needs();
+    let (mut given, mut bytes) = (Vec::with_capacity(TOGETHER), 0);
+    // Which message of which work each of them is.
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(TOGETHER);
+    for at in 0..taken.len() {
+        for index in 0..taken[at].count() {
+            *serial += 1;
+            let record = taken[at].record(index, *serial, needs);
+            bytes += record.as_ref().map_or(0, Record::size);
+            given.push(record);
+            places.push((at, index));
+            if given.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
+                judge_some(taken, judge, &mut given, &mut places);
+                bytes = 0;
+            }
+        }
+    }
+    judge_some(taken, judge, &mut given, &mut places);
+}
+
+fn judge_some<W: Work>(taken: &mut [W], judge: &mut Judge, given: &mut Vec<Given>, places: &mut Vec<(usize, usize)>) {
+    let outcomes = judge.run(std::mem::take(given));
+    for ((at, index), outcome) in places.drain(..).zip(outcomes) {
+        taken[at].judged(index, outcome);
+    }
+}
+
+fn stopping() -> Failure {
+    Failure::new(Kind::Unavailable, "the plugins here are being stopped")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    /// One message that says when it is done, and may wait for a sign before.
+    struct One {
+        number: usize,
+        sign: Option<Receiver<()>>,
+        done: Sender<(usize, Option<Kind>)>,
+    }
+
+    impl Work for One {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn bytes(&self) -> usize {
+            0
+        }
+
+        fn record(&mut self, _: usize, _: u64, _: Columns) -> Given {
+            if let Some(sign) = &self.sign {
+                let _ = sign.recv();
+            }
+            Ok(Record::default())
+        }
+
+        fn judged(&mut self, index: usize, outcome: Outcome) {
+            assert!(index == 0 && matches!(outcome, Outcome::Kept(..)));
+        }
+
+        fn done(self, judged: Result<&Plan>) -> usize {
+            let (sent, failure) = (usize::from(judged.is_ok()), judged.err());
+            self.done.send((self.number, failure.map(|failure| failure.kind))).unwrap();
+            sent
+        }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_stays_in_order_and_is_answered_in_the_end() {
+        let chain = Chain::start("test", Plan::open("here".to_owned()), || ()).unwrap();
+        let (done, outcomes) = channel();
+        let (go, sign) = channel();
+        let one = |number, sign| One { number, sign, done: done.clone() };
+        chain.push(7, one(0, Some(sign)));
+        while !chain.lanes.iter().any(|lane| lane.state.lock().busy) {
+            std::thread::yield_now();
+        }
+        (1..=COUNT_LIMIT).for_each(|number| chain.push(7, one(number, None)));
+        chain.push(7, one(COUNT_LIMIT + 1, None));
+        assert_eq!(outcomes.recv().unwrap(), (COUNT_LIMIT + 1, Some(Kind::Busy)));
+        assert!(!chain.is_idle());
+        go.send(()).unwrap();
+        let order: Vec<_> = outcomes.iter().take(COUNT_LIMIT + 1).collect();
+        assert_eq!(order, (0..=COUNT_LIMIT).map(|number| (number, None)).collect::<Vec<_>>());
+        let (go, sign) = channel();
+        chain.push(7, one(0, Some(sign)));
+        while chain.lanes.iter().any(|lane| !lane.state.lock().queue.is_empty()) {
+            std::thread::yield_now();
+        }
+        chain.push(7, one(1, None));
+        std::thread::scope(|scope| {
+            scope.spawn(|| chain.stop());
+            assert_eq!(outcomes.recv().unwrap(), (1, Some(Kind::Unavailable)), "it is not judged any more");
+            go.send(()).unwrap();
+            assert_eq!(outcomes.recv().unwrap(), (0, None), "what was in hand is");
+        });
+        chain.push(7, one(2, None));
+        assert_eq!(outcomes.recv().unwrap(), (2, Some(Kind::Unavailable)));
+    }
+}

@@ -1,0 +1,290 @@
+//! The ingress of a topic: a chain of plugins that every message of a producer passes before it is stored. It may refuse the
+//! message with a reason, change it, or send it to another topic.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_broker::{Reader, Send, Sent, is_system};
+use sluice_model::{Kind, Message, QueueId, TopicName};
+use sluice_runtime::{Columns, Context, Plugin, Record, Role};
+
+use crate::{
+    chains::{Bindings, Given, Outcome, Place, Plan, Step, Work, check_limits, check_steps, of_message, with_changes},
+    clock,
+    failure::{Failure, Result},
+    pipelines::{LimitsSpec, StepSpec},
+    plugins::Plugins,
+    shell::Shell,
+};
+
+/// Most topics that one ingress sends to.
+const SINKS_LIMIT: usize = 64;
+
+/// Most bytes of bodies in one request, decompressed.
+const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
+
+/// The field of a failure that refuses a message: each door has its own answer to it.
+pub const REFUSED: &str = "ingress";
+
+/// The plugins that a topic's messages pass before they are stored.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IngressSpec {
+    pub steps: Vec<StepSpec>,
+    /// Existing topics, by output of the last plugin. The topic itself when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<String>,
+    /// What becomes of a message that a plugin fails on. One that a plugin calls bad itself is refused whatever stands here.
+    #[serde(default)]
+    pub on_failure: IngressFailure,
+    #[serde(default)]
+    pub limits: LimitsSpec,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum IngressFailure {
+    /// Its producer is told so.
+    #[default]
+    Reject,
+    /// It is stored in the topic as it came.
+    Pass,
+}
+
+/// Where ingress chains are bound: to topics.
+pub struct Ingress;
+
+/// The registry of ingress chains.
+pub type Ingresses = Bindings<Ingress>;
+
+impl Place for Ingress {
+    const KIND: &'static str = "ingress";
+    type Key = TopicName;
+    type Spec = IngressSpec;
+    type Work = Arrival;
+
+    fn key(document: &str) -> Result<TopicName> {
+        Ok(TopicName::parse(document)?)
+    }
+
+    fn exists(topic: &TopicName, reader: &Reader) -> Result<()> {
+        reader.topic(topic)?;
+        Ok(())
+    }
+
+    fn name(topic: &TopicName) -> String {
+        format!("ingress of topic \"{topic}\"")
+    }
+
+    fn is_lenient(spec: &IngressSpec) -> bool {
+        spec.on_failure == IngressFailure::Pass
+    }
+
+    fn plan(topic: &TopicName, spec: &IngressSpec, shell: &Shell, plugins: &Plugins) -> Result<Plan> {
+        users_own("topic", topic)?;
+        let sinks = sinks(topic, spec, &shell.reader)?;
+        let context = Context {
+            pipeline: topic.to_string(),
+            input_topic: topic.to_string(),
+            output_topics: sinks.iter().map(TopicName::to_string).collect(),
+            ..Context::default()
+        };
+        let field = |at: usize, part: &str| format!("steps[{at}].{part}");
+        let steps = check_steps(plugins, &spec.steps, field, &[Role::Filter, Role::Transform], &context)?;
+        check_outputs(&steps, sinks.len())?;
+        Ok(Plan {
+            place: Self::name(topic),
+            context,
+            steps,
+            sinks,
+            limits: check_limits(&spec.limits, plugins)?,
+            lenient: Self::is_lenient(spec),
+            refusable: true,
+            broken: None,
+        })
+    }
+}
+
+/// Topics that the broker or RocketMQ's tools made have no ingress, and are none's sinks.
+fn users_own(field: &str, topic: &TopicName) -> Result<()> {
+    if is_system(topic.as_str()) || topic.is_retry() || topic.is_dead_letter() {
+        let text = format!("{field}: expected a topic of a user's, got {topic:?}");
+        return Err(Failure::invalid(field, text));
+    }
+    Ok(())
+}
+
+fn sinks(topic: &TopicName, spec: &IngressSpec, reader: &Reader) -> Result<Vec<TopicName>> {
+    if spec.sinks.is_empty() {
+        return Ok(vec![topic.clone()]);
+    }
+    if spec.sinks.len() > SINKS_LIMIT {
+        let text = format!("sinks: expected at most {SINKS_LIMIT} topics, got {}", spec.sinks.len());
+        return Err(Failure::invalid("sinks", text));
+    }
+    let sink = |name: &String| {
+        let wrong = |failure: Failure| Failure {
+            field: Some("sinks".to_owned()),
+            text: format!("sinks: {failure}"),
+            ..failure
+        };
+        let sink = TopicName::parse(name).map_err(|error| wrong(error.into()))?;
+        users_own("sinks", &sink)?;
+        reader.topic(&sink).map_err(|error| wrong(error.into()))?;
+        Ok(sink)
+    };
+    spec.sinks.iter().map(sink).collect()
+}
+
+/// Only the last plugin may have several outputs, and has as many as there are sinks.
+fn check_outputs(steps: &[Step], sinks: usize) -> Result<()> {
+    let outputs = |step: &Step| if step.transforms { Plugin::output_count(&step.plugin) } else { Some(1) };
+    let last = steps.len().saturating_sub(1);
+    for (at, step) in steps.iter().enumerate() {
+        let (name, count) = (&step.reference, outputs(step));
+        if at < last && count.is_some_and(|count| count > 1) {
+            let field = format!("steps[{at}].plugin");
+            let text = format!("{field}: {name} has several outputs, so it can only be the last step");
+            return Err(Failure::invalid(&field, text));
+        }
+        if let Some(count) = count.filter(|count| at == last && *count != sinks) {
+            let text = format!("sinks: the last step {name} has {count} outputs, but there are {sinks} sinks");
+            return Err(Failure::invalid("sinks", text));
+        }
+    }
+    Ok(())
+}
+
+type Answer = Box<dyn FnOnce(Result<Sent>, bool) + std::marker::Send>;
+
+impl Ingresses {
+    /// Sends messages, through their topic's ingress if it has one. What comes under one `number` stays in order. `answer` and
+    /// what the caller has to do afterwards are those of [`Shell::send`].
+    pub fn send(
+        &self,
+        shell: &Shell,
+        number: u64,
+        send: Send,
+        answer: impl FnOnce(Result<Sent>, bool) + std::marker::Send + 'static,
+    ) {
+        let topic = send.messages.first().map(|message| message.topic.clone()).filter(|_| self.any());
+        let mut waiting = Some((send, answer));
+        let handed_in = topic.and_then(|topic| {
+            self.find(&topic, |chain| {
+                let Some((send, answer)) = waiting.take() else { return };
+                let arrival =
+                    Arrival { shell: shell.clone(), send, seen: Vec::new(), plain: 0, answer: Box::new(answer) };
+                chain.push(number, arrival);
+            })
+        });
+        if let (None, Some((send, answer))) = (handed_in, waiting) {
+            shell.send(send, answer);
+        }
+    }
+}
+
+/// Messages of one request on their way to the log.
+pub struct Arrival {
+    shell: Shell,
+    send: Send,
+    /// The messages as the plugins saw them at first, and what became of them.
+    seen: Vec<(Record, Outcome)>,
+    /// Bytes of the bodies, decompressed.
+    plain: usize,
+    answer: Answer,
+}
+
+impl Arrival {
+    fn show(&mut self, index: usize, serial: u64, needs: Columns) -> Given {
+        let message = self.send.messages.get(index).ok_or("there is no such message")?;
+        if self.plain > PLAIN_LIMIT {
+            return Err(format!("the request has more than {PLAIN_LIMIT} bytes once decompressed"));
+        }
+        let record = of_message(message, serial, needs, clock::now())?;
+        self.plain += record.value.len();
+        Ok(record)
+    }
+}
+
+impl Work for Arrival {
+    fn count(&self) -> usize {
+        self.send.messages.len()
+    }
+
+    fn bytes(&self) -> usize {
+        let size = |message: &Message| message.body.len() + message.properties.as_bytes().len();
+        self.send.messages.iter().map(size).sum()
+    }
+
+    fn record(&mut self, index: usize, serial: u64, needs: Columns) -> Given {
+        let given = self.show(index, serial, needs);
+        // Asked for once each, in order.
+        self.seen.push((given.as_ref().ok().cloned().unwrap_or_default(), Outcome::Unchanged));
+        given
+    }
+
+    fn judged(&mut self, index: usize, outcome: Outcome) {
+        if let Some((_, judged)) = self.seen.get_mut(index) {
+            *judged = outcome;
+        }
+    }
+
+    fn done(self, judged: Result<&Plan>) -> usize {
+        let Self { shell, send, seen, answer, .. } = self;
+        match judged.and_then(|plan| passed(send, seen, plan, &shell.reader)) {
+            Ok(send) => {
+                let count = send.messages.len();
+                shell.send(send, answer);
+                count
+            }
+            Err(failure) => {
+                answer(Err(failure), false);
+                0
+            }
+        }
+    }
+}
+
+/// The messages as they are to be stored, or why none of them is.
+fn passed(send: Send, seen: Vec<(Record, Outcome)>, plan: &Plan, reader: &Reader) -> Result<Send> {
+    let alone = send.messages.len() == 1;
+    let refused = |text: String| Failure::invalid(REFUSED, format!("{}: {text}", plan.place));
+    let from = send.messages.first().map(|message| message.topic.clone());
+    let mut messages: Vec<Message> = Vec::with_capacity(send.messages.len());
+    for (index, (message, (before, outcome))) in send.messages.into_iter().zip(seen).enumerate() {
+        let which = if alone { "the message".to_owned() } else { format!("message {index} of the batch") };
+        messages.push(match outcome {
+            Outcome::Unchanged => message,
+            Outcome::Kept(record, sink) => {
+                let changed = with_changes(message, &before, record)
+                    .map_err(|failure| refused(format!("what became of {which} cannot be stored: {failure}")))?;
+                let topic = plan.sinks.get(sink).cloned().unwrap_or_else(|| changed.topic.clone());
+                Message { topic, ..changed }
+            }
+            Outcome::Refused { plugin, reason } => {
+                return Err(refused(format!("plugin {plugin} rejects {which}: {reason}")));
+            }
+            Outcome::Failed { plugin: Some(plugin), reason } => {
+                return Err(refused(format!("plugin {plugin} fails on {which}: {reason}")));
+            }
+            Outcome::Failed { plugin: None, reason } if alone => return Err(refused(reason)),
+            Outcome::Failed { plugin: None, reason } => return Err(refused(format!("{which}: {reason}"))),
+            Outcome::Busy(text) => return Err(Failure::new(Kind::Busy, text)),
+        });
+    }
+    let to = messages.first().map(|message| message.topic.clone());
+    // One answer names one queue, and a batch stands or falls together.
+    if let Some(other) = messages.iter().find(|message| Some(&message.topic) != to.as_ref()) {
+        let text =
+            format!("messages of one batch would go to several topics, such as {:?}: send them singly", other.topic);
+        return Err(refused(text));
+    }
+    match to.filter(|to| Some(to) != from.as_ref()) {
+        None => Ok(Send { messages, ..send }),
+        Some(to) => {
+            let queues = reader.topic(&to)?.write_queues.max(1);
+            // One queue of a sink for each: the order within it is kept.
+            let queue = send.queue.map(|queue| QueueId(queue.0 % queues));
+            Ok(Send { messages, queue, template: None, ..send })
+        }
+    }
+}

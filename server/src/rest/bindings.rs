@@ -1,0 +1,95 @@
+//! What the resources have in common at which a chain of plugins is bound.
+
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{input::Guard, tagged};
+use crate::{
+    chains::{Bindings, Counts, Description, Pinned, Place},
+    failure::Result,
+};
+
+/// How a chain stands. Counts begin when it was bound, or when the server started.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ChainOf{S}")]
+pub struct ChainView<S> {
+    /// `running` or `broken`
+    state: &'static str,
+    /// Why it is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Changes with every replacement; also the ETag.
+    version: u64,
+    spec: S,
+    /// What the names of the plugins were found to mean, in the order of the steps.
+    plugins: Vec<PinnedView>,
+    /// Messages that came.
+    #[serde(rename = "in")]
+    read: u64,
+    /// Messages that went on.
+    #[serde(rename = "out")]
+    sent: u64,
+    /// Messages that ended here.
+    rejected: u64,
+    /// Messages that a plugin failed on, whatever became of them.
+    failed: u64,
+    /// Calls that ended an instance.
+    traps: u64,
+    /// Time spent in plugins, ms.
+    busy_ms: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct PinnedView {
+    /// As the specification names it.
+    plugin: String,
+    /// `name@version`
+    version: String,
+    digest: String,
+}
+
+impl<S> ChainView<S> {
+    fn of(description: Description<S>) -> Self {
+        let Description { spec, version, plugins, broken, counts } = description;
+        let Counts { read, sent, rejected, failed, traps, busy_ms } = counts;
+        let pinned = |of: Pinned| PinnedView {
+            plugin: of.reference,
+            version: of.label,
+            digest: format!("sha256:{}", of.digest),
+        };
+        Self {
+            state: if broken.is_some() { "broken" } else { "running" },
+            reason: broken,
+            version,
+            spec,
+            plugins: plugins.into_iter().map(pinned).collect(),
+            read,
+            sent,
+            rejected,
+            failed,
+            traps,
+            busy_ms,
+        }
+    }
+}
+
+pub fn answer<S: Serialize>(created: bool, description: Description<S>) -> Response {
+    let tag = description.version.to_string();
+    tagged(created, &tag, &ChainView::of(description))
+}
+
+/// Binds or replaces, if the guard holds; answers whether nothing was bound before. Blocks.
+///
+/// The same text again is applied as well: `plugin: name` may mean a newer version by now.
+pub fn put<P: Place>(
+    bindings: &Bindings<P>,
+    key: &P::Key,
+    spec: P::Spec,
+    guard: &Guard,
+) -> Result<(bool, Description<P::Spec>)> {
+    let known = bindings.describe(key).ok().map(|known| known.version);
+    guard.check(&key.to_string(), known.map(|version| version.to_string()).as_deref())?;
+    let expected = (*guard != Guard::None).then(|| known.unwrap_or(0));
+    Ok((known.is_none(), bindings.put(key, spec, expected)?))
+}
