@@ -97,7 +97,7 @@ final class Places {
         });
         require(answered.await(10, TimeUnit.SECONDS), "no answer to an asynchronous send");
         require(async.get() instanceof MQBrokerException, "the asynchronous send ended with %s", async.get());
-        TransactionMQProducer bank = world.transactionProducer(new TransactionListener() {
+        TransactionMQProducer bank = world.transactionProducer(world.name("p"), new TransactionListener() {
             @Override
             public LocalTransactionState executeLocalTransaction(Message message, Object argument) {
                 return LocalTransactionState.COMMIT_MESSAGE;
