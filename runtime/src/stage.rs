@@ -281,21 +281,21 @@ impl Stage {
         let records: Vec<Record> = timers.iter().map(as_record).collect();
         let mut chained = Chained::new(records.len());
         let mut flows = Vec::new();
-        let mut parts = vec![0..timers.len()];
-        while let Some(part) = parts.pop() {
+        let mut parts = vec![(0, timers.len())];
+        while let Some((from, to)) = parts.pop() {
             let running = &mut self.steps[index];
             let mut instance = running.instance.take();
-            let fired = running.on_timers(&self.plan, &mut instance, &timers[part.clone()], now, home);
+            let fired = running.on_timers(&self.plan, &mut instance, &timers[from..to], now, home);
             running.instance = instance;
             match fired? {
                 Ok(output) if output.failed.is_empty() => {
                     flows.extend(output.produced.into_iter().map(|item| {
-                        let (source, target) = (part.start + item.origin, item.target);
+                        let (source, target) = (from + item.origin, item.target);
                         Flow { record: item.applied_to(&records[source]), source, target }
                     }));
                 }
                 // One timer by itself failed for good: there is nothing that comes after it and waits.
-                done if part.len() == 1 => {
+                done if to - from == 1 => {
                     let fall = match done {
                         Ok(mut output) => {
                             output.failed.pop().map(|f| Fall { action: f.action, code: f.code, reason: f.reason })
@@ -306,12 +306,12 @@ impl Stage {
                             Some(Fall::of(&failure))
                         }
                     };
-                    chained.falls[part.start] = fall.map(|fall| (index, fall));
+                    chained.falls[from] = fall.map(|fall| (index, fall));
                 }
                 _ => {
-                    let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                    let middle = from + (to - from) / 2;
+                    parts.push((middle, to));
+                    parts.push((from, middle));
                 }
             }
         }

@@ -15,7 +15,7 @@ mod tests;
 mod wheel;
 
 pub use engine::Engine;
-pub use partition::{Partition, Shared};
+pub use partition::{KeyValue, Partition, Shared};
 
 pub(crate) use partition::Mark;
 pub(crate) use places::{store_name, timers_name};

@@ -32,6 +32,9 @@ pub(crate) const TIMERS_AT_ONCE: usize = 256;
 /// Entries given by one scan.
 pub(crate) const SCAN_LIMIT: usize = 1_024;
 
+/// A key and its value.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
 type Map = hashbrown::HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>;
 
 #[derive(Clone, Debug, Default)]
@@ -397,7 +400,7 @@ impl Partition {
         after: Option<&[u8]>,
         limit: usize,
         at: u64,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StateError> {
+    ) -> Result<Vec<KeyValue>, StateError> {
         let limit = limit.min(SCAN_LIMIT);
         let name = self.places.name(store);
         let (mut from, mut start) = (Vec::new(), Vec::new());
@@ -455,7 +458,7 @@ impl Partition {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StateError> {
+    ) -> Result<Vec<KeyValue>, StateError> {
         let Some(number) = self.named(store) else { return Ok(Vec::new()) };
         self.scan(number, prefix, after, limit, 0)
     }

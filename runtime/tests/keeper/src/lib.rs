@@ -41,11 +41,7 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 totals.scan(rest).map(|(key, _)| String::from_utf8_lossy(&key).into_owned()).collect();
             say(ctx, keys.join(","));
         }
-        "once" => {
-            if ctx.store("seen").first_time(key, Duration::from_millis(50)) {
-                ctx.pass();
-            }
-        }
+        "once" if ctx.store("seen").first_time(key, Duration::from_millis(50)) => ctx.pass(),
         "ten" => TENS.count(ctx, key, r.born_at()),
         "hop" => HOPS.count(ctx, key, r.born_at()),
         "visit" => VISITS.count(ctx, key, r.born_at()),
