@@ -83,7 +83,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(args, &rest),
         Command::Topic(args) => topic::run(args, &rest),
         Command::Group(args) => group::run(args, &rest),
         Command::Plugin(args) => plugin::run(args, &rest),

@@ -96,6 +96,14 @@ impl Producer {
         self.deliver(&ready).await
     }
 
+    /// Sends messages of one topic as one, to one queue.
+    ///
+    /// Fails as [`Self::send_batch`].
+    pub async fn send_batch_to(&self, queue: &QueueRef, messages: Vec<Message>) -> Result<Sent, Error> {
+        let ready = self.ready_batch(&messages)?;
+        self.store(&ready, queue).await
+    }
+
     /// Sends a message and does not wait for anything; it may be lost.
     pub async fn send_oneway(&self, message: Message) -> Result<(), Error> {
         let ready = self.ready(&message, false)?;

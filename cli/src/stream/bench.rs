@@ -3,9 +3,13 @@
 use clap::{Args, Subcommand};
 use sluice_bench::{Consume, Fate, Filter, Produce, Report, Stop};
 
-use super::NameServers;
+use super::{
+    NameServers,
+    bench_pipeline::{self, PipelineArgs},
+};
 use crate::{
     output::OutputArgs,
+    rest::Rest,
     run::block_on,
     settings::{Size, Span},
 };
@@ -73,6 +77,9 @@ Example:
         #[command(flatten)]
         common: Common,
     },
+    /// Run a filter between two topics of a running server, from log to log; with topics of its own, which it deletes again.
+    #[command(after_help = "Example:\n  sluice bench pipeline --records 2000000 --size 200B")]
+    Pipeline(PipelineArgs),
     /// Read a topic as fast as the broker gives it.
     #[command(after_help = "Example:\n  sluice bench consume --consumers 4 -o json")]
     Consume {
@@ -100,7 +107,7 @@ impl Common {
     }
 }
 
-pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+pub fn run(args: BenchArgs, rest: &Rest) -> anyhow::Result<()> {
     block_on(async {
         match args.load {
             Load::Produce {
@@ -136,6 +143,7 @@ pub fn run(args: BenchArgs) -> anyhow::Result<()> {
                 };
                 common.print(&sluice_bench::produce(plan).await?)
             }
+            Load::Pipeline(args) => bench_pipeline::run(args, rest).await,
             Load::Consume { consumers, sql, ordered, common } => {
                 let plan = Consume {
                     name_servers: common.names.addresses()?,

@@ -1,6 +1,7 @@
 //! The commands that send and read messages over RocketMQ's own protocol, so that they work against any broker.
 
 pub mod bench;
+mod bench_pipeline;
 pub mod consume;
 mod pattern;
 pub mod produce;

@@ -91,6 +91,11 @@ impl Output {
         self.shell.reader.wait(&self.topic, self.queue, self.position, token)
     }
 
+    /// Waits until everything that was committed is on disk, and so is seen by consumers.
+    pub fn settle(&self) -> crate::failure::Result<()> {
+        self.shell.ask_blocking(|_, _| Ok(()))
+    }
+
     fn reader(&self) -> &Reader {
         &self.shell.reader
     }
@@ -162,23 +167,32 @@ impl Source for Input {
         max_bytes: usize,
         into: &mut Vec<Record>,
     ) -> Result<u64, PortError> {
-        let fetch = Fetch {
-            topic: self.topic.clone(),
-            queue: self.queue,
-            from: QueueOffset(position),
-            max_messages: u32::try_from(max_records).unwrap_or(u32::MAX),
-            max_bytes,
-            filter: self.filter.clone(),
-        };
-        let found = self.reader.fetch(&fetch).map_err(|error| trouble(&error.into()))?;
-        if found.status == FetchStatus::TooLarge {
-            let text = format!("offset {position} is behind the end of queue {}", self.queue);
-            return Err(PortError::Failed(text));
+        let (mut next, mut bytes) = (position, 0);
+        // A fetch gives less than a turn takes.
+        while into.len() < max_records && bytes < max_bytes {
+            let fetch = Fetch {
+                topic: self.topic.clone(),
+                queue: self.queue,
+                from: QueueOffset(next),
+                max_messages: u32::try_from(max_records - into.len()).unwrap_or(u32::MAX),
+                max_bytes: max_bytes - bytes,
+                filter: self.filter.clone(),
+            };
+            let found = self.reader.fetch(&fetch).map_err(|error| trouble(&error.into()))?;
+            if found.status == FetchStatus::TooLarge {
+                let text = format!("offset {next} is behind the end of queue {}", self.queue);
+                return Err(PortError::Failed(text));
+            }
+            for piece in found.records {
+                bytes += piece.len();
+                read_records(&piece, into)?;
+            }
+            if found.next.0 == next || found.next >= found.max {
+                return Ok(found.next.0);
+            }
+            next = found.next.0;
         }
-        for piece in found.records {
-            read_records(&piece, into)?;
-        }
-        Ok(found.next.0)
+        Ok(next)
     }
 }
 
@@ -204,7 +218,8 @@ impl Sink for Output {
         };
         let with_dead_letters = !unit.dead_letters.is_empty();
         let group = self.group.clone();
-        let committed = self.shell.ask_blocking(move |broker, now| {
+        // A crash before it is on disk takes outputs, state and position together: the records are read again.
+        let committed = self.shell.ask_blocking_async(move |broker, now| {
             if with_dead_letters {
                 broker.dead_letter_topic(&group, now)?;
             }

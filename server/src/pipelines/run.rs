@@ -24,7 +24,7 @@ use crate::{clock, failure::Result, observer::Logs, shell::Shell};
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
 /// Records of one turn.
-const BATCH_RECORDS: usize = 160;
+const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Longest sleep of an idle pipeline: new queues and lost wakes are found by then.
 const IDLE: Duration = Duration::from_millis(500);
@@ -229,7 +229,15 @@ impl Work {
         if !due || stop.load(Ordering::Acquire) {
             return false;
         }
-        *next = match stage.turn(input, output, now_ms()) {
+        let turn = stage.turn(input, output, now_ms());
+        // Whoever sees that nothing is left to read sees what came of it as well.
+        if matches!(turn, Turn::Progressed { .. })
+            && output.lag() == 0
+            && let Err(failure) = output.settle()
+        {
+            tracing::debug!(pipeline = %self.checked.spec.name, %failure, "what a stage made is not on disk yet");
+        }
+        *next = match turn {
             Turn::Idle => Next::Idle,
             Turn::Progressed { wait: None, .. } => Next::Turn,
             Turn::Progressed { wait: Some(wait), .. } | Turn::Wait(wait) => Next::Wait(Instant::now() + wait),

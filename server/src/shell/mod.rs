@@ -199,6 +199,16 @@ impl Shell {
         receive.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// [`Self::ask_blocking`] that does not wait for the disk, as [`Self::ask_async`].
+    pub fn ask_blocking_async<T: std::marker::Send + 'static>(
+        &self,
+        verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<T> + std::marker::Send + 'static,
+    ) -> Result<T> {
+        let (answer, receive) = sync_channel(1);
+        self.call_with(Durability::Async, verb, move |result| drop(answer.try_send(result)));
+        receive.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
     /// Takes no more commands, finishes those it has, writes a checkpoint and ends both threads. Blocks until then.
     pub fn stop(&self) {
         self.turns.close();
