@@ -13,7 +13,7 @@ async fn what_is_not_served_is_a_problem_too() {
     for later in ["/topics/t/ingress", "/groups/g/filters/t"] {
         world.put(later, "{}").await.problem(404, "no-route", None);
     }
-    for verb in ["/pipelines/p:explode", "/plugins/p:run", "/pipelines/p/dlq:replay"] {
+    for verb in ["/pipelines/p:explode", "/plugins/p:run", "/pipelines/p/dlq:forget"] {
         world.post(verb, "{}").await.problem(404, "no-route", None);
     }
     world.post("/pipelines/p:pause", "").await.problem(404, "not-found", Some("pipeline"));
