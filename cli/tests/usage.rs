@@ -34,6 +34,10 @@ fn every_command_has_help_with_an_example() {
         &["pipeline", "resume"],
         &["pipeline", "logs"],
         &["pipeline", "delete"],
+        &["dlq", "list"],
+        &["dlq", "show"],
+        &["dlq", "replay"],
+        &["dlq", "purge"],
         &["bench", "produce"],
         &["bench", "consume"],
         &["completions"],
@@ -51,6 +55,9 @@ fn wrong_usage_is_2_and_failure_is_1() {
     assert_eq!(run(&[]).status.code(), Some(2));
     assert_eq!(run(&["toipc"]).status.code(), Some(2));
     assert_eq!(run(&["topic", "list", "-o", "xml"]).status.code(), Some(2));
+    assert_eq!(run(&["dlq", "replay", "p"]).status.code(), Some(2));
+    assert_eq!(run(&["dlq", "replay", "p", "id", "--all"]).status.code(), Some(2));
+    assert_eq!(run(&["dlq", "purge", "p"]).status.code(), Some(2));
     let delay = run(&["produce", "t", "--delay", "4d"]);
     assert_eq!(delay.status.code(), Some(2));
     assert!(stderr(&delay).contains("at most 3d"), "{}", stderr(&delay));
