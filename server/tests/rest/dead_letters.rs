@@ -105,6 +105,9 @@ async fn dead_letters_are_replayed_once_and_past_everybody_else() {
     world.restart().await;
     assert_eq!(replay(&world, all()).await, done(1, 0, 1, 1));
     assert_eq!(letters(&world, "").await[0]["failure"]["tries"], 3);
+    // What is kept about them is the pipeline's own, as its positions are.
+    assert_eq!(world.get("/groups").await.json()["items"], json!([]));
+    world.delete("/groups/pipeline-p%7Cdlq").await.problem(409, "conflict", None);
     assert_eq!(messages(&world, "out").await, 2);
 }
 
