@@ -23,6 +23,8 @@ pub struct StageUnit {
     pub outputs: Vec<Message>,
     /// The next change of the stage's state, and the topic that holds its changes.
     pub state: Option<(TopicName, Bytes)>,
+    /// A document that is put with it: kind, name and body.
+    pub document: Option<(&'static str, String, Bytes)>,
 }
 
 impl Broker {
@@ -57,7 +59,7 @@ impl Broker {
         Ok(placed.first().map_or(LogOffset(0), |placed| placed.log_offset))
     }
 
-    /// Stages outputs, position and change of the state as one unit: all are there after a crash, or none is.
+    /// Stages outputs, position, change of the state and document as one unit: all are there after a crash, or none is.
     ///
     /// Fails with `Conflict` when the position is not at `from` any more (another stage came first, or the topic was deleted
     /// and with it every position in it), `NotFound` when a sink does not exist, and `Invalid` when the unit is too large.
@@ -92,6 +94,9 @@ impl Broker {
                 return Err(Error::not_found("topic", &topic));
             }
             messages.push(Message::new(topic, unit.queue, now, Properties::default(), body));
+        }
+        if let Some((kind, name, body)) = unit.document {
+            messages.push(record(&SYSTEM.documents, documents::properties(kind, &name, Some(""))?, body, now));
         }
         if messages.is_empty() {
             // Nothing came of it: reading the same records again would come to nothing again.

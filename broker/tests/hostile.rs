@@ -40,6 +40,7 @@ fn properties_of_the_log_are_not_taken_from_clients() {
         next: QueueOffset(2),
         outputs: vec![message("t", "third", &forged)],
         state: None,
+        document: None,
     };
     world.broker().commit_stage(unit, now).unwrap();
     world.settle();

@@ -16,6 +16,7 @@ fn unit(from: u64, next: u64, bodies: &[&str]) -> StageUnit {
         next: QueueOffset(next),
         outputs: bodies.iter().map(|body| message("out", body, &[])).collect(),
         state: None,
+        document: None,
     }
 }
 
@@ -40,6 +41,24 @@ fn commit(world: &mut World, unit: StageUnit) -> Result<(), Error> {
 
 fn position(world: &World) -> Option<u64> {
     world.opened.reader.offset(&group("pipe"), &topic("in"), QueueId(0)).map(|offset| offset.0)
+}
+
+#[test]
+fn a_document_is_there_with_its_unit_or_not_at_all() {
+    let mut world = world();
+    let marked = |from, next, bodies: &[&str], text: &'static str| StageUnit {
+        document: Some(("marks", "pipe".to_owned(), text.into())),
+        ..unit(from, next, bodies)
+    };
+    let document = |world: &World| world.opened.reader.document("marks", "pipe").unwrap().map(|(_, body)| body);
+    commit(&mut world, marked(0, 3, &["a"], "one")).unwrap();
+    assert!(matches!(commit(&mut world, marked(0, 3, &["a"], "two")), Err(Error::Conflict(_))));
+    // Nothing was sent, and yet it is a unit: the document is a record.
+    commit(&mut world, marked(3, 3, &[], "three")).unwrap();
+    world.settle();
+    let world = world.crash();
+    assert_eq!((position(&world), world.bodies("out", 0)), (Some(3), vec!["a".to_owned()]));
+    assert_eq!(document(&world).as_deref(), Some(&b"three"[..]));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    ask::{group, pipeline, plugin, topic},
+    ask::{dlq, group, pipeline, plugin, topic},
     demo, log,
     rest::Rest,
     run,
@@ -55,6 +55,8 @@ enum Command {
     Plugin(plugin::PluginArgs),
     /// Plugins between topics.
     Pipeline(pipeline::PipelineArgs),
+    /// Dead letters of pipelines.
+    Dlq(dlq::DlqArgs),
     /// Measure a broker, Sluice's or Apache's.
     Bench(bench::BenchArgs),
     /// Print completions for a shell.
@@ -88,6 +90,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Group(args) => group::run(args, &rest),
         Command::Plugin(args) => plugin::run(args, &rest),
         Command::Pipeline(args) => pipeline::run(args, &rest),
+        Command::Dlq(args) => dlq::run(args, &rest),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
             Ok(())

@@ -15,19 +15,22 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("namesrv", &["transport", "protocol", "model"], &[]),
     ("client", &["transport", "protocol", "model"], &["namesrv"]),
     ("bench", &["client", "model"], &[]),
-    ("cli", &["server", "namesrv", "client", "bench", "plugins", "model"], &["guest-build"]),
+    // The build of plugins as well: `sluice plugin new`, `build` and `test` are it, from the command line.
+    ("cli", &["server", "namesrv", "client", "bench", "plugins", "guest-build", "model"], &[]),
     ("sim", &["broker", "storage", "model"], &[]),
     ("plugins", &["guest-build"], &["testkit", "guest-build"]),
     ("sdk-wasm/guest", &["sdk-macros"], &[]),
     ("sdk-wasm/macros", &[], &[]),
     ("sdk-wasm/build", &[], &[]),
     ("sdk-wasm/testkit", &["guest-build", "runtime"], &[]),
+    ("plugins/aggregate", &["sdk"], &[]),
     ("plugins/json-filter", &["sdk"], &[]),
     ("plugins/json-map", &["sdk"], &[]),
     ("plugins/ledger-checker", &["sdk"], &[]),
     ("plugins/route", &["sdk"], &[]),
     ("examples/big-orders", &["sdk"], &[]),
     ("runtime/tests/guest", &[], &[]),
+    ("runtime/tests/keeper", &["sdk"], &[]),
 ];
 
 #[test]

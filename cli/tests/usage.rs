@@ -22,6 +22,9 @@ fn every_command_has_help_with_an_example() {
         &["group", "describe"],
         &["group", "reset-offset"],
         &["group", "delete"],
+        &["plugin", "new"],
+        &["plugin", "build"],
+        &["plugin", "test"],
         &["plugin", "push"],
         &["plugin", "list"],
         &["plugin", "describe"],
@@ -34,6 +37,10 @@ fn every_command_has_help_with_an_example() {
         &["pipeline", "resume"],
         &["pipeline", "logs"],
         &["pipeline", "delete"],
+        &["dlq", "list"],
+        &["dlq", "show"],
+        &["dlq", "replay"],
+        &["dlq", "purge"],
         &["bench", "produce"],
         &["bench", "consume"],
         &["completions"],
@@ -51,6 +58,10 @@ fn wrong_usage_is_2_and_failure_is_1() {
     assert_eq!(run(&[]).status.code(), Some(2));
     assert_eq!(run(&["toipc"]).status.code(), Some(2));
     assert_eq!(run(&["topic", "list", "-o", "xml"]).status.code(), Some(2));
+    assert_eq!(run(&["dlq", "replay", "p"]).status.code(), Some(2));
+    assert_eq!(run(&["dlq", "replay", "p", "id", "--all"]).status.code(), Some(2));
+    assert_eq!(run(&["dlq", "purge", "p"]).status.code(), Some(2));
+    assert_eq!(run(&["plugin", "new", "../mine"]).status.code(), Some(2));
     let delay = run(&["produce", "t", "--delay", "4d"]);
     assert_eq!(delay.status.code(), Some(2));
     assert!(stderr(&delay).contains("at most 3d"), "{}", stderr(&delay));

@@ -437,7 +437,8 @@ impl World {
         }
         let like = |sink: &TopicName, body| Message::new(sink.clone(), queue, self.now, Properties::default(), body);
         let outputs: Vec<Message> = seen.iter().filter_map(|seen| pipeline::output(seen, &sink, like)).collect();
-        let mut unit = StageUnit { group: pipeline::group(), topic: source, queue, from, next, outputs, state: None };
+        let group = pipeline::group();
+        let mut unit = StageUnit { group, topic: source, queue, from, next, outputs, state: None, document: None };
         if self.mistake == Mistake::PositionApart && !unit.outputs.is_empty() {
             let messages = std::mem::take(&mut unit.outputs);
             let send = Send { messages, queue: Some(queue), template: None, max_reconsume_times: None };

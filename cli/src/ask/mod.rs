@@ -4,6 +4,7 @@ use std::{io::Read, path::Path};
 
 use anyhow::Context;
 
+pub mod dlq;
 mod filter;
 pub mod group;
 mod ingress;

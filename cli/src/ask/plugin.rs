@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
-use clap::{Args, Subcommand};
-use serde_json::Value;
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use sluice_guest_build::{Guests, NewCrate, Role, find_sdk};
 
 use super::topic::all;
 use crate::{
@@ -18,8 +19,62 @@ pub struct PluginArgs {
     verb: Verb,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleArg {
+    Filter,
+    Transform,
+    Process,
+    CheckTransaction,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Filter => Self::Filter,
+            RoleArg::Transform => Self::Transform,
+            RoleArg::Process => Self::Process,
+            RoleArg::CheckTransaction => Self::CheckTransaction,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Verb {
+    /// Write the crate of a new plugin into ./NAME: one function, its tests, a README. Needs no server.
+    #[command(
+        after_help = "Example:\n  sluice plugin new big-orders --role filter\n  sluice plugin new big-orders --sdk ../sluice/sdk-wasm"
+    )]
+    New {
+        /// The plugin's name.
+        #[arg(value_parser = name)]
+        name: String,
+        /// What it is for.
+        #[arg(long, default_value = "filter")]
+        role: RoleArg,
+        /// The folder sdk-wasm of a checkout of Sluice; that of the checkout around here, or of the one this program was built in, when
+        /// left out.
+        #[arg(long, value_name = "PATH")]
+        sdk: Option<PathBuf>,
+    },
+    /// Build a plugin's crate; writes NAME.wasm beside its Cargo.toml. Needs no server.
+    #[command(after_help = "Example:\n  sluice plugin build big-orders")]
+    Build {
+        /// Folder of the crate.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Run the tests of a plugin's crate. Needs no server.
+    #[command(after_help = "Example:\n  sluice plugin test big-orders\n  sluice plugin test big-orders -- --nocapture")]
+    Test {
+        /// Folder of the crate.
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// For the tests themselves.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Upload a component; the server checks and compiles it first.
     #[command(after_help = "Example:\n  sluice plugin push big-orders.wasm --name big-orders")]
     Push {
@@ -62,6 +117,12 @@ enum Verb {
 pub fn run(args: PluginArgs, rest: &Rest) -> anyhow::Result<()> {
     let path = |plugin: &str| format!("/plugins/{}", segment(plugin));
     match args.verb {
+        Verb::New { name, role, sdk } => new(&name, role.into(), sdk),
+        Verb::Build { dir, output } => build(&dir, &output),
+        Verb::Test { dir, arguments } => {
+            let status = sluice_guest_build::test(&dir, &arguments)?;
+            if status.success() { Ok(()) } else { bail!("the tests of {} failed ({status})", dir.display()) }
+        }
         Verb::Push { file, name, output } => {
             let name = name.map_or_else(|| name_of(&file), Ok)?;
             let report = rest.put(&path(&name), Content::Wasm(component(&file)?))?;
@@ -97,6 +158,32 @@ pub fn run(args: PluginArgs, rest: &Rest) -> anyhow::Result<()> {
 fn component(file: &Path) -> anyhow::Result<Vec<u8>> {
     let ready = file.to_str().and_then(sluice_plugins::ready_made).filter(|_| !file.exists());
     ready.map_or_else(|| read(file), |plugin| Ok(plugin.component.to_vec()))
+}
+
+fn name(text: &str) -> Result<String, String> {
+    NewCrate::check_name(text).map(|()| text.to_owned())
+}
+
+fn new(name: &str, role: Role, sdk: Option<PathBuf>) -> anyhow::Result<()> {
+    let here = Path::new(".");
+    let sdk = sdk.or_else(|| find_sdk(here)).context(
+        "no SDK is found here; give --sdk the folder sdk-wasm of a checkout of Sluice, as --sdk ../sluice/sdk-wasm",
+    )?;
+    NewCrate { name, role, sdk: &sdk }.write(&here.join(name))?;
+    say(format!(
+        "{name}/ holds a {role} plugin with its tests\n  sluice plugin test {name}\n  sluice plugin build {name}\n  sluice plugin push {name}/{name}.wasm"
+    ))
+}
+
+fn build(dir: &Path, output: &OutputArgs) -> anyhow::Result<()> {
+    eprintln!("building {}", dir.display());
+    let mut built = Vec::new();
+    for plugin in Guests::at(dir).build()? {
+        let file = dir.join(format!("{}.wasm", plugin.package));
+        std::fs::write(&file, &plugin.component).with_context(|| format!("{} cannot be written", file.display()))?;
+        built.push(json!({ "name": plugin.package, "size": plugin.component.len(), "path": file }));
+    }
+    output.list(&json!({ "items": built, "next": null }), &[("name", "/name"), ("size", "/size"), ("path", "/path")])
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

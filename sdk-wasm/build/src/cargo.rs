@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::{env, fs};
 
 use serde_json::Value;
@@ -47,7 +47,7 @@ pub(crate) fn build(
 ) -> Result<Vec<(String, PathBuf)>, Error> {
     let manifest = guests.dir.join("Cargo.toml");
     let manifest = fs::canonicalize(&manifest).map_err(|e| Error::file(&manifest, &e))?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let mut cargo = program();
     clean(&mut cargo);
     cargo.args(["build", "--release", "--lib", "--message-format=json-render-diagnostics", "--target"]);
     cargo.arg(guests.target.triple()).arg("--manifest-path").arg(&manifest).arg("--target-dir").arg(target_dir);
@@ -76,6 +76,22 @@ pub(crate) fn build(
         return if built.is_empty() { Err(Error::NoArtifact { package: name }) } else { Ok(built) };
     }
     guests.packages.iter().map(find).collect()
+}
+
+/// Runs the tests of the crate in `dir`, for the eyes of whoever waits for them; answers how cargo ended.
+///
+/// # Errors
+/// There is no crate, or cargo does not start.
+pub fn test(dir: &Path, arguments: &[String]) -> Result<ExitStatus, Error> {
+    let manifest = dir.join("Cargo.toml");
+    let manifest = fs::canonicalize(&manifest).map_err(|e| Error::file(&manifest, &e))?;
+    let mut cargo = program();
+    cargo.arg("test").arg("--manifest-path").arg(manifest).arg("--").args(arguments);
+    cargo.status().map_err(Error::NoCargo)
+}
+
+fn program() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
 fn clean(cargo: &mut Command) {

@@ -21,6 +21,10 @@ pub enum Error {
     NoArtifact { package: String },
     #[error("what was compiled is no plugin: {0}")]
     Component(String),
+    #[error("{} is there already; nothing was written", .path.display())]
+    Exists { path: PathBuf },
+    #[error("{} is no SDK: expected the folder sdk-wasm of a checkout of Sluice, with guest/ and testkit/ in it", .path.display())]
+    NoSdk { path: PathBuf },
     #[error("{}: {reason}", .path.display())]
     File { path: PathBuf, reason: String },
 }
@@ -35,7 +39,11 @@ impl Error {
         match self {
             Error::NoToolchain { .. } | Error::NoCargo(_) => Kind::Unavailable,
             Error::File { .. } => Kind::Internal,
-            Error::Cargo(_) | Error::NoArtifact { .. } | Error::Component(_) => Kind::Invalid,
+            Error::Cargo(_)
+            | Error::NoArtifact { .. }
+            | Error::Component(_)
+            | Error::Exists { .. }
+            | Error::NoSdk { .. } => Kind::Invalid,
         }
     }
 }

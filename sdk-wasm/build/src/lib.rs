@@ -1,4 +1,5 @@
-//! Builds plugins: finds a toolchain that makes WebAssembly, runs cargo in a target directory of its own, and makes components.
+//! Builds plugins: finds a toolchain that makes WebAssembly, runs cargo in a target directory of its own, and makes components. Writes the
+//! crate that a new plugin begins with, too.
 //!
 //! ```no_run
 //! let built = sluice_guest_build::Guests::at("my-plugin").build()?;
@@ -9,13 +10,16 @@
 mod cargo;
 mod component;
 mod error;
+mod new;
 mod place;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
 
+pub use cargo::test;
 pub use component::componentize;
 pub use error::{Error, Kind};
+pub use new::{NewCrate, Role, find_sdk};
 pub use place::target_dir;
 pub use toolchain::{Source, Toolchain};
 

@@ -1,5 +1,6 @@
 //! Pipelines: plugins between topics. Each is a document in the log and, unless paused, a thread.
 
+mod dead;
 mod queue;
 mod run;
 mod spec;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sluice_broker::Token;
 use sluice_model::{GroupName, Kind};
 
+pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use run::{QueueStatus, Status};
 pub(crate) use spec::prefilter;
 pub use spec::{LimitsSpec, Spec, StepSpec};
@@ -85,6 +87,8 @@ pub struct Pipelines {
     by_name: Mutex<BTreeMap<String, Pipeline>>,
     /// Held while a pipeline is changed, so that two changes do not meet.
     changing: Mutex<()>,
+    /// Held while dead letters are replayed or purged.
+    dealing: Mutex<()>,
 }
 
 impl Pipelines {
@@ -99,6 +103,7 @@ impl Pipelines {
             next_id: AtomicU32::new(1),
             by_name: Mutex::new(BTreeMap::new()),
             changing: Mutex::new(()),
+            dealing: Mutex::new(()),
         };
         for (name, document) in pipelines.shell.reader.documents(KIND) {
             let Some((_, body)) = pipelines.shell.reader.document(KIND, &name)? else { continue };

@@ -32,6 +32,27 @@ const DELIVERY_KEYS: [&str; 8] = [
     key::REAL_QUEUE,
 ];
 
+/// What a dead letter carries besides its message's own properties.
+pub(super) const FAILURE_KEYS: [&str; 8] = [
+    "SLUICE_ERROR_CODE",
+    "SLUICE_ERROR",
+    "SLUICE_PLUGIN",
+    "SLUICE_PLUGIN_DIGEST",
+    "SLUICE_SOURCE_TOPIC",
+    "SLUICE_SOURCE_QUEUE",
+    "SLUICE_SOURCE_OFFSET",
+    "SLUICE_TRIES",
+];
+
+/// Where a dead letter's message was read, and how often it was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub topic: String,
+    pub queue: QueueId,
+    pub offset: u64,
+    pub tries: u32,
+}
+
 /// Where a stage reads.
 pub(super) struct Input {
     reader: Reader,
@@ -99,42 +120,40 @@ impl Output {
     fn reader(&self) -> &Reader {
         &self.shell.reader
     }
+}
 
-    fn outgoing(&self, out: Outgoing, seen: &mut Option<u64>) -> Result<Message, PortError> {
-        let topic =
-            self.sinks.get(out.sink).ok_or_else(|| PortError::Failed(format!("there is no sink {}", out.sink)))?;
-        // A second output of one record is another message and needs an id of its own.
-        let first = seen.replace(out.record.offset) != Some(out.record.offset);
-        let properties = properties(&out.record, first).map_err(|error| trouble(&error.into()))?;
-        Ok(self.message(topic.clone(), &out.record, properties))
-    }
+/// A message for a sink. `seen` is the offset of the record before.
+pub(super) fn outgoing(
+    sinks: &[TopicName],
+    queue: QueueId,
+    out: &Outgoing,
+    seen: &mut Option<u64>,
+) -> Result<Message, PortError> {
+    let topic = sinks.get(out.sink).ok_or_else(|| PortError::Failed(format!("there is no sink {}", out.sink)))?;
+    // A second output of one record is another message and needs an id of its own.
+    let first = seen.replace(out.record.offset) != Some(out.record.offset);
+    let properties = properties(&out.record, first).map_err(|error| trouble(&error.into()))?;
+    Ok(message(topic.clone(), queue, &out.record, properties))
+}
 
-    fn dead_letter(&self, dead: &DeadLetter) -> Result<Message, PortError> {
-        let own = properties(&dead.record, true).map_err(|error| trouble(&error.into()))?;
-        let (queue, offset, tries) = (dead.queue.to_string(), dead.record.offset.to_string(), dead.tries.to_string());
-        let reason: String = dead.reason.chars().filter(|c| !c.is_control()).take(1024).collect();
-        let properties = own.changed(&[
-            ("SLUICE_ERROR_CODE", Some(Cow::Borrowed(&dead.code))),
-            ("SLUICE_ERROR", Some(Cow::Borrowed(&reason))),
-            ("SLUICE_PLUGIN", Some(Cow::Borrowed(&dead.step))),
-            ("SLUICE_PLUGIN_DIGEST", Some(Cow::Borrowed(&dead.digest))),
-            ("SLUICE_SOURCE_TOPIC", Some(Cow::Borrowed(self.topic.as_str()))),
-            ("SLUICE_SOURCE_QUEUE", Some(Cow::Borrowed(&queue))),
-            ("SLUICE_SOURCE_OFFSET", Some(Cow::Borrowed(&offset))),
-            ("SLUICE_TRIES", Some(Cow::Borrowed(&tries))),
-        ]);
-        let properties = properties.map_err(|error| trouble(&error.into()))?;
-        Ok(self.message(self.dead_letters.clone(), &dead.record, properties))
-    }
+/// A message for the dead letters: what was read at `origin`, and why it failed.
+pub(super) fn dead_letter(topic: TopicName, dead: &DeadLetter, origin: &Origin) -> Result<Message, PortError> {
+    let own = properties(&dead.record, true).map_err(|error| trouble(&error.into()))?;
+    let (queue, offset, tries) = (origin.queue.to_string(), origin.offset.to_string(), origin.tries.to_string());
+    let reason: String = dead.reason.chars().filter(|c| !c.is_control()).take(1024).collect();
+    let values = [&dead.code, &reason, &dead.step, &dead.digest, &origin.topic, &queue, &offset, &tries];
+    let pairs: Vec<_> = FAILURE_KEYS.into_iter().zip(values.map(|value| Some(Cow::Borrowed(value.as_str())))).collect();
+    let properties = own.changed(&pairs).map_err(|error| trouble(&error.into()))?;
+    Ok(message(topic, origin.queue, &dead.record, properties))
+}
 
-    fn message(&self, topic: TopicName, record: &Record, properties: Properties) -> Message {
-        let born_at = Timestamp(i64::try_from(record.born_at).unwrap_or(i64::MAX));
-        Message {
-            born_host: Host::LOCAL,
-            sys_flag: SysFlag::default(),
-            // One stage a queue, and one queue of a sink for it: the order within the queue is kept.
-            ..Message::new(topic, self.queue, born_at, properties, record.value.clone())
-        }
+fn message(topic: TopicName, queue: QueueId, record: &Record, properties: Properties) -> Message {
+    let born_at = Timestamp(i64::try_from(record.born_at).unwrap_or(i64::MAX));
+    Message {
+        born_host: Host::LOCAL,
+        sys_flag: SysFlag::default(),
+        // One stage a queue, and one queue of a sink for it: the order within the queue is kept.
+        ..Message::new(topic, queue, born_at, properties, record.value.clone())
     }
 }
 
@@ -201,10 +220,12 @@ impl Sink for Output {
         let mut seen = None;
         let mut outputs = Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len());
         for out in unit.outputs {
-            outputs.push(self.outgoing(out, &mut seen)?);
+            outputs.push(outgoing(&self.sinks, self.queue, &out, &mut seen)?);
         }
         for dead in &unit.dead_letters {
-            outputs.push(self.dead_letter(dead)?);
+            let (offset, tries) = (dead.record.offset, dead.tries);
+            let origin = Origin { topic: self.topic.to_string(), queue: self.queue, offset, tries };
+            outputs.push(dead_letter(self.dead_letters.clone(), dead, &origin)?);
         }
         let next = QueueOffset(unit.position);
         let staged = StageUnit {
@@ -215,6 +236,7 @@ impl Sink for Output {
             next,
             outputs,
             state: self.state.clone().zip(unit.state),
+            document: None,
         };
         let with_dead_letters = !unit.dead_letters.is_empty();
         let group = self.group.clone();
@@ -280,7 +302,7 @@ fn read_records(piece: &Bytes, into: &mut Vec<Record>) -> Result<(), PortError> 
     Ok(())
 }
 
-fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
+pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
     let value = match view.sys_flag().compression() {
         None => bytes.slice(view.body_range()),
         Some(compression) => compress::decompress(view.body(), compression, limits::SYSTEM_BODY_LEN)

@@ -61,6 +61,17 @@ async fn list(State(rest): State<Rest>, Path(name): Path<String>, Query(query): 
 
 /// Finds messages. Fails with `NotFound` for an unknown topic and with the parameter that makes no sense.
 pub fn find(reader: &Reader, name: &TopicName, query: &MessagesQuery) -> Result<Page<MessageView>> {
+    find_open(reader, name, query, &|_, from| from)
+}
+
+/// [`find`] without the messages that `open` passes over: it gives the first offset of a queue, from another on, that is wanted. A
+/// message that is asked for by its id is found in any case.
+pub fn find_open(
+    reader: &Reader,
+    name: &TopicName,
+    query: &MessagesQuery,
+    open: &dyn Fn(QueueId, QueueOffset) -> QueueOffset,
+) -> Result<Page<MessageView>> {
     let topic = reader.topic(name)?;
     let limit = page::limit(query.limit, LIMIT, LIMIT_MOST)?;
     let times = (optional_time("from", &query.from)?, optional_time("to", &query.to)?);
@@ -68,8 +79,15 @@ pub fn find(reader: &Reader, name: &TopicName, query: &MessagesQuery) -> Result<
     match (&query.id, &query.key) {
         (Some(_), Some(_)) => Err(Failure::invalid("id", "id: expected id or key, got both")),
         (Some(id), None) => views(&by_id(reader, name, id)?),
-        (None, Some(key)) => views(&reader.by_key(name, key, ever, limit)?),
-        (None, None) => Walk::start(reader, &topic, query, times)?.page(limit),
+        (None, Some(key)) => {
+            let mut page = views(&reader.by_key(name, key, ever, limit)?)?;
+            page.items.retain(|message| {
+                let offset = QueueOffset(message.offset);
+                open(QueueId(message.queue), offset) == offset
+            });
+            Ok(page)
+        }
+        (None, None) => Walk::start(reader, &topic, query, times)?.page(limit, open),
     }
 }
 
@@ -134,13 +152,13 @@ impl<'a> Walk<'a> {
         Ok(Self { reader, topic: &topic.name, queues: queues.into_iter().zip(starts).collect(), to })
     }
 
-    fn page(mut self, limit: usize) -> Result<Page<MessageView>> {
+    fn page(mut self, limit: usize, open: &dyn Fn(QueueId, QueueOffset) -> QueueOffset) -> Result<Page<MessageView>> {
         let share = (PAGE_BYTES / self.queues.len().max(1)).clamp(64 * 1024, limits::PULL_BYTES);
         let (mut found, mut more) = (Vec::new(), false);
         for (queue, from) in &mut self.queues {
             // What retention took is passed over.
             let (min, max) = self.reader.bounds(self.topic, *queue);
-            *from = (*from).clamp(min, max.max(min));
+            *from = open(*queue, *from).clamp(min, max.max(min));
             let fetch = Fetch {
                 topic: self.topic.clone(),
                 queue: *queue,
@@ -155,6 +173,9 @@ impl<'a> Walk<'a> {
                 let record = RecordView::parse(record)?;
                 if self.to.is_some_and(|to| record.stored_at() > to) {
                     break;
+                }
+                if open(*queue, record.queue_offset()) != record.queue_offset() {
+                    continue;
                 }
                 found.push((record.stored_at(), record.queue(), record.queue_offset(), message::view(record.bytes())?));
             }

@@ -178,9 +178,10 @@ fn names(rest: &Rest) -> BTreeSet<String> {
     names
 }
 
-/// The name under which a pipeline keeps its positions.
+/// The name under which a pipeline keeps its positions, or those of its dead letters.
 fn is_pipeline(rest: &Rest, group: &str) -> bool {
-    group.strip_prefix("pipeline-").is_some_and(|name| rest.parts.pipelines.describe(name).is_ok())
+    let name = group.strip_prefix("pipeline-").map(|name| name.strip_suffix("|dlq").unwrap_or(name));
+    name.is_some_and(|name| rest.parts.pipelines.describe(name).is_ok())
 }
 
 fn known(rest: &Rest, name: &GroupName) -> Result<()> {

@@ -4,6 +4,7 @@ mod bindings;
 mod browse;
 mod checkers;
 mod cluster;
+mod dead_letters;
 mod exposition;
 mod filters;
 mod groups;
@@ -116,6 +117,7 @@ fn api() -> (Router<Rest>, Value) {
     let routes = plugins::routes(routes);
     let routes = trial::routes(routes);
     let routes = pipelines::routes(routes);
+    let routes = dead_letters::routes(routes);
     let routes = state::routes(routes);
     let routes = logs::routes(routes);
     let routes = transactions::routes(routes);
@@ -183,6 +185,8 @@ mod tests {
             "/plugins/{name}/versions/{version}",
             "/pipelines/{name}:pause",
             "/pipelines/{name}/dlq",
+            "/pipelines/{name}/dlq:replay",
+            "/pipelines/{name}/dlq:purge",
             "/transactions",
             "/brokers/{name}",
         ] {

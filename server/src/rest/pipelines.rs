@@ -9,18 +9,16 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_model::{GroupName, Kind, QueueId, TopicName};
+use sluice_model::{GroupName, QueueId, TopicName};
 
 use super::{
     Rest, blocking,
-    browse::{self, MessagesQuery},
     input::{self, BODY_LIMIT, Guard, Path, Query},
-    message::MessageView,
     page::{Page, PageQuery},
     problem::{Answer, Problem, named_field},
     rates::Rates,
     routes::Routes,
-    tagged, tail,
+    tagged,
 };
 use crate::{
     failure::{Failure, Result},
@@ -124,25 +122,6 @@ struct Anew {
     start: Option<String>,
 }
 
-/// Dead letters are messages, so they are read in the same way.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct DeadLettersQuery {
-    /// Only those with this key.
-    key: Option<String>,
-    /// Only the one with this id.
-    id: Option<String>,
-    /// Stored at this time or later, RFC 3339.
-    from: Option<String>,
-    /// Stored at this time or earlier, RFC 3339.
-    to: Option<String>,
-    limit: Option<usize>,
-    cursor: Option<String>,
-    /// Server-sent events of new ones instead.
-    #[serde(default)]
-    follow: bool,
-}
-
 pub fn routes(routes: Routes) -> Routes {
     let paused = "The pipeline, which stands behind a whole unit.";
     routes
@@ -190,17 +169,6 @@ pub fn routes(routes: Routes) -> Routes {
             |o| o.takes::<Anew>().answers::<PipelineView>(200, "The pipeline, which begins anew."),
         )
         .verbs("/pipelines/{name}", verb)
-        .serve(
-            Method::GET,
-            "/pipelines/{name}/dlq",
-            "Read a pipeline's dead letters.",
-            |o| {
-                let lists =
-                    o.query::<DeadLettersQuery>().lists::<MessageView>("Dead letters, each with its `failure`.");
-                lists.streams::<MessageView>("With `follow`: dead letters as they come.")
-            },
-            dead_letters,
-        )
 }
 
 async fn list(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> Answer {
@@ -275,36 +243,6 @@ async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: He
         _ => return Err(Problem::no_route("POST", &format!("/api/v1/pipelines/{segment}"))),
     };
     Ok(answer(&rest, false, description))
-}
-
-async fn dead_letters(
-    State(rest): State<Rest>,
-    Path(name): Path<String>,
-    Query(query): Query<DeadLettersQuery>,
-    headers: HeaderMap,
-) -> Answer {
-    rest.parts.pipelines.describe(&name)?;
-    let topic = TopicName::dead_letter_of(&GroupName::parse(&format!("pipeline-{name}"))?);
-    if query.follow {
-        let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-        return tail::follow(&rest, topic, None, query.from.as_deref(), None, last);
-    }
-    let wanted = MessagesQuery {
-        key: query.key,
-        id: query.id,
-        from: query.from,
-        to: query.to,
-        limit: query.limit,
-        cursor: query.cursor,
-        ..MessagesQuery::default()
-    };
-    let reader = rest.parts.shell.reader.clone();
-    let page = blocking(move || match browse::find(&reader, &topic, &wanted) {
-        // The topic is made with the first dead letter.
-        Err(failure) if failure.kind == Kind::NotFound => Ok(Page::whole(Vec::new())),
-        found => found,
-    });
-    Ok(Json(page.await?).into_response())
 }
 
 fn view(rest: &Rest, of: Description) -> PipelineView {

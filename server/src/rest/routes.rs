@@ -153,6 +153,14 @@ impl Operation<'_> {
         self
     }
 
+    /// Answers with JSON of one of two forms.
+    pub fn answers_either<A: JsonSchema, B: JsonSchema>(mut self, status: u16, about: &str) -> Self {
+        let forms = [self.schemas.subschema_for::<A>(), self.schemas.subschema_for::<B>()];
+        let content = json!({ "application/json": { "schema": { "anyOf": forms } } });
+        self.responses.insert(status.to_string(), json!({ "description": about, "content": content }));
+        self
+    }
+
     /// Answers with a page of a list.
     pub fn lists<T: JsonSchema>(self, about: &str) -> Self {
         self.answers::<Page<T>>(200, about)

@@ -10,7 +10,7 @@ async fn what_is_not_served_is_a_problem_too() {
     unknown.problem(404, "no-route", None);
     world.get("//elsewhere").await.problem(404, "no-route", None);
     world.send("PATCH", "/cluster", &[], "").await.problem(405, "method-not-allowed", None);
-    for verb in ["/pipelines/p:explode", "/plugins/p:run", "/pipelines/p/dlq:replay"] {
+    for verb in ["/pipelines/p:explode", "/plugins/p:run", "/pipelines/p/dlq:forget"] {
         world.post(verb, "{}").await.problem(404, "no-route", None);
     }
     world.post("/pipelines/p:pause", "").await.problem(404, "not-found", Some("pipeline"));

@@ -1,0 +1,460 @@
+//! Runs dead letters again: through their own pipeline's plugins to its own sinks, past everybody else who reads the source.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use sluice_broker::{Fetch, Filter, StageUnit};
+use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, limits};
+use sluice_runtime::{
+    Plan, Policy, Record, Stage, Then, Turn,
+    ports::{PortError, Progress, Sink, Source, Unit},
+};
+
+use super::{super::Pipelines, DeadLetters, KIND, Marks};
+use crate::{
+    clock,
+    failure::{Failure, Result},
+    observer::Logs,
+    pipelines::{
+        queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
+        spec::Checked,
+    },
+    plugins::Wanted,
+};
+
+/// Most ids of one request.
+pub const IDS_LIMIT: usize = 1_000;
+/// Most letters that one request replays.
+const REPLAY_LIMIT: u64 = 10_000;
+/// Longest time of one request.
+const REPLAY_TIME: Duration = Duration::from_secs(30);
+/// Records of one turn: with every output that they may have, they are still one unit.
+const BATCH_RECORDS: usize = 100;
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Which letters are to be replayed.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// All that wait; with a code, those that failed with it.
+    All { code: Option<String> },
+    /// These, whether they are dealt with or not when `again` says so.
+    Ids { ids: Vec<String>, again: bool },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    pub which: Which,
+    /// A version to run in the place of the pipeline's own of that plugin.
+    pub plugin: Option<String>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    pub replayed: u64,
+    pub sent: u64,
+    /// Failed again.
+    pub dead_lettered: u64,
+    /// Wait now, with those that failed again.
+    pub left: u64,
+    /// Why it ended before everything was done.
+    pub stopped: Option<String>,
+}
+
+impl Pipelines {
+    /// The dead letters of a pipeline; fails with `NotFound`.
+    pub fn dead_letters(&self, name: &str) -> Result<DeadLetters> {
+        self.stored(name)?;
+        DeadLetters::new(self.shell.clone(), name)
+    }
+
+    /// Runs dead letters of a pipeline again, as long as `go_on` says so.
+    ///
+    /// Fails with `Conflict` when the pipeline keeps state, or when a letter that is named is dealt with already.
+    pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
+        let (checked, logs) = self.chain(name, replay.plugin.as_deref())?;
+        let letters = self.dead_letters(name)?;
+        let _dealing = self.dealing(name)?;
+        let until = Instant::now() + REPLAY_TIME;
+        let marks = letters.begin()?;
+        let mut run = Run { letters: &letters, checked: &checked, logs, marks, done: Replayed::default() };
+        let go_on = || go_on() && Instant::now() < until;
+        match &replay.which {
+            Which::All { code } => run.all(code.as_deref(), &go_on)?,
+            Which::Ids { ids, again } => run.these(letters.find(ids, *again)?, &go_on)?,
+        }
+        Ok(Replayed { left: letters.left()?, ..run.done })
+    }
+
+    /// Has dead letters of a pipeline count as dealt with.
+    pub fn purge(&self, name: &str, before: Option<sluice_model::Timestamp>) -> Result<super::Purged> {
+        let letters = self.dead_letters(name)?;
+        let _dealing = self.dealing(name)?;
+        letters.purge(before)
+    }
+
+    /// The right to deal with dead letters, one caller at a time; `Busy` when it does not come soon.
+    fn dealing(&self, name: &str) -> Result<parking_lot::MutexGuard<'_, ()>> {
+        let text = || format!("dead letters are being dealt with, those of \"{name}\" have to wait");
+        self.dealing.try_lock_for(Duration::from_secs(5)).ok_or_else(|| Failure::new(Kind::Busy, text()))
+    }
+
+    /// The chain of a pipeline as it runs now, or would when resumed; with `plugin` in the place of the step of that name.
+    fn chain(&self, name: &str, plugin: Option<&str>) -> Result<(Checked, std::sync::Arc<Logs>)> {
+        let (mut spec, digests, logs) = {
+            let by_name = self.by_name.lock();
+            let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
+            (known.spec.clone(), known.digests.clone(), known.logs.clone())
+        };
+        let replaced = plugin.map(|reference| (reference, Wanted::parse(reference).name));
+        let mut found = replaced.is_none();
+        let mut labels = Vec::with_capacity(spec.steps.len());
+        for (at, step) in spec.steps.iter_mut().enumerate() {
+            let own = Wanted::parse(&step.plugin).name;
+            match (&replaced, digests.get(at)) {
+                (Some((reference, of)), _) if *of == own => {
+                    found = true;
+                    step.plugin = (*reference).to_owned();
+                    labels.push(step.plugin.clone());
+                }
+                // A version that came since is not what the pipeline runs.
+                (_, Some(digest)) => labels.push(std::mem::replace(&mut step.plugin, format!("{own}@sha256:{digest}"))),
+                (_, None) => labels.push(step.plugin.clone()),
+            }
+        }
+        if !found {
+            let text = format!("plugin: no step of pipeline \"{name}\" is {:?}", plugin.unwrap_or_default());
+            return Err(Failure::invalid("plugin", text));
+        }
+        let mut checked = spec.check(&self.shell, &self.plugins).map_err(|failure| match plugin {
+            Some(_) => Failure { field: Some("plugin".to_owned()), ..failure },
+            None => failure,
+        })?;
+        if checked.keeps_state {
+            let text = format!(
+                "pipeline \"{name}\" keeps state, and dead letters cannot be run past it; reset the pipeline instead"
+            );
+            return Err(Failure::new(Kind::Conflict, text));
+        }
+        checked.steps.iter_mut().zip(labels).for_each(|(step, label)| step.name = label);
+        Ok((checked, logs))
+    }
+}
+
+/// A dead letter that is to be run again.
+struct Letter {
+    /// The message as it was, with the letter's own offset.
+    record: Record,
+    origin: Origin,
+}
+
+impl DeadLetters {
+    /// The marks, which every queue's position agrees with: units begin from it.
+    fn begin(&self) -> Result<Marks> {
+        let marks = self.marks()?;
+        let known = self.queues().map(|queue| self.position(queue).map(|position| position.0));
+        if !known.eq(marks.0.iter().map(|dealt| Some(dealt.position()))) {
+            self.put_marks(&marks)?;
+        }
+        Ok(marks)
+    }
+
+    /// The letters with these ids, by queue and offset.
+    fn find(&self, ids: &[String], again: bool) -> Result<BTreeMap<(QueueId, u64), Bytes>> {
+        let marks = self.marks()?;
+        let mut found = BTreeMap::new();
+        for (at, id) in ids.iter().enumerate() {
+            let field = format!("ids[{at}]");
+            let place = MessageId::parse(id)
+                .map_err(|error| Failure::invalid(&field, format!("{field}: {error}, the id of a dead letter")))?
+                .log_offset;
+            let Some((queue, offset, record)) = self.letter_at(place) else {
+                let text = format!("{field}: {id} is no dead letter of pipeline \"{}\"", self.pipeline);
+                return Err(Failure { field: Some(field), ..Failure::new(Kind::NotFound, text) });
+            };
+            if !again && marks.holds(queue, offset) {
+                let text = format!("{field}: {id} was replayed or purged already; `again` replays it all the same");
+                return Err(Failure { field: Some(field), ..Failure::new(Kind::Conflict, text) });
+            }
+            found.insert((queue, offset.0), record);
+        }
+        Ok(found)
+    }
+
+    fn letter_at(&self, place: LogOffset) -> Option<(QueueId, QueueOffset, Bytes)> {
+        let record = self.reader().record_at(place).ok()?;
+        let view = RecordView::parse(&record).ok().filter(|view| view.topic() == self.topic.as_str())?;
+        let (queue, offset) = (view.queue(), view.queue_offset());
+        // What retention took, or a deletion of the topic, may still stand in the log.
+        (self.reader().log_offset(&self.topic, queue, offset) == Some(place)).then(|| (queue, offset, record.clone()))
+    }
+}
+
+fn letter(record: &Bytes) -> Result<Letter> {
+    let view = RecordView::parse(record)?;
+    let number = |name| view.property(name).and_then(|text| text.parse::<u64>().ok());
+    let [.., topic, queue, offset, tries] = FAILURE_KEYS;
+    let origin = Origin {
+        // What somebody else sent to the topic was read nowhere else.
+        topic: view.property(topic).unwrap_or(view.topic()).to_owned(),
+        queue: QueueId(number(queue).and_then(|queue| u32::try_from(queue).ok()).unwrap_or(view.queue().0)),
+        offset: number(offset).unwrap_or(view.queue_offset().0),
+        tries: number(tries).and_then(|tries| u32::try_from(tries).ok()).unwrap_or(0),
+    };
+    let own = view.own_properties().filter(|(name, _)| !FAILURE_KEYS.contains(name));
+    let headers = Bytes::copy_from_slice(Properties::from_pairs(own)?.as_bytes());
+    let record = to_record(&view, record).map_err(|error| Failure::new(Kind::Corrupt, error.to_string()))?;
+    Ok(Letter { record: Record { headers, ..record }, origin })
+}
+
+/// One replay.
+struct Run<'a> {
+    letters: &'a DeadLetters,
+    checked: &'a Checked,
+    logs: std::sync::Arc<Logs>,
+    marks: Marks,
+    done: Replayed,
+}
+
+impl Run<'_> {
+    /// Letters that wait now, in order. Those that fail again are behind them, and are not met.
+    fn all(&mut self, code: Option<&str>, go_on: &dyn Fn() -> bool) -> Result<()> {
+        for queue in self.letters.queues() {
+            let end = self.letters.end(queue);
+            let mut at = self.marks.next_open(queue, QueueOffset(0)).0;
+            let mut stage = None;
+            while at < end && self.goes_on(go_on) {
+                let (chosen, next) = self.read(queue, at, end, code)?;
+                if !chosen.is_empty() {
+                    self.run(queue, &mut stage, chosen, go_on)?;
+                }
+                at = self.marks.next_open(queue, QueueOffset(next)).0;
+            }
+        }
+        Ok(())
+    }
+
+    fn these(&mut self, found: BTreeMap<(QueueId, u64), Bytes>, go_on: &dyn Fn() -> bool) -> Result<()> {
+        let mut by_queue: BTreeMap<QueueId, VecDeque<Bytes>> = BTreeMap::new();
+        for ((queue, _), record) in found {
+            by_queue.entry(queue).or_default().push_back(record);
+        }
+        for (queue, mut records) in by_queue {
+            let mut stage = None;
+            while !records.is_empty() && self.goes_on(go_on) {
+                let mut bytes = 0;
+                let mut chosen = VecDeque::new();
+                while chosen.len() < BATCH_RECORDS
+                    && bytes < BATCH_BYTES
+                    && let Some(record) = records.pop_front()
+                {
+                    bytes += record.len();
+                    chosen.push_back(letter(&record)?);
+                }
+                self.run(queue, &mut stage, chosen, go_on)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is more to be done; if not, it is noted why.
+    fn goes_on(&mut self, go_on: &dyn Fn() -> bool) -> bool {
+        if self.done.stopped.is_none() && self.done.replayed >= REPLAY_LIMIT {
+            self.done.stopped = Some(format!("one request replays {REPLAY_LIMIT} dead letters; ask again for more"));
+        } else if self.done.stopped.is_none() && !go_on() {
+            self.done.stopped = Some("it took too long for one request, or the server stops; ask again".to_owned());
+        }
+        self.done.stopped.is_none()
+    }
+
+    /// Some letters from `at` on that wait, and where to go on.
+    fn read(&self, queue: QueueId, at: u64, end: u64, code: Option<&str>) -> Result<(VecDeque<Letter>, u64)> {
+        let fetch = Fetch {
+            topic: self.letters.topic.clone(),
+            queue,
+            from: QueueOffset(at),
+            max_messages: BATCH_RECORDS as u32,
+            max_bytes: BATCH_BYTES.min(limits::PULL_BYTES),
+            filter: Filter::All,
+        };
+        let fetched = self.letters.reader().fetch(&fetch)?;
+        let mut chosen = VecDeque::new();
+        for piece in &fetched.records {
+            let mut from = 0;
+            while from < piece.len() {
+                let view = RecordView::parse(&piece[from..])?;
+                let record = piece.slice(from..from + view.bytes().len());
+                from += record.len();
+                let offset = view.queue_offset();
+                let wanted = code.is_none_or(|code| view.property(FAILURE_KEYS[0]) == Some(code));
+                if wanted && offset.0 < end && !self.marks.holds(queue, offset) {
+                    chosen.push_back(letter(&record)?);
+                }
+            }
+        }
+        // A queue that was shortened meanwhile has nothing more.
+        let next = if fetched.next.0 > at { fetched.next.0 } else { end };
+        Ok((chosen, next))
+    }
+
+    /// Runs some letters through the chain, which is started with the first of them.
+    fn run(
+        &mut self,
+        queue: QueueId,
+        stage: &mut Option<Stage>,
+        letters: VecDeque<Letter>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<()> {
+        let Some(end) = letters.back().map(|letter| letter.record.offset + 1) else { return Ok(()) };
+        let mut stand = Stand(letters.front().map_or(end, |letter| letter.record.offset));
+        let stage = match stage {
+            Some(stage) => stage,
+            None => stage.insert(self.open(queue, &mut stand)?),
+        };
+        let origins = letters.iter().map(|letter| (letter.record.offset, letter.origin.clone())).collect();
+        let mut source = Chosen { letters, end };
+        let before = stage.counters();
+        let mut sink =
+            Outbox { letters: self.letters, checked: self.checked, queue, marks: self.marks.clone(), origins };
+        while stage.position() < end && self.goes_on(go_on) {
+            match stage.turn(&mut source, &mut sink, u64::try_from(clock::now().0).unwrap_or(0)) {
+                Turn::Progressed { .. } => {}
+                Turn::Wait(wait) => std::thread::sleep(wait),
+                Turn::Idle => break,
+                Turn::Stopped(reason) => self.done.stopped = Some(reason),
+            }
+        }
+        self.marks = sink.marks;
+        let after = stage.counters();
+        self.done.replayed += after.read - before.read;
+        self.done.sent += after.sent - before.sent;
+        self.done.dead_lettered += after.dead_lettered - before.dead_lettered;
+        Ok(())
+    }
+
+    fn open(&self, queue: QueueId, stand: &mut Stand) -> Result<Stage> {
+        let checked = self.checked;
+        let plan = Plan {
+            pipeline: checked.spec.name.clone(),
+            queue: queue.0,
+            input_topic: checked.topic.to_string(),
+            sinks: checked.spec.sinks.clone(),
+            steps: checked.steps.clone(),
+            // Whoever replays is the one who tries again.
+            policy: Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter },
+            limits: checked.limits.clone(),
+            batch_records: BATCH_RECORDS,
+            batch_bytes: BATCH_BYTES,
+            observer: self.logs.clone(),
+            state: None,
+        };
+        Stage::open(plan, stand).map_err(|error| match error {
+            sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
+            error => Failure::invalid("steps", error.to_string()),
+        })
+    }
+}
+
+/// Where a replay's stage begins.
+struct Stand(u64);
+
+impl Progress for Stand {
+    fn load(&mut self) -> std::result::Result<u64, PortError> {
+        Ok(self.0)
+    }
+}
+
+/// Letters that were read already.
+struct Chosen {
+    letters: VecDeque<Letter>,
+    /// Behind the last of them.
+    end: u64,
+}
+
+impl Source for Chosen {
+    fn read(
+        &mut self,
+        position: u64,
+        max_records: usize,
+        max_bytes: usize,
+        into: &mut Vec<Record>,
+    ) -> std::result::Result<u64, PortError> {
+        let mut bytes = 0;
+        for Letter { record, .. } in self.letters.iter().filter(|letter| letter.record.offset >= position) {
+            if into.len() >= max_records || bytes >= max_bytes {
+                return Ok(record.offset);
+            }
+            bytes += record.size();
+            into.push(record.clone());
+        }
+        Ok(self.end)
+    }
+}
+
+/// Where a replay writes.
+struct Outbox<'a> {
+    letters: &'a DeadLetters,
+    checked: &'a Checked,
+    queue: QueueId,
+    marks: Marks,
+    /// Of the letters that are not done with.
+    origins: BTreeMap<u64, Origin>,
+}
+
+impl Outbox<'_> {
+    fn origin(&self, offset: u64) -> std::result::Result<&Origin, PortError> {
+        self.origins.get(&offset).ok_or_else(|| PortError::Failed(format!("offset {offset} was not asked for")))
+    }
+}
+
+impl Sink for Outbox<'_> {
+    fn commit(&mut self, unit: Unit) -> std::result::Result<u64, PortError> {
+        let (mut seen, mut outputs) = (None, Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len()));
+        for out in &unit.outputs {
+            let queue = self.origin(out.record.offset)?.queue;
+            outputs.push(outgoing(&self.checked.sinks, queue, out, &mut seen)?);
+        }
+        for dead in &unit.dead_letters {
+            let before = self.origin(dead.record.offset)?;
+            let origin = Origin { tries: before.tries.saturating_add(dead.tries), ..before.clone() };
+            outputs.push(dead_letter(self.letters.topic.clone(), dead, &origin)?);
+        }
+        let mut marks = self.marks.clone();
+        let Some(dealt) = marks.0.get_mut(self.queue.0 as usize) else {
+            return Err(PortError::Failed(format!("queue {} of the dead letters is gone", self.queue)));
+        };
+        let from = QueueOffset(dealt.position());
+        dealt.add(self.origins.range(..unit.position).map(|(offset, _)| (*offset, offset + 1)));
+        if dealt.is_full() {
+            let text = "too many dead letters between those that were replayed wait still; replay or purge them first";
+            return Err(PortError::Failed(text.to_owned()));
+        }
+        let next = QueueOffset(dealt.position());
+        let document = marks.document().map_err(|failure| trouble(&failure))?;
+        let staged = StageUnit {
+            group: self.letters.group.clone(),
+            topic: self.letters.topic.clone(),
+            queue: self.queue,
+            from,
+            next,
+            outputs,
+            state: None,
+            document: Some((KIND, self.letters.pipeline.clone(), document)),
+        };
+        let (of, with_dead_letters) = (self.letters.of.clone(), !unit.dead_letters.is_empty());
+        let committed = self.letters.shell.ask_blocking(move |broker, now| {
+            if with_dead_letters {
+                broker.dead_letter_topic(&of, now)?;
+            }
+            broker.commit_stage(staged, now)
+        });
+        committed.map_err(|failure| trouble(&failure))?;
+        self.marks = marks;
+        self.origins = self.origins.split_off(&unit.position);
+        Ok(0)
+    }
+}
