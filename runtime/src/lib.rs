@@ -6,6 +6,7 @@
 mod batch;
 mod bindings;
 mod bisect;
+mod bounds;
 mod engine;
 mod error;
 mod gate;
