@@ -281,7 +281,8 @@ impl Stage {
         let records: Vec<Record> = timers.iter().map(as_record).collect();
         let mut chained = Chained::new(records.len());
         let mut flows = Vec::new();
-        let mut parts = vec![0..timers.len()];
+        let all = 0..timers.len();
+        let mut parts = vec![all];
         while let Some(part) = parts.pop() {
             let running = &mut self.steps[index];
             let mut instance = running.instance.take();

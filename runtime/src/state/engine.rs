@@ -28,13 +28,16 @@ pub(super) struct Row {
     pub what: Vec<u8>,
 }
 
+/// Expiry time and value of an entry; `None`: it is gone.
+pub(super) type Becomes<'a> = Option<(u64, &'a [u8])>;
+
 /// Everything that one write brings to the file.
 pub(super) struct Write<'a> {
     pub queue: u32,
     pub applied: u64,
     pub newest: u64,
-    /// `None`: the entry is gone.
-    pub entries: Vec<(Vec<u8>, Option<(u64, &'a [u8])>)>,
+    /// By key.
+    pub entries: Vec<(Vec<u8>, Becomes<'a>)>,
     pub added: Vec<Vec<u8>>,
     pub removed: Vec<Vec<u8>>,
     /// Whether it is on disk when the call returns.
