@@ -7,7 +7,7 @@ use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationCon
 use crate::bindings::sluice::plugin as imports;
 use crate::error::{Error, Refusal};
 use crate::gate;
-use crate::host::State;
+use crate::host::{self, State};
 use crate::limits::Config;
 use crate::manifest::Report;
 use crate::plugin::Plugin;
@@ -63,7 +63,7 @@ impl Runtime {
 
     pub(crate) fn linker(&self, component: &Component) -> wasmtime::Result<Linker<State>> {
         let mut linker = Linker::new(&self.shared.engine);
-        imports::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        host::add_log_to_linker(&mut linker)?;
         imports::metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::state::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;

@@ -24,6 +24,7 @@ pub mod state;
 mod step;
 mod ticker;
 mod wasi;
+mod watch;
 
 pub use batch::{Batch, Record};
 pub use bindings::{Action, Columns};

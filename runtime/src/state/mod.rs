@@ -12,7 +12,7 @@ mod places;
 mod wheel;
 
 pub use engine::Engine;
-pub use partition::{Partition, Shared};
+pub use partition::{Pair, Partition, Shared};
 
 pub(crate) use partition::Mark;
 pub(crate) use places::{store_name, timers_name};
@@ -26,6 +26,9 @@ pub enum StateError {
     /// A change in the log is malformed.
     #[error("the state's changes: {0}")]
     Change(String),
+    /// The call on whose behalf it was read has used up its time.
+    #[error("the time is up")]
+    TimeIsUp,
     #[error("{0}")]
     Port(#[from] crate::ports::PortError),
     /// The file is lost or older than the log reaches back.
