@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -6,7 +7,7 @@ use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationCon
 use crate::bindings::sluice::plugin as imports;
 use crate::error::{Error, Refusal};
 use crate::gate;
-use crate::host::State;
+use crate::host::{self, State};
 use crate::limits::Config;
 use crate::manifest::Report;
 use crate::plugin::Plugin;
@@ -15,10 +16,15 @@ use crate::ticker::Ticker;
 /// Memory of a freed instance that stays resident for the next one, bytes.
 const KEEP_RESIDENT: usize = 256 * 1024;
 
+/// Core instances, and tables, of one component: its module, and those that join it to its imports.
+const CORE_INSTANCES: u32 = 4;
+
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) config: Config,
     pub(crate) ticker: Ticker,
+    /// Uploads that are compiled now, also those that nobody waits for any more.
+    pub(crate) compiling: Arc<AtomicUsize>,
 }
 
 /// The engine that compiles and runs plugins. Cloning gives another handle; the last one stops its thread.
@@ -36,7 +42,7 @@ impl Runtime {
         let engine = Engine::new(&settings(&config)).map_err(|e| Error::Engine(format!("{e:#}")))?;
         let ticking = engine.clone();
         let ticker = Ticker::start(move || ticking.increment_epoch()).map_err(|e| Error::Engine(e.to_string()))?;
-        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker }) })
+        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker, compiling: Arc::default() }) })
     }
 
     /// The upload gate: compiles and checks a component, or a core module that carries its component type. What is accepted here
@@ -57,7 +63,7 @@ impl Runtime {
 
     pub(crate) fn linker(&self, component: &Component) -> wasmtime::Result<Linker<State>> {
         let mut linker = Linker::new(&self.shared.engine);
-        imports::log::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        host::add_log_to_linker(&mut linker)?;
         imports::metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::context::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::state::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
@@ -77,12 +83,16 @@ fn settings(config: &Config) -> wasmtime::Config {
         .wasm_memory64(false)
         .memory_init_cow(true);
     let instances = config.instances;
-    let core = instances.saturating_mul(4);
+    let core = instances.saturating_mul(CORE_INSTANCES);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(core)
         .total_memories(instances)
         .total_tables(core)
+        // Else one instance could take what many others are to have.
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_tables_per_component(CORE_INSTANCES)
+        .max_memories_per_component(1)
         .max_memory_size(usize::try_from(config.memory).unwrap_or(usize::MAX))
         .linear_memory_keep_resident(KEEP_RESIDENT)
         .table_keep_resident(16 * 1024)

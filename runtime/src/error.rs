@@ -48,6 +48,9 @@ impl Error {
     }
 }
 
+/// Longest message of a refusal: what an upload says of itself may be megabytes.
+const MAX_MESSAGE: usize = 4096;
+
 /// Stable codes of [`Refusal`], as users and scripts see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RefusalCode {
@@ -105,7 +108,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: RefusalCode, message: impl Into<String>) -> Refusal {
-        Refusal { code, message: message.into() }
+        Refusal { code, message: crate::output::short(message.into(), MAX_MESSAGE) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The upload gate. Every check that can fail later is made here.
 
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -9,6 +10,7 @@ use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::{Component, InstancePre};
 
 use crate::bindings::exports::sluice::plugin as exports;
+use crate::bounds;
 use crate::engine::Runtime;
 use crate::error::{Refusal, RefusalCode};
 use crate::host::State;
@@ -21,6 +23,10 @@ const CONTRACT: &str = "sluice:plugin/";
 const VERSION: &str = "@0.2.0";
 /// Interfaces of the contract that the host provides.
 const GRANTED: [&str; 7] = ["types", "log", "metrics", "context", "lookup", "state", "timers"];
+/// Uploads compiled at the same time.
+const MAX_COMPILING: usize = 4;
+/// The compiler is recursive here and there.
+const COMPILE_STACK: usize = 16 * 1024 * 1024;
 const HOW: &str = "build it for wasm32-unknown-unknown with the guest SDK, or with any toolchain that makes components";
 
 pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plugin, Report), Refusal> {
@@ -30,9 +36,8 @@ pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plug
         return Err(Refusal::new(RefusalCode::TooLarge, message));
     }
     let digest: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-    let encoded = as_component(hint, bytes)?;
     let start = Instant::now();
-    let component = compile(runtime, hint, encoded)?;
+    let component = compile(runtime, hint, bytes)?;
     let compile_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let imports = check_imports(runtime, hint, &component)?;
     let roles = check_roles(runtime, hint, &component)?;
@@ -60,18 +65,20 @@ pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plug
 }
 
 /// A component as it is, or a core module with its component type made into one.
-fn as_component(hint: &str, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn as_component(hint: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
     let refuse = |code, text: String| Err(Refusal::new(code, format!("{hint}: {text}")));
     if !bytes.starts_with(b"\0asm") {
         return refuse(RefusalCode::NotWasm, format!("not WebAssembly: it does not start with \\0asm; {HOW}"));
     }
-    match Parser::new(0).parse_all(bytes).next() {
-        Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => return Ok(bytes.to_vec()),
-        Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => {}
+    let encoding = match Parser::new(0).parse_all(&bytes).next() {
+        Some(Ok(Payload::Version { encoding, .. })) => encoding,
         Some(Err(e)) => return refuse(RefusalCode::Invalid, format!("not valid WebAssembly: {e}")),
         _ => return refuse(RefusalCode::Invalid, "not valid WebAssembly: no header".into()),
+    };
+    if encoding == Encoding::Component {
+        return Ok(bytes);
     }
-    if !has_component_type(bytes) {
+    if !has_component_type(&bytes) {
         return refuse(
             RefusalCode::CoreModule,
             format!("a core module without a component type, not a component; {HOW}"),
@@ -79,7 +86,7 @@ fn as_component(hint: &str, bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
     }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)
-        .module(bytes)
+        .module(&bytes)
         .and_then(|mut encoder| encoder.encode());
     encoded.or_else(|e| {
         let text = format!("{e:#}");
@@ -98,24 +105,56 @@ fn has_component_type(module: &[u8]) -> bool {
         .any(|payload| matches!(payload, Ok(Payload::CustomSection(section)) if section.name().starts_with("component-type")))
 }
 
-/// Compiles on a thread of its own, so that a module made to compile for ever costs the caller only the timeout.
-fn compile(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<Component, Refusal> {
+/// One of the uploads that are compiled at the same time.
+struct Compiling(Arc<AtomicUsize>);
+
+impl Compiling {
+    fn begin(running: &Arc<AtomicUsize>) -> Option<Self> {
+        let one_more = |now| (now < MAX_COMPILING).then_some(now + 1);
+        running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Self(Arc::clone(running)))
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Makes it a component and compiles it, on a thread of its own: an upload made to compile for ever, or to break the compiler, costs the
+/// caller only the timeout.
+fn compile(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<Component, Refusal> {
+    let refuse = |code, text: String| Err(Refusal::new(code, format!("{hint}: {text}")));
+    let Some(compiling) = Compiling::begin(&runtime.shared.compiling) else {
+        return refuse(
+            RefusalCode::CompileTimeout,
+            format!("{MAX_COMPILING} others are being compiled; try again later"),
+        );
+    };
     let engine = runtime.shared.engine.clone();
     let (send, receive) = mpsc::sync_channel(1);
-    let spawned = std::thread::Builder::new().name("plugin-compile".into()).spawn(move || {
+    let (name, bytes) = (hint.to_owned(), bytes.to_vec());
+    let thread = std::thread::Builder::new().name("plugin-compile".into()).stack_size(COMPILE_STACK);
+    let spawned = thread.spawn(move || {
+        let refuse = |text: String| Refusal::new(RefusalCode::Invalid, format!("{name}: does not compile: {text}"));
+        let compiled = bounds::check(&bytes)
+            .map_err(refuse)
+            .and_then(|()| as_component(&name, bytes))
+            .and_then(|bytes| Component::new(&engine, bytes).map_err(|e| refuse(format!("{e:#}"))));
+        drop(compiling);
         // The receiver may have stopped waiting; then nobody wants the result.
-        let _ = send.send(Component::new(&engine, bytes).map_err(|e| format!("{e:#}")));
+        let _ = send.send(compiled);
     });
     if let Err(e) = spawned {
-        return Err(Refusal::new(RefusalCode::CompileTimeout, format!("{hint}: no thread to compile on: {e}")));
+        return refuse(RefusalCode::CompileTimeout, format!("no thread to compile on: {e}"));
     }
     let timeout = runtime.shared.config.compile_timeout;
     match receive.recv_timeout(timeout) {
-        Ok(Ok(component)) => Ok(component),
-        Ok(Err(e)) => Err(Refusal::new(RefusalCode::Invalid, format!("{hint}: does not compile: {e}"))),
-        Err(_) => {
-            let message = format!("{hint}: compiling took longer than {} s", timeout.as_secs());
-            Err(Refusal::new(RefusalCode::CompileTimeout, message))
+        Ok(compiled) => compiled,
+        Err(RecvTimeoutError::Disconnected) => refuse(RefusalCode::Invalid, "the compiler broke down on it".into()),
+        Err(RecvTimeoutError::Timeout) => {
+            refuse(RefusalCode::CompileTimeout, format!("compiling took longer than {} s", timeout.as_secs()))
         }
     }
 }

@@ -1,21 +1,25 @@
 //! What a plugin may ask of its host, and the state of one instance.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use wasmtime::{ResourceLimiter, Result, bail};
+use wasmtime::component::{Linker, WasmList, WasmStr};
+use wasmtime::{ResourceLimiter, Result, StoreContextMut, bail};
 
-use crate::bindings::sluice::plugin::{context, log, lookup, metrics};
+use crate::bindings::sluice::plugin::{context, lookup, metrics};
 use crate::keep::Keep;
 use crate::limits::Limits;
+use crate::output::short;
 use crate::ports::Lookup;
 use crate::wasi::Wasi;
+use crate::watch::Watch;
 
 pub use crate::bindings::sluice::plugin::log::Level;
 pub use crate::bindings::sluice::plugin::metrics::Kind as MetricKind;
 
 const MAX_METRICS: usize = 64;
 const MAX_FIELDS: usize = 32;
+/// Bytes kept of what a plugin says when it panics.
+const MAX_PANIC: usize = 1024;
 const MAX_HITS: u32 = 100;
 /// Lookups of one call.
 const MAX_LOOKUPS: u32 = 64;
@@ -104,9 +108,7 @@ pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) memory: Memory,
     pub(crate) now: u64,
-    /// Half of the running call's deadline, and the thread's time on the processor when the first half was over.
-    pub(crate) half: Duration,
-    pub(crate) second_half_from: Option<Duration>,
+    pub(crate) watch: Watch,
     /// The last panic message, which the SDK logs before it traps.
     pub(crate) panic: Option<String>,
     pub(crate) wasi: Wasi,
@@ -119,14 +121,19 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(context: Context, limits: Limits, grants: Grants, observer: Arc<dyn Observer>) -> State {
+    pub(crate) fn new(
+        context: Context,
+        limits: Limits,
+        grants: Grants,
+        observer: Arc<dyn Observer>,
+        watch: Watch,
+    ) -> State {
         State {
             memory: Memory { limit: limits.memory, refused: false },
             context,
             limits,
             now: 0,
-            half: Duration::ZERO,
-            second_half_from: None,
+            watch,
             panic: None,
             wasi: Wasi::default(),
             keep: Keep::default(),
@@ -139,9 +146,8 @@ impl State {
     }
 
     /// Resets what is counted for each call.
-    pub(crate) fn begin(&mut self, deadline: Duration) {
-        self.half = deadline / 2;
-        self.second_half_from = None;
+    pub(crate) fn begin(&mut self) {
+        self.memory.refused = false;
         self.lines = 0;
         self.lookups = 0;
     }
@@ -182,22 +188,37 @@ fn cut<'a>(message: &'a str, fields: &'a [(String, String)], limit: usize) -> (&
     (&message[..end], &fields[..kept])
 }
 
-impl log::Host for State {
-    fn enabled(&mut self, level: Level) -> Result<bool> {
-        Ok(self.observer.enabled(level))
-    }
+/// The log as plugins reach it. Not generated, so that a line is read in place and what is cut off is never copied.
+pub(crate) fn add_log_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    let mut log = linker.instance("sluice:plugin/log@0.2.0")?;
+    log.func_wrap("enabled", |cx: StoreContextMut<'_, State>, (level,): (Level,)| {
+        Ok((cx.data().observer.enabled(level),))
+    })?;
+    log.func_wrap("write", write_line)
+}
 
-    fn write(&mut self, level: Level, message: String, fields: Vec<(String, String)>) -> Result<()> {
-        if fields.iter().any(|(name, _)| name == "panic") {
-            let place =
-                &fields.iter().find(|(name, _)| name == "panic").map(|(_, place)| place.as_str()).unwrap_or_default();
-            let mut text = format!("{message} at {place}");
-            text.truncate(text.floor_char_boundary(1024));
-            self.panic = Some(text);
-        }
-        State::log(self, level, &message, &fields);
-        Ok(())
+type Fields = WasmList<(WasmStr, WasmStr)>;
+
+fn write_line(mut cx: StoreContextMut<'_, State>, (level, message, fields): (Level, WasmStr, Fields)) -> Result<()> {
+    let pairs = fields.iter(&mut cx)?.take(MAX_FIELDS).collect::<Result<Vec<_>>>()?;
+    let message = beginning(&cx, &message)?;
+    let mut fields = Vec::with_capacity(pairs.len());
+    for (name, value) in &pairs {
+        fields.push((beginning(&cx, name)?, beginning(&cx, value)?));
     }
+    let state = cx.data_mut();
+    if let Some((_, place)) = fields.iter().find(|(name, _)| name == "panic") {
+        state.panic = Some(short(format!("{message} at {place}"), MAX_PANIC));
+    }
+    state.log(level, &message, &fields);
+    Ok(())
+}
+
+/// As much of a text as a line may have, and a little more if there is more.
+fn beginning(cx: &StoreContextMut<'_, State>, text: &WasmStr) -> Result<String> {
+    let most = cx.data().limits.log_line.max(MAX_PANIC) + 4;
+    let text = text.to_str(cx)?;
+    Ok(text[..text.floor_char_boundary(most)].to_owned())
 }
 
 impl metrics::Host for State {
@@ -205,7 +226,10 @@ impl metrics::Host for State {
         let fine = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !fine {
-            return Ok(Err(format!("metric {name:?}: expected 1 to 64 lower-case letters, digits and `_`")));
+            return Ok(Err(format!(
+                "metric {:?}: expected 1 to 64 lower-case letters, digits and `_`",
+                short(name, 64)
+            )));
         }
         let known = self.metrics.iter().position(|(other, _)| *other == name);
         let index = match known {
@@ -255,6 +279,7 @@ impl lookup::Host for State {
         }
         let Some(port) = self.grants.lookup.as_ref().filter(|_| self.grants.topics.contains(&topic)) else {
             let granted = if self.grants.topics.is_empty() { "none".into() } else { self.grants.topics.join(", ") };
+            let topic = short(topic, 256);
             return Ok(Err(format!("topic {topic} is not granted to this plugin; granted: {granted}")));
         };
         let hits = match port.by_key(&topic, &key, limit.min(MAX_HITS)) {

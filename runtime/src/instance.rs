@@ -1,21 +1,24 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Instance as WasmInstance;
-use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
 
 use crate::batch::Batch;
 use crate::bindings::exports::sluice::plugin as exports;
 use crate::bindings::sluice::plugin::types as wit;
 use crate::error::{Error, Failure, RefusalCode};
-use crate::host::{Context, DeadlineReached, Silent, State};
+use crate::host::{Context, DeadlineReached, Grants, Silent, State};
 use crate::keep;
 use crate::limits::Limits;
 use crate::output::{self, Output, Verdict};
 use crate::plugin::{Plugin, Program, Setup};
 use crate::state::{self, Partition, Timer};
-use crate::ticker::TICK;
+use crate::watch::Watch;
 
 const MAX_STACK_LINES: usize = 16;
+/// Resources of the host that an instance may hold at a time: outputs, and clocks to wait for.
+const MAX_HANDLES: usize = 1024;
 
 /// A message whose producer did not say whether its transaction stands.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +68,8 @@ impl Instance {
         let program = &plugin.program;
         let name = plugin.manifest().name.clone();
         let keeps_as = setup.keeps_as.unwrap_or_else(|| name.clone());
-        let mut state = State::new(setup.context, setup.limits, setup.grants, setup.observer);
+        let watch = Watch::new(program.runtime.shared.ticker.clock());
+        let mut state = State::new(setup.context, setup.limits, setup.grants, setup.observer, watch);
         state.keep.lateness = setup.lateness;
         let mut store = new_store(program, state);
         let deadline = program.runtime.shared.config.start_deadline;
@@ -190,10 +194,14 @@ impl Instance {
             let keep = &mut self.store.data_mut().keep;
             (keep.stores, keep.timers) = (stores, timers);
         }
+        partition.watched_by(Some(self.store.data().watch.clone()));
         self.store.data_mut().keep.partition = Some(partition);
         let answer = call(self, &guest);
         self.process = Some(guest);
         *home = self.store.data_mut().keep.partition.take();
+        if let Some(partition) = home {
+            partition.watched_by(None);
+        }
         answer
     }
 
@@ -286,7 +294,8 @@ fn load(program: &Program, store: &mut Store<State>, instance: &WasmInstance) ->
 /// Instantiates with nothing granted and asks the plugin for its manifest.
 pub(crate) fn describe(program: &Program) -> Result<wit::Manifest, (RefusalCode, String)> {
     let limits = Limits { memory: program.runtime.shared.config.memory, ..Limits::default() };
-    let state = State::new(Context::default(), limits, crate::host::Grants::default(), std::sync::Arc::new(Silent));
+    let watch = Watch::new(program.runtime.shared.ticker.clock());
+    let state = State::new(Context::default(), limits, Grants::default(), Arc::new(Silent), watch);
     let mut store = new_store(program, state);
     let deadline = program.runtime.shared.config.start_deadline;
     let instance = call(program, &mut store, deadline, |store| program.pre.instantiate(store))
@@ -303,31 +312,14 @@ fn new_store(program: &Program, state: State) -> Store<State> {
     let mut store = Store::new(&program.runtime.shared.engine, state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(output);
-    store.epoch_deadline_callback(|mut store| on_half_time(store.data_mut()));
+    store.set_max_component_handles(MAX_HANDLES);
+    store.epoch_deadline_callback(on_tick);
     store
 }
 
-/// The clock on the wall said half of the deadline is over. On a busy machine the guest may hardly have run, so the second half is
-/// counted on the processor.
-fn on_half_time(state: &mut State) -> wasmtime::Result<UpdateDeadline> {
-    let now = processor_time();
-    match state.second_half_from {
-        None => {
-            state.second_half_from = Some(now);
-            Ok(UpdateDeadline::Continue(ticks(state.half)))
-        }
-        Some(from) if now.saturating_sub(from) < state.half => Ok(UpdateDeadline::Continue(1)),
-        Some(_) => Err(DeadlineReached.into()),
-    }
-}
-
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-fn ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX).max(1)
+/// The guest notices that the ticks it was given are over.
+fn on_tick(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
+    store.data().watch.next_look().map(UpdateDeadline::Continue).ok_or_else(|| DeadlineReached.into())
 }
 
 fn call<R>(
@@ -337,8 +329,9 @@ fn call<R>(
     f: impl FnOnce(&mut Store<State>) -> wasmtime::Result<R>,
 ) -> wasmtime::Result<R> {
     let _ticking = program.runtime.shared.ticker.calling();
-    store.data_mut().begin(deadline);
-    store.set_epoch_deadline(ticks(deadline / 2));
+    store.data_mut().begin();
+    let first_half = store.data().watch.begin(deadline);
+    store.set_epoch_deadline(first_half);
     f(store)
 }
 

@@ -5,7 +5,8 @@ use wasmtime::{Result, bail};
 use crate::bindings::sluice::plugin::state::{Found, Page};
 use crate::bindings::sluice::plugin::types::ColumnResult as Column;
 use crate::bindings::sluice::plugin::{state, timers};
-use crate::host::State;
+use crate::host::{DeadlineReached, State};
+use crate::output::short;
 use crate::state::{Domain, Partition, StateError, Timer};
 
 /// Largest key of an entry or a timer, bytes.
@@ -48,6 +49,9 @@ impl Keep {
     fn with<R>(&mut self, f: impl FnOnce(&mut Partition) -> std::result::Result<R, StateError>) -> Result<R> {
         let done = f(self.partition()?);
         done.or_else(|problem| {
+            if matches!(problem, StateError::TimeIsUp) {
+                return Err(DeadlineReached.into());
+            }
             self.broken = Some(problem.to_string());
             bail!("state: {problem}")
         })
@@ -106,11 +110,12 @@ impl state::Host for State {
         let known = self.keep.stores.iter().position(|(known, _)| *known == name);
         Ok(match known {
             Some(at) => Ok(u32::try_from(at)?),
-            None => Err(format!("store {name} is not in the plugin's manifest")),
+            None => Err(format!("store {} is not in the plugin's manifest", short(name, 64))),
         })
     }
 
     fn get(&mut self, store: u32, key: Vec<u8>, at: u64) -> Result<Option<Vec<u8>>> {
+        check_key(&key)?;
         let store = self.keep.store(store)?;
         self.keep.with(|partition| Ok(partition.get(store, &key, at)?.map(<[u8]>::to_vec)))
     }
@@ -138,6 +143,7 @@ impl state::Host for State {
         let limit = self.limits.output;
         let mut found = Found { present: vec![0; keys.ends.len().div_ceil(8)], values: empty() };
         for (index, key) in items(&keys)?.enumerate() {
+            check_key(key)?;
             let Found { present, values } = &mut found;
             self.keep.with(|partition| {
                 if let Some(value) = partition.get(store, key, at)? {

@@ -6,6 +6,7 @@
 mod batch;
 mod bindings;
 mod bisect;
+mod bounds;
 mod engine;
 mod error;
 mod gate;
@@ -23,6 +24,7 @@ pub mod state;
 mod step;
 mod ticker;
 mod wasi;
+mod watch;
 
 pub use batch::{Batch, Record};
 pub use bindings::{Action, Columns};

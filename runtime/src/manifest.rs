@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use crate::bindings::Columns;
 use crate::bindings::sluice::plugin::types as wit;
+use crate::output::short;
 use crate::schema::Schema;
 
 /// What a plugin can be used as.
@@ -78,10 +79,10 @@ impl Manifest {
     pub(crate) fn check(raw: wit::Manifest) -> Result<Manifest, String> {
         let wit::Manifest { name, version, doc, needs, prefilter, outputs, params, stores } = raw;
         if !is_name(&name) {
-            return Err(format!("name: expected 1 to 64 lower-case letters, digits and `-`, got {name:?}"));
+            return Err(format!("name: expected 1 to 64 lower-case letters, digits and `-`, got {}", quoted(name)));
         }
         if !is_version(&version) {
-            return Err(format!("version: expected major.minor.patch, got {version:?}"));
+            return Err(format!("version: expected major.minor.patch, got {}", quoted(version)));
         }
         if doc.len() > MAX_DOC {
             return Err(format!("doc: at most {MAX_DOC} bytes, got {}", doc.len()));
@@ -108,7 +109,7 @@ impl Manifest {
 fn check_param(raw: wit::Param) -> Result<Param, String> {
     let wit::Param { name, json_schema, required } = raw;
     if name.is_empty() || name.len() > 64 {
-        return Err(format!("params: a name has 1 to 64 bytes, got {name:?}"));
+        return Err(format!("params: a name has 1 to 64 bytes, got {}", quoted(name)));
     }
     if json_schema.len() > MAX_DOC {
         return Err(format!("params: the schema of `{name}` is longer than {MAX_DOC} bytes"));
@@ -130,7 +131,10 @@ fn check_outputs(raw: wit::Outputs) -> Result<Outputs, String> {
     let mut checked: Vec<Port> = Vec::with_capacity(ports.len());
     for wit::Port { name, doc } in ports {
         if !is_name(&name) {
-            return Err(format!("outputs: expected lower-case letters, digits and `-` as a name, got {name:?}"));
+            return Err(format!(
+                "outputs: expected lower-case letters, digits and `-` as a name, got {}",
+                quoted(name)
+            ));
         }
         if checked.iter().any(|other| other.name == name) {
             return Err(format!("outputs: `{name}` is declared twice"));
@@ -147,7 +151,7 @@ fn check_stores(raw: Vec<wit::Store>) -> Result<Vec<StoreDeclared>, String> {
     let mut checked: Vec<StoreDeclared> = Vec::with_capacity(raw.len());
     for wit::Store { name, doc } in raw {
         if !is_name(&name) {
-            return Err(format!("stores: expected lower-case letters, digits and `-` as a name, got {name:?}"));
+            return Err(format!("stores: expected lower-case letters, digits and `-` as a name, got {}", quoted(name)));
         }
         if checked.iter().any(|other| other.name == name) {
             return Err(format!("stores: `{name}` is declared twice"));
@@ -155,6 +159,11 @@ fn check_stores(raw: Vec<wit::Store>) -> Result<Vec<StoreDeclared>, String> {
         checked.push(StoreDeclared { name, doc });
     }
     Ok(checked)
+}
+
+/// A text that may be megabytes long, for a message.
+fn quoted(text: String) -> String {
+    format!("{:?}", short(text, 128))
 }
 
 fn is_name(name: &str) -> bool {

@@ -87,7 +87,7 @@ pub(crate) fn check_output(raw: wit::Output, count: usize, outputs: usize, limit
     if size > limits.output {
         return Err(Failure::TooMuch { limit: limits.output });
     }
-    produced(raw, count, outputs, limits).map_err(Failure::Nonsense)
+    produced(raw, count, outputs, limits).map_err(|why| Failure::Nonsense(short(why, 1024)))
 }
 
 fn bytes_of(raw: &wit::Output) -> u64 {
@@ -204,7 +204,12 @@ fn check_texts(item: &Produced) -> Result<(), String> {
     for pair in headers.split('\u{2}').filter(|pair| !pair.is_empty()) {
         match pair.split_once('\u{1}') {
             Some((name, value)) if !name.is_empty() && !value.contains('\u{1}') => {}
-            _ => return Err(format!("the headers hold {pair:?}, which is no name, byte 1, value")),
+            _ => {
+                return Err(format!(
+                    "the headers hold {:?}, which is no name, byte 1, value",
+                    short(pair.to_owned(), 64)
+                ));
+            }
         }
     }
     Ok(())

@@ -1,16 +1,20 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One tick of the deadlines.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a call after which the thread sleeps until the next one.
 const IDLE_TICKS: u32 = 50;
+/// Most ticks that are made up for after a long sleep.
+const MOST_AT_ONCE: u32 = 100;
 
 struct Shared {
     calls: AtomicUsize,
     stop: AtomicBool,
+    /// Ticks so far.
+    ticks: AtomicU64,
 }
 
 /// Advances the engine's epoch once per millisecond while any plugin is being called, and sleeps otherwise.
@@ -21,10 +25,15 @@ pub(crate) struct Ticker {
 
 impl Ticker {
     pub(crate) fn start(tick: impl Fn() + Send + 'static) -> std::io::Result<Ticker> {
-        let shared = Arc::new(Shared { calls: AtomicUsize::new(0), stop: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { calls: AtomicUsize::new(0), stop: AtomicBool::new(false), ticks: AtomicU64::new(0) });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("plugin-ticker".into()).spawn(move || run(&theirs, &tick))?;
         Ok(Ticker { shared, thread: Some(thread) })
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        Clock(Arc::clone(&self.shared))
     }
 
     /// Ticks at least until the guard is dropped.
@@ -40,6 +49,14 @@ impl Ticker {
 
 fn run(shared: &Shared, tick: &impl Fn()) {
     let mut idle = 0;
+    // Up to when there were ticks.
+    let mut ticked = Instant::now();
+    let advance = |ticks: u32| {
+        for _ in 0..ticks {
+            shared.ticks.fetch_add(1, Ordering::Relaxed);
+            tick();
+        }
+    };
     while !shared.stop.load(Ordering::SeqCst) {
         if shared.calls.load(Ordering::SeqCst) == 0 {
             idle += 1;
@@ -49,10 +66,14 @@ fn run(shared: &Shared, tick: &impl Fn()) {
         if idle > IDLE_TICKS {
             thread::park();
             idle = 0;
+            ticked = Instant::now();
         } else {
             thread::sleep(TICK);
         }
-        tick();
+        // A sleep lasts longer than it should, on a busy machine several ticks, and the deadlines must not wait for it.
+        let ticks = u32::try_from(ticked.elapsed().as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX);
+        advance(ticks.min(MOST_AT_ONCE));
+        ticked += TICK * ticks;
     }
 }
 
@@ -64,6 +85,16 @@ impl Drop for Ticker {
             // The thread cannot panic: it only sleeps and adds to a counter.
             let _ = thread.join();
         }
+    }
+}
+
+/// Tells the ticks so far.
+#[derive(Clone)]
+pub(crate) struct Clock(Arc<Shared>);
+
+impl Clock {
+    pub(crate) fn now(&self) -> u64 {
+        self.0.ticks.load(Ordering::Relaxed)
     }
 }
 

@@ -74,25 +74,36 @@ impl Wasi {
 
 impl State {
     fn print(&mut self, stream: u32, bytes: &[u8]) {
-        let (buffer, level) = match stream {
-            STDERR => (&mut self.wasi.err, Level::Warn),
-            _ => (&mut self.wasi.out, Level::Info),
-        };
-        buffer.extend_from_slice(bytes);
-        let mut rest = std::mem::take(buffer);
-        while let Some(end) = rest.iter().position(|b| *b == b'\n').or((rest.len() >= MAX_LINE).then_some(MAX_LINE - 1))
-        {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if stream == STDERR && text.contains("panicked at") {
-                self.panic = Some(crate::output::short(text.clone(), 1024));
+        let mut line = std::mem::take(self.unfinished(stream));
+        let mut rest = bytes;
+        // Past the deadline nobody reads on: the guest ends as soon as it goes on.
+        while !rest.is_empty() && !self.watch.is_over() {
+            let room = &rest[..rest.len().min(MAX_LINE - line.len())];
+            let end = room.iter().position(|b| *b == b'\n');
+            let taken = end.map_or(room.len(), |end| end + 1);
+            line.extend_from_slice(&room[..taken]);
+            rest = &rest[taken..];
+            if end.is_some() || line.len() == MAX_LINE {
+                self.print_line(stream, &line);
+                line.clear();
             }
-            self.log(level, &text, &[]);
         }
-        match stream {
-            STDERR => self.wasi.err = rest,
-            _ => self.wasi.out = rest,
+        *self.unfinished(stream) = line;
+    }
+
+    /// What was printed since the last end of a line.
+    fn unfinished(&mut self, stream: u32) -> &mut Vec<u8> {
+        if stream == STDERR { &mut self.wasi.err } else { &mut self.wasi.out }
+    }
+
+    fn print_line(&mut self, stream: u32, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text = text.trim_end();
+        if stream == STDERR && text.contains("panicked at") {
+            self.panic = Some(crate::output::short(text.to_owned(), 1024));
         }
+        let level = if stream == STDERR { Level::Warn } else { Level::Info };
+        self.log(level, text, &[]);
     }
 }
 

@@ -29,6 +29,9 @@ pub enum StateError {
     /// A change in the log is malformed.
     #[error("the state's changes: {0}")]
     Change(String),
+    /// The call on whose behalf it was read has used up its time.
+    #[error("the time is up")]
+    TimeIsUp,
     #[error("{0}")]
     Port(#[from] crate::ports::PortError),
     /// The file is lost or older than the log reaches back.

@@ -16,6 +16,7 @@ use super::{
     wheel::{ALL_STORES, Due, Wheel},
 };
 use crate::ports::{Changelog, PortError};
+use crate::watch::Watch;
 
 /// A partition that its stage and whoever looks into it share. It is away while a plugin is called.
 pub type Shared = Arc<Mutex<Option<Box<Partition>>>>;
@@ -88,6 +89,10 @@ pub struct Partition {
     /// Changes of the log that are in it.
     applied: u64,
     scratch: Vec<u8>,
+    /// A value that passes through without being kept in memory.
+    passing: Vec<u8>,
+    /// The time of the call that runs.
+    watch: Option<Watch>,
     flushed_at: Instant,
     durable_at: Instant,
 }
@@ -133,6 +138,8 @@ impl Partition {
             newest,
             applied: stands,
             scratch: Vec::new(),
+            passing: Vec::new(),
+            watch: None,
             flushed_at: now,
             durable_at: now,
         };
@@ -349,16 +356,27 @@ impl Partition {
 
     /// The value of a key, looked at a time.
     pub(crate) fn get(&mut self, store: u16, key: &[u8], at: u64) -> Result<Option<&[u8]>, StateError> {
+        self.check_time()?;
+        // Room is made between turns only: until then what is only read must not fill the memory.
+        if self.young_bytes > 2 * self.young_limit && !self.is_in_memory(store, key) {
+            let found = self.engine.get(&places::outer(self.queue, self.places.name(store), key))?;
+            let alive = found.filter(|(expires_at, _)| *expires_at == 0 || *expires_at > at);
+            let Some((_, value)) = alive else { return Ok(None) };
+            self.passing = value;
+            return Ok(Some(&self.passing));
+        }
         let entry = self.entry(store, key)?;
         Ok(entry.value.as_deref().filter(|_| entry.expires_at == 0 || entry.expires_at > at))
     }
 
     pub(crate) fn put(&mut self, store: u16, key: &[u8], value: &[u8], expires_at: u64) -> Result<(), StateError> {
+        self.check_time()?;
         self.count_written(key.len() + value.len() + OVERHEAD);
         self.set(store, key, Some(value.into()), expires_at)
     }
 
     pub(crate) fn delete(&mut self, store: u16, key: &[u8]) -> Result<(), StateError> {
+        self.check_time()?;
         self.count_written(key.len() + OVERHEAD);
         if self.entry(store, key)?.value.is_none() {
             return Ok(());
@@ -374,6 +392,7 @@ impl Partition {
         at: u64,
         expires_at: u64,
     ) -> Result<i64, StateError> {
+        self.check_time()?;
         self.count_written(key.len() + 8 + OVERHEAD);
         let call = self.call;
         let entry = self.entry(store, key)?;
@@ -414,6 +433,7 @@ impl Partition {
             .take_while(|key| key.starts_with(&start));
         let mut found = std::collections::BTreeMap::new();
         for key in changed {
+            self.check_time()?;
             let Some(entry) = self.young.get(key).or_else(|| self.old.get(key)) else { continue };
             let own = places::split(key).1;
             if let Some(value) = entry.value.as_deref().filter(|_| alive(entry.expires_at) && is_behind(own)) {
@@ -434,8 +454,9 @@ impl Partition {
                 found.insert(own.to_vec(), value);
                 count += 1;
             }
-            count < limit
+            count < limit && !self.time_is_up()
         })?;
+        self.check_time()?;
         Ok(found.into_iter().take(limit).collect())
     }
 
@@ -477,6 +498,25 @@ impl Partition {
             let first = fitting.next()?;
             if fitting.next().is_some() { None } else { self.places.find(first) }
         })
+    }
+
+    /// Whose call it works for, or nobody's: then it takes as long as it takes.
+    pub(crate) fn watched_by(&mut self, watch: Option<Watch>) {
+        self.watch = watch;
+    }
+
+    fn time_is_up(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_over)
+    }
+
+    fn check_time(&self) -> Result<(), StateError> {
+        if self.time_is_up() { Err(StateError::TimeIsUp) } else { Ok(()) }
+    }
+
+    fn is_in_memory(&mut self, store: u16, key: &[u8]) -> bool {
+        places::inner(store, key, &mut self.scratch);
+        let key = self.scratch.as_slice();
+        self.young.contains_key(key) || self.old.contains_key(key)
     }
 
     /// The entry as it stands, brought into memory.
@@ -568,15 +608,16 @@ impl Partition {
     /// When the first timer of a step is due.
     pub(crate) fn next_due(&mut self, timers: u16, domain: Domain) -> Result<Option<u64>, StateError> {
         let prefix = wheel_prefix(self.queue, self.places.name(timers), domain);
-        let engine = &self.engine;
+        let (engine, watch) = (&self.engine, &self.watch);
         let first = self.wheel.first(timers, domain, |gone| {
-            let mut first = None;
+            let (mut first, mut late) = (None, false);
             engine.wheel(&prefix, |row| {
                 let due = Due { whose: timers, domain: row.domain, at: row.at, what: row.what.into() };
                 first = (!gone(&due)).then_some(due);
-                first.is_none()
+                late = watch.as_ref().is_some_and(Watch::is_over);
+                first.is_none() && !late
             })?;
-            Ok::<_, StateError>(first)
+            if first.is_none() && late { Err(StateError::TimeIsUp) } else { Ok(first) }
         })?;
         Ok(first.map(|due| due.at))
     }
@@ -604,7 +645,7 @@ impl Partition {
         let owner = if whose == ALL_STORES { "" } else { self.places.name(whose) };
         let mut read = 0;
         self.engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
-            if row.at > now {
+            if row.at > now || self.time_is_up() {
                 return false;
             }
             let what = if domain == Domain::Expiry { self.inner_of(&row.what) } else { Some(row.what) };
@@ -617,6 +658,7 @@ impl Partition {
             }
             read < TIMERS_AT_ONCE
         })?;
+        self.check_time()?;
         Ok(found.into_iter().take(TIMERS_AT_ONCE).collect())
     }
 
