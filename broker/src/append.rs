@@ -79,10 +79,15 @@ impl Broker {
             }
             self.redirect(message, alone, send.max_reconsume_times, now)?;
         }
-        let durability = self.durability_of(&send.messages, &topic);
+        let durability = self.durability(&topic);
         let due = send.messages.first().filter(|message| message.topic == SYSTEM.timers);
         let due = due.and_then(|message| message.properties.get(key::TIMER_OUT_MS)?.parse().ok()).map(Timestamp);
         let places = self.stage(&send.messages, now)?;
+        if durability == Durability::Async {
+            let readable = self.reader.store().readable();
+            let halves = places.iter().zip(send.messages).filter(|(_, message)| message.topic == SYSTEM.half);
+            self.fresh_halves.keep(halves.map(|(place, message)| (place.log_offset, message)), readable);
+        }
         let broker = self.config().advertised;
         Ok(Sent {
             queue,
@@ -92,12 +97,6 @@ impl Broker {
             durability,
             due,
         })
-    }
-
-    /// A half message is promised to its producer by offset, so it is always on disk first.
-    fn durability_of(&self, messages: &[Message], topic: &Topic) -> Durability {
-        let half = messages.iter().any(|message| message.topic == SYSTEM.half);
-        if half { Durability::Sync } else { self.durability(topic) }
     }
 
     fn pick_queue(&mut self, topic: &Topic, wanted: Option<QueueId>) -> Result<QueueId> {

@@ -20,6 +20,7 @@ use crate::{
     system::SYSTEM,
     timers::Wheel,
     topics::{Durability, Topic},
+    transaction::FreshHalves,
     unique::UniqueIds,
     waiters::{Token, Waiters},
 };
@@ -59,6 +60,8 @@ pub struct Broker {
     pub(crate) unique: UniqueIds,
     pub(crate) schedule: Schedule,
     pub(crate) wheel: Wheel,
+    /// Half messages that were acknowledged before readers can see them.
+    pub(crate) fresh_halves: FreshHalves,
     pub(crate) next_queue: u32,
     /// Pops so far: each begins at another queue.
     pub(crate) pops: u32,
@@ -76,6 +79,7 @@ impl Broker {
             unique,
             schedule: Schedule::default(),
             wheel: Wheel::default(),
+            fresh_halves: FreshHalves::default(),
             next_queue: 0,
             pops: 0,
             scratch: Vec::new(),

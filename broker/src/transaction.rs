@@ -1,5 +1,7 @@
 //! Verbs: decide a half message, and find those that nobody decided.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use sluice_model::{
     GroupName, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, Transaction, key,
@@ -132,6 +134,23 @@ impl HalfCheck {
     }
 }
 
+/// Half messages of topics that do not wait for the disk: their producers may decide them before readers can see them. As many as the
+/// log has not on disk, which its writer bounds.
+#[derive(Default)]
+pub(crate) struct FreshHalves(BTreeMap<LogOffset, Message>);
+
+impl FreshHalves {
+    /// Keeps messages by their places, and forgets those that readers see by now.
+    pub fn keep(&mut self, halves: impl Iterator<Item = (LogOffset, Message)>, readable: LogOffset) {
+        self.0 = self.0.split_off(&readable);
+        self.0.extend(halves);
+    }
+
+    fn get(&self, at: LogOffset) -> Option<&Message> {
+        self.0.get(&at)
+    }
+}
+
 impl Broker {
     /// Decides a half message: with [`Verdict::Commit`] the message itself and the decision are one unit.
     ///
@@ -217,6 +236,9 @@ impl Broker {
     }
 
     fn half_message(&self, half: &Half) -> Result<Message> {
+        if let Some(message) = self.fresh_halves.get(half.at) {
+            return Ok(message.clone());
+        }
         let record = self.reader.store().record_at(half.at)?;
         Ok(RecordView::parse(&record)?.to_message()?)
     }

@@ -3,8 +3,8 @@
 
 mod kit;
 
-use kit::{World, field, group, message, send_to};
-use sluice_broker::{Config, Decider, Durability, Effect, HalfCheck, Sent, StoreConfig, Verdict};
+use kit::{World, field, group, message, send_to, topic};
+use sluice_broker::{Config, Decider, Durability, Effect, HalfCheck, Sent, StoreConfig, Topic, Verdict};
 use sluice_model::{Kind, LogOffset, QueueOffset, Transaction};
 
 fn half(body: &str, pairs: &[(&str, &str)]) -> sluice_broker::Send {
@@ -38,11 +38,30 @@ fn checks(world: &mut World) -> Vec<HalfCheck> {
 fn a_half_message_is_seen_once_when_committed() {
     let mut world = world();
     let sent = world.send(half("x", &[]));
-    assert_eq!(sent.durability, Durability::Sync, "whatever the broker's setting");
     assert!(world.all("t", 0).is_empty());
     decide(&mut world, &sent, Verdict::Commit).unwrap();
     assert_eq!(decide(&mut world, &sent, Verdict::Commit).unwrap_err().kind(), Kind::NotFound);
     assert_eq!(decide(&mut world, &sent, Verdict::Rollback).unwrap_err().kind(), Kind::NotFound);
+    world.settle();
+    let world = world.crash();
+    let got = world.all("t", 0);
+    assert_eq!(got.len(), 1);
+    assert_eq!((got[0].body.as_str(), got[0].property("REAL_TOPIC"), got[0].property("TRAN_MSG")), ("x", None, None));
+    assert_eq!(world.opened.reader.halves(9), []);
+}
+
+#[test]
+fn a_half_message_that_does_not_wait_for_the_disk_may_be_decided_before_it_is_there() {
+    let mut world = world();
+    let now = world.now;
+    world.broker().put_topic(Topic { durability: Some(Durability::Async), ..Topic::new(topic("t"), 1) }, now).unwrap();
+    for verdict in [Verdict::Commit, Verdict::Rollback] {
+        // Nothing is written, and nobody can read it, until the world settles.
+        let sent = world.broker().send(half("x", &[]), now).unwrap();
+        assert_eq!(sent.durability, Durability::Async);
+        decide(&mut world, &sent, verdict).unwrap();
+        assert_eq!(decide(&mut world, &sent, verdict).unwrap_err().kind(), Kind::NotFound);
+    }
     world.settle();
     let world = world.crash();
     let got = world.all("t", 0);
