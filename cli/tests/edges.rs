@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("examples/big-orders", &["sdk"], &[]),
     ("runtime/tests/guest", &[], &[]),
     ("runtime/tests/keeper", &["sdk"], &[]),
+    ("runtime/examples/cost/guest", &["sdk"], &[]),
 ];
 
 #[test]

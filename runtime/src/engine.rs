@@ -1,12 +1,11 @@
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::sluice::plugin as imports;
 use crate::error::{Error, Refusal};
-use crate::gate;
+use crate::gate::{self, Compilers};
 use crate::host::{self, State};
 use crate::limits::Config;
 use crate::manifest::Report;
@@ -23,8 +22,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) config: Config,
     pub(crate) ticker: Ticker,
-    /// Uploads that are compiled now, also those that nobody waits for any more.
-    pub(crate) compiling: Arc<AtomicUsize>,
+    pub(crate) compilers: Arc<Compilers>,
 }
 
 /// The engine that compiles and runs plugins. Cloning gives another handle; the last one stops its thread.
@@ -42,7 +40,7 @@ impl Runtime {
         let engine = Engine::new(&settings(&config)).map_err(|e| Error::Engine(format!("{e:#}")))?;
         let ticking = engine.clone();
         let ticker = Ticker::start(move || ticking.increment_epoch()).map_err(|e| Error::Engine(e.to_string()))?;
-        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker, compiling: Arc::default() }) })
+        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker, compilers: Arc::default() }) })
     }
 
     /// The upload gate: compiles and checks a component, or a core module that carries its component type. What is accepted here

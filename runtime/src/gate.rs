@@ -1,10 +1,10 @@
 //! The upload gate. Every check that can fail later is made here.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
 
+use parking_lot::{Condvar, Mutex};
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::{Component, InstancePre};
@@ -105,20 +105,33 @@ fn has_component_type(module: &[u8]) -> bool {
         .any(|payload| matches!(payload, Ok(Payload::CustomSection(section)) if section.name().starts_with("component-type")))
 }
 
+/// Counts the uploads that are compiled now, also those that nobody waits for any more.
+#[derive(Default)]
+pub(crate) struct Compilers {
+    running: Mutex<usize>,
+    freed: Condvar,
+}
+
 /// One of the uploads that are compiled at the same time.
-struct Compiling(Arc<AtomicUsize>);
+struct Compiling(Arc<Compilers>);
 
 impl Compiling {
-    fn begin(running: &Arc<AtomicUsize>) -> Option<Self> {
-        let one_more = |now| (now < MAX_COMPILING).then_some(now + 1);
-        running.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        Some(Self(Arc::clone(running)))
+    /// Waits until there is room.
+    fn begin(compilers: &Arc<Compilers>, until: Instant) -> Option<Self> {
+        let mut running = compilers.running.lock();
+        let full = |running: &mut usize| *running >= MAX_COMPILING;
+        if compilers.freed.wait_while_until(&mut running, full, until).timed_out() {
+            return None;
+        }
+        *running += 1;
+        Some(Self(Arc::clone(compilers)))
     }
 }
 
 impl Drop for Compiling {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        *self.0.running.lock() -= 1;
+        self.0.freed.notify_one();
     }
 }
 
@@ -126,11 +139,13 @@ impl Drop for Compiling {
 /// caller only the timeout.
 fn compile(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<Component, Refusal> {
     let refuse = |code, text: String| Err(Refusal::new(code, format!("{hint}: {text}")));
-    let Some(compiling) = Compiling::begin(&runtime.shared.compiling) else {
-        return refuse(
-            RefusalCode::CompileTimeout,
-            format!("{MAX_COMPILING} others are being compiled; try again later"),
-        );
+    let timeout = runtime.shared.config.compile_timeout;
+    let until = Instant::now() + timeout;
+    let Some(compiling) = Compiling::begin(&runtime.shared.compilers, until) else {
+        let seconds = timeout.as_secs();
+        let text =
+            format!("{MAX_COMPILING} others are being compiled, and none was done within {seconds} s; try again later");
+        return refuse(RefusalCode::CompileTimeout, text);
     };
     let engine = runtime.shared.engine.clone();
     let (send, receive) = mpsc::sync_channel(1);
@@ -149,8 +164,7 @@ fn compile(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<Component, Ref
     if let Err(e) = spawned {
         return refuse(RefusalCode::CompileTimeout, format!("no thread to compile on: {e}"));
     }
-    let timeout = runtime.shared.config.compile_timeout;
-    match receive.recv_timeout(timeout) {
+    match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
         Ok(compiled) => compiled,
         Err(RecvTimeoutError::Disconnected) => refuse(RefusalCode::Invalid, "the compiler broke down on it".into()),
         Err(RecvTimeoutError::Timeout) => {

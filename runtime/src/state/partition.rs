@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use hashbrown::hash_map::EntryRef;
 use parking_lot::Mutex;
 
 use super::{
@@ -399,12 +400,18 @@ impl Partition {
         let alive = entry.expires_at == 0 || entry.expires_at > at;
         let number = entry.value.as_deref().filter(|_| alive).and_then(|value| <[u8; 8]>::try_from(value).ok());
         let sum = number.map_or(0, i64::from_le_bytes).wrapping_add(delta);
-        // Touched by this call already, and nothing else hangs on it: the journal has what was before.
-        if entry.call == call
+        // A number that stays one, in an entry that is to be written anyway: nothing but the journal hangs on it, and that only once a call.
+        if entry.dirty
             && entry.expires_at == expires_at
             && let Some(value) = entry.value.as_deref_mut().filter(|value| value.len() == 8)
         {
+            let touched = std::mem::replace(&mut entry.call, call);
+            let before = (touched != call).then(|| Box::from(&*value));
             value.copy_from_slice(&sum.to_le_bytes());
+            if before.is_some() {
+                let key = self.scratch.as_slice().into();
+                self.journal.push(Before { key, value: before, expires_at, call: touched });
+            }
             return Ok(sum);
         }
         self.set(store, key, Some(Box::from(sum.to_le_bytes().as_slice())), expires_at)?;
@@ -523,20 +530,24 @@ impl Partition {
     fn entry(&mut self, store: u16, key: &[u8]) -> Result<&mut Entry, StateError> {
         let mut inner = std::mem::take(&mut self.scratch);
         places::inner(store, key, &mut inner);
-        if !self.young.contains_key(inner.as_slice()) {
-            let entry = match self.old.remove(inner.as_slice()) {
-                Some(entry) => entry,
-                None => match self.engine.get(&places::outer(self.queue, self.places.name(store), key))? {
-                    Some((expires_at, value)) => Entry { value: Some(value.into()), expires_at, ..Entry::default() },
-                    None => Entry::default(),
-                },
-            };
-            self.young_bytes += inner.len() + entry.value.as_ref().map_or(0, |value| value.len()) + OVERHEAD;
-            self.young.insert(inner.as_slice().into(), entry);
-        }
+        let entry = match self.young.entry_ref(inner.as_slice()) {
+            EntryRef::Occupied(entry) => entry.into_mut(),
+            EntryRef::Vacant(place) => {
+                let entry = match self.old.remove(inner.as_slice()) {
+                    Some(entry) => entry,
+                    None => match self.engine.get(&places::outer(self.queue, self.places.name(store), key))? {
+                        Some((expires_at, value)) => {
+                            Entry { value: Some(value.into()), expires_at, ..Entry::default() }
+                        }
+                        None => Entry::default(),
+                    },
+                };
+                self.young_bytes += inner.len() + entry.size() + OVERHEAD;
+                place.insert_with_key(inner.as_slice().into(), entry)
+            }
+        };
         self.scratch = inner;
-        let found = self.young.get_mut(self.scratch.as_slice());
-        found.ok_or_else(|| StateError::File("an entry was lost on its way to memory".to_owned()))
+        Ok(entry)
     }
 
     /// Writes an entry and, once a call, how it was to the journal.

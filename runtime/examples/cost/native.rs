@@ -1,0 +1,47 @@
+//! The same logic as the plugins', without them: closures over records, behind a pointer as a broker would hold them.
+
+use std::collections::HashMap;
+
+use sluice_runtime::Record;
+
+pub type Filter = Box<dyn FnMut(&Record) -> bool>;
+pub type Transform = Box<dyn FnMut(&Record) -> Record>;
+
+pub fn trivial() -> Filter {
+    Box::new(|record| record.value.first() == Some(&b'k'))
+}
+
+pub fn json() -> Filter {
+    Box::new(|record| {
+        let body: Result<serde_json::Value, _> = serde_json::from_slice(&record.value);
+        body.is_ok_and(|body| body["amount"].as_u64().is_some_and(|amount| amount > 500))
+    })
+}
+
+pub fn upper() -> Transform {
+    Box::new(|record| Record { value: record.value.to_ascii_uppercase().into(), ..record.clone() })
+}
+
+/// One bit for each record, as a verdict has them.
+pub fn kept(filter: &mut Filter, records: &[Record]) -> Vec<u8> {
+    let mut keep = vec![0_u8; records.len().div_ceil(8)];
+    for (index, record) in records.iter().enumerate() {
+        keep[index / 8] |= u8::from(filter(record)) << (index % 8);
+    }
+    keep
+}
+
+/// Counts in memory, without anything that a crash would leave.
+#[derive(Default)]
+pub struct Count(HashMap<Box<[u8]>, i64>);
+
+impl Count {
+    pub fn add(&mut self, key: &[u8]) {
+        match self.0.get_mut(key) {
+            Some(total) => *total += 1,
+            None => {
+                self.0.insert(key.into(), 1);
+            }
+        }
+    }
+}
