@@ -57,12 +57,14 @@ pub trait Progress {
 
 /// Takes what a turn made.
 pub trait Sink {
-    /// Makes the outputs, the dead letters, the change of the state and the new position real together, or none of them. Gives how many
-    /// changes of the state are on the log's disk; the file of a state must never be ahead of them.
+    /// Makes the outputs, the dead letters, the change of the state and the new position real together, or none of them.
     ///
     /// # Errors
     /// [`PortError`]; then nothing of the unit was committed and the stage will make it again.
-    fn commit(&mut self, unit: Unit) -> Result<u64, PortError>;
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError>;
+
+    /// How many changes of the state are on the log's disk; the file of a state must never be ahead of them. 0 where there is no state.
+    fn durable_changes(&self) -> u64;
 }
 
 /// What stands or falls together.

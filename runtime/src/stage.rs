@@ -117,8 +117,6 @@ pub struct Stage {
     /// Records of the next turn: fewer after a missed deadline.
     batch_records: usize,
     counters: Counters,
-    /// Changes of the state that are on the log's disk, as far as is known.
-    durable: u64,
 }
 
 impl Stage {
@@ -132,7 +130,7 @@ impl Stage {
         let position = progress.load()?;
         let batch_records = plan.batch_records;
         let counters = Counters::default();
-        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, counters, durable: 0 })
+        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, counters })
     }
 
     /// Offset that is read next.
@@ -147,10 +145,10 @@ impl Stage {
     }
 
     /// Brings the state's file up to date, so that the next start has little to read from the log.
-    pub fn close(self) {
+    pub fn close(self, sink: &dyn Sink) {
         let Some(state) = &self.plan.state else { return };
         if let Some(partition) = state.partition.lock().as_mut()
-            && let Err(problem) = partition.close(self.durable)
+            && let Err(problem) = partition.close(sink.durable_changes())
         {
             tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, %problem, "the state's file is not up to date");
         }
@@ -195,7 +193,7 @@ impl Stage {
             Err(e) => return self.port_trouble("reading", e),
         };
         if records.is_empty() && next == self.position {
-            return Turn::Idle;
+            return self.rest(sink, home);
         }
         if let Err(reason) = self.check_read(&records, next) {
             return self.stop(reason);
@@ -232,6 +230,14 @@ impl Stage {
             roll_back(home)?;
             count = chained.done;
             waits = Some((settled.retry, settled.wait, settled.stop));
+        }
+    }
+
+    /// There is nothing to read: time to write down what processors keep.
+    fn rest(&mut self, sink: &dyn Sink, home: &mut Home) -> Turn {
+        match home.as_mut().map_or(Ok(()), |partition| partition.tidy(sink.durable_changes())) {
+            Ok(()) => Turn::Idle,
+            Err(problem) => self.stop(problem.to_string()),
         }
     }
 
@@ -486,14 +492,11 @@ impl Stage {
             let changed = state.is_some();
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
-            let durable = match sink.commit(Unit { outputs, dead_letters, position, state }) {
-                Ok(durable) => durable,
-                Err(e) => {
-                    let turn = self.port_trouble("committing", e);
-                    return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
-                }
-            };
-            if let Err(problem) = committed(done, changed, durable, home) {
+            if let Err(e) = sink.commit(Unit { outputs, dead_letters, position, state }) {
+                let turn = self.port_trouble("committing", e);
+                return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
+            }
+            if let Err(problem) = committed(done, changed, sink.durable_changes(), home) {
                 return self.stop(problem.to_string());
             }
             // Timers are no records of the source.
@@ -503,7 +506,6 @@ impl Stage {
                 self.counters.dropped += dropped;
             }
             self.position = position;
-            self.durable = durable;
             self.counters.sent += sent;
             self.counters.dead_lettered += dead;
             self.counters.skipped += skipped;

@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::plugin::{Plugin, Setup};
 use crate::ports::Prefilter;
 use crate::stage::Plan;
-use crate::state::{Domain, Mark, Partition, StateError, Timer, timers_name};
+use crate::state::{Domain, Mark, Partition, StateError, Timer, store_name, timers_name};
 
 /// One plugin of the chain.
 #[derive(Clone)]
@@ -56,7 +56,18 @@ impl Running {
             step,
         };
         running.instance = Some(running.instantiate(plan)?);
+        running.name_stores(plan);
         Ok(running)
+    }
+
+    /// Makes the stores known, so that they can be looked into before the plugin asks for one.
+    fn name_stores(&self, plan: &Plan) {
+        let Some(state) = plan.state.as_ref().filter(|_| self.keeps_state()) else { return };
+        if let Some(partition) = state.partition.lock().as_mut() {
+            for store in &self.step.plugin.manifest().stores {
+                partition.store(&store_name(&self.keeps_as, &store.name));
+            }
+        }
     }
 
     pub(crate) fn keeps_state(&self) -> bool {

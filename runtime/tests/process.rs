@@ -30,6 +30,8 @@ struct Log {
     units: Vec<Unit>,
     /// The next commit is refused.
     busy: bool,
+    /// Retention took the changes.
+    cut: bool,
 }
 
 impl Log {
@@ -58,13 +60,17 @@ impl Source for Port {
 }
 
 impl Sink for Port {
-    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
         let mut log = self.0.lock();
         if std::mem::take(&mut log.busy) {
             return Err(PortError::Busy("full".into()));
         }
         log.units.push(unit);
-        Ok(log.changes().len() as u64)
+        Ok(())
+    }
+
+    fn durable_changes(&self) -> u64 {
+        self.0.lock().changes().len() as u64
     }
 }
 
@@ -76,7 +82,9 @@ impl Progress for Port {
 
 impl Changelog for Port {
     fn bounds(&self) -> Result<(u64, u64), PortError> {
-        Ok((0, self.0.lock().changes().len() as u64))
+        let log = self.0.lock();
+        let end = log.changes().len() as u64;
+        Ok((if log.cut { end } else { 0 }, end))
     }
 
     fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError> {
@@ -168,6 +176,11 @@ impl World {
         self.stage = None;
     }
 
+    /// The stage stops as it should.
+    fn close(&mut self) {
+        self.stage.take().unwrap().0.close(&Port(self.log.clone()));
+    }
+
     fn look(&mut self, store: &str, key: &str) -> Option<Vec<u8>> {
         self.open().1.lock().as_mut().unwrap().look(store, key.as_bytes()).unwrap()
     }
@@ -183,7 +196,7 @@ fn counts_go_on_after_a_crash_with_the_file_and_without_it() {
         world.run();
         match round {
             0 | 1 => {}
-            2 => world.stage.take().unwrap().0.close(),
+            2 => world.close(),
             3 => world.die(),
             _ => {
                 world.die();
@@ -198,6 +211,19 @@ fn counts_go_on_after_a_crash_with_the_file_and_without_it() {
     assert_eq!(world.look("totals", "a"), Some(12_i64.to_le_bytes().to_vec()));
     assert_eq!(world.look("sluice-test-keeper/totals", "b"), Some(6_i64.to_le_bytes().to_vec()));
     assert_eq!(world.look("totals", "c"), None);
+}
+
+#[test]
+fn a_stage_that_rests_writes_its_state_down() {
+    let mut world = World::new();
+    world.put("a", 0, "count").put("a", 0, "count");
+    world.run();
+    std::thread::sleep(Duration::from_millis(2_100));
+    assert_eq!(world.turn(), Turn::Idle);
+    world.die();
+    // The log no longer holds the changes, as after a long time; the file has what they did.
+    world.log.lock().cut = true;
+    assert_eq!(world.look("totals", "a"), Some(2_i64.to_le_bytes().to_vec()));
 }
 
 #[test]
@@ -287,7 +313,7 @@ fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
     world.die();
     world.now = 600;
     assert_eq!(world.run(), ["woke at 600"]);
-    world.stage.take().unwrap().0.close();
+    world.close();
     world.now = 10_000;
     assert_eq!(world.run(), ["woke at 600", "woke at 900"]);
     assert_eq!(world.open().0.next_timer(), None);
@@ -305,7 +331,7 @@ fn keys_are_scanned_in_order_in_memory_and_on_disk_alike() {
         world.put("v", 0, &format!("put {key}"));
     }
     world.run();
-    world.stage.take().unwrap().0.close();
+    world.close();
     world.put("v", 0, "delete user-1").put("v", 0, "put user-0").put("v", 0, "scan user-").put("v", 0, "get user-2");
     world.put("v", 0, "get user-1");
     assert_eq!(world.run(), ["user-0,user-2,user-3", "user-2 v", "user-1 nothing"]);

@@ -29,12 +29,16 @@ struct Store {
 }
 
 impl Sink for Store {
-    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
         if std::mem::take(&mut self.busy) {
             return Err(PortError::Busy("full".into()));
         }
         self.units.push(unit);
-        Ok(0)
+        Ok(())
+    }
+
+    fn durable_changes(&self) -> u64 {
+        0
     }
 }
 

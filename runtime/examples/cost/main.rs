@@ -233,9 +233,13 @@ impl Source for Nowhere<'_> {
 struct Gone(u64);
 
 impl Sink for Gone {
-    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
         self.0 += u64::from(unit.state.is_some());
-        Ok(self.0)
+        Ok(())
+    }
+
+    fn durable_changes(&self) -> u64 {
+        self.0
     }
 }
 

@@ -28,8 +28,10 @@ const INSTANCES: u32 = 24;
 const DEADLINE: Duration = Duration::from_millis(20);
 /// For those who are to meet another limit first, however slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How much longer than its deadline an endless call may have the processor.
-const OVERSHOOT: Duration = Duration::from_millis(10);
+/// How much longer than its deadline an endless call may have the processor. Generous, as a tick comes late on a busy machine: docs/benchmarks.md says
+/// what is usual, and more than [`USUAL`] is printed.
+const OVERSHOOT: Duration = Duration::from_millis(250);
+const USUAL: Duration = Duration::from_millis(10);
 /// What the corpus may leave behind in memory, having run once before.
 const LEFT_BEHIND: u64 = 64 << 20;
 /// Generous: a machine may be busy. A neighbour that waits for somebody else's call or compilation would need seconds.
@@ -194,8 +196,12 @@ fn pass(cases: &[Case], verbose: bool) -> Vec<String> {
         if says.len() > 8192 {
             wrong.push(format!("{}: a message of {} bytes", case.name, says.len()));
         }
-        if case.endless && *busy > *allowed + OVERSHOOT {
-            wrong.push(format!("{}: {busy:?} on the processor, {allowed:?} allowed", case.name));
+        let over = if case.endless { busy.saturating_sub(*allowed) } else { Duration::ZERO };
+        let text = format!("{}: {busy:?} on the processor, {allowed:?} allowed", case.name);
+        if over > OVERSHOOT {
+            wrong.push(text);
+        } else if over > USUAL {
+            println!("{text}");
         }
     }
     wrong

@@ -26,9 +26,13 @@ impl Source for Queue {
 struct Store(Vec<Unit>);
 
 impl Sink for Store {
-    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
         self.0.push(unit);
-        Ok(0)
+        Ok(())
+    }
+
+    fn durable_changes(&self) -> u64 {
+        0
     }
 }
 

@@ -216,7 +216,7 @@ impl Source for Input {
 }
 
 impl Sink for Output {
-    fn commit(&mut self, unit: Unit) -> Result<u64, PortError> {
+    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
         let mut seen = None;
         let mut outputs = Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len());
         for out in unit.outputs {
@@ -249,7 +249,11 @@ impl Sink for Output {
         });
         committed.map_err(|failure| trouble(&failure))?;
         self.position = next;
-        Ok(self.state.as_ref().map_or(0, |topic| States::durable(self.reader(), topic, self.queue)))
+        Ok(())
+    }
+
+    fn durable_changes(&self) -> u64 {
+        self.state.as_ref().map_or(0, |topic| States::durable(self.reader(), topic, self.queue))
     }
 }
 

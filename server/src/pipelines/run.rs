@@ -215,7 +215,7 @@ impl Work {
             }
         }
         self.publish();
-        self.stages.into_iter().for_each(|of| of.stage.close());
+        self.stages.into_iter().for_each(|of| of.stage.close(&of.output));
     }
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.

@@ -412,7 +412,7 @@ impl Outbox<'_> {
 }
 
 impl Sink for Outbox<'_> {
-    fn commit(&mut self, unit: Unit) -> std::result::Result<u64, PortError> {
+    fn commit(&mut self, unit: Unit) -> std::result::Result<(), PortError> {
         let (mut seen, mut outputs) = (None, Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len()));
         for out in &unit.outputs {
             let queue = self.origin(out.record.offset)?.queue;
@@ -455,6 +455,10 @@ impl Sink for Outbox<'_> {
         committed.map_err(|failure| trouble(&failure))?;
         self.marks = marks;
         self.origins = self.origins.split_off(&unit.position);
-        Ok(0)
+        Ok(())
+    }
+
+    fn durable_changes(&self) -> u64 {
+        0
     }
 }
