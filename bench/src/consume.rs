@@ -93,7 +93,9 @@ impl Part {
                 self.hold_lock(&consumer).await?;
             }
             let began = Instant::now();
-            let pulled = consumer.pull(&self.queue, self.filter.clone(), offset, BATCH, PATIENCE).await?;
+            // What is read to an end is all there: a broker that waits for more would only wait.
+            let patience = if self.until.is_some() { Duration::ZERO } else { PATIENCE };
+            let pulled = consumer.pull(&self.queue, self.filter.clone(), offset, BATCH, patience).await?;
             if self.ordered {
                 self.check_order(offset, &pulled.messages)?;
             }
