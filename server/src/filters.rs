@@ -11,11 +11,12 @@ use sluice_model::{GroupName, Kind, QueueId, QueueOffset, RecordView, TopicName}
 use sluice_runtime::{Columns, Context, Role};
 
 use crate::{
-    chains::{Bindings, Given, Outcome, Place, Plan, Work, check_limits, check_steps, of_stored},
+    chains::{Bindings, Given, Outcome, Place, Plan, Work, check_limits, check_steps},
     failure::{Failure, Result},
-    pipelines::{LimitsSpec, StepSpec},
     plugins::Plugins,
+    record::of_stored,
     shell::Shell,
+    steps::{LimitsSpec, StepSpec},
 };
 
 /// The plugin that says what a group receives of a topic.

@@ -11,9 +11,9 @@ use crate::{
     chains::{Bindings, Given, Outcome, Place, Plan, Step, Work, check_limits, check_steps, of_message, with_changes},
     clock,
     failure::{Failure, Result},
-    pipelines::{LimitsSpec, StepSpec},
     plugins::Plugins,
     shell::Shell,
+    steps::{LimitsSpec, StepSpec},
 };
 
 /// Most topics that one ingress sends to.

@@ -11,11 +11,13 @@ mod metrics;
 mod observer;
 mod pipelines;
 mod plugins;
+mod record;
 mod register;
 mod remoting;
 mod rest;
 mod server;
 mod shell;
+mod steps;
 pub mod units;
 
 pub use failure::Failure;

@@ -9,8 +9,8 @@ use sluice_runtime::{Plugin, RefusalCode, Report, Role, Runtime};
 
 use crate::{
     failure::{Failure, Result},
-    pipelines::prefilter,
     shell::Shell,
+    steps::prefilter,
 };
 
 /// Kind of the documents that hold components; a document's name is `name/digest`.

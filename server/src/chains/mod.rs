@@ -13,4 +13,4 @@ pub use bindings::{Bindings, Description, Pinned, Place};
 pub use judge::Outcome;
 pub use lanes::{Counts, Given, Work};
 pub use plan::{Plan, Step, check_limits, check_steps};
-pub use record::{of_message, of_stored, with_changes};
+pub use record::{of_message, with_changes};

@@ -8,13 +8,9 @@ use sluice_runtime::{Columns, Context, Limits, Plugin, Role, ports::Prefilter};
 
 use crate::{
     failure::{Failure, Result},
-    pipelines::{LimitsSpec, StepSpec, prefilter},
     plugins::Plugins,
-    units,
+    steps::{self, Found, LimitsSpec, StepSpec},
 };
-
-/// Most plugins in one chain.
-const STEPS_LIMIT: usize = 32;
 
 /// One plugin of a chain, pinned to the version that was found.
 #[derive(Clone)]
@@ -84,49 +80,23 @@ pub fn check_steps(
     roles: &[Role],
     context: &Context,
 ) -> Result<Vec<Step>> {
-    if !(1..=STEPS_LIMIT).contains(&steps.len()) {
-        let text = format!("steps: expected 1 to {STEPS_LIMIT} plugins, got {}", steps.len());
-        return Err(Failure::invalid("steps", text));
-    }
-    let check = |(at, step): (usize, &StepSpec)| {
-        let wrong = |part: &str, text: String| {
-            let field = field(at, part);
-            Failure::invalid(&field, format!("{field}: {text}"))
-        };
-        let version = plugins
-            .resolve(&step.plugin)
-            .map_err(|failure| Failure { kind: failure.kind, ..wrong("plugin", failure.text) })?;
-        let plugin = version.plugin.clone();
-        if !roles.iter().any(|role| plugin.has(*role)) {
-            let expected: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
-            let has: Vec<&str> = plugin.roles().iter().map(|role| role.as_str()).collect();
-            let text = format!("expected a {}, but {} is {}", expected.join(" or "), step.plugin, has.join(", "));
-            return Err(wrong("plugin", text));
-        }
-        let context = Context { step: step.plugin.clone(), ..context.clone() };
-        plugin.check_config(&step.config, &context).map_err(|error| wrong("config", error.to_string()))?;
-        Ok(Step {
-            reference: step.plugin.clone(),
-            label: format!("{}@{}", version.name, version.version()),
-            // A plugin that is both runs as a transformer where it may.
-            transforms: roles.contains(&Role::Transform) && plugin.has(Role::Transform),
-            prefilter: prefilter(&plugin)?,
-            plugin,
-            config: step.config.clone(),
-        })
+    let found = steps::check(plugins, steps, field, roles, |_| context.clone())?;
+    let step = |(step, Found { version, prefilter }): (&StepSpec, Found)| Step {
+        reference: step.plugin.clone(),
+        label: format!("{}@{}", version.name, version.version()),
+        // A plugin that is both runs as a transformer where it may.
+        transforms: roles.contains(&Role::Transform) && version.plugin.has(Role::Transform),
+        prefilter,
+        plugin: version.plugin,
+        config: step.config.clone(),
     };
-    steps.iter().enumerate().map(check).collect()
+    Ok(steps.iter().zip(found).map(step).collect())
 }
 
+/// The limits of each instance; nothing is kept here, so there is no limit on that.
 pub fn check_limits(spec: &LimitsSpec, plugins: &Plugins) -> Result<Limits> {
-    let mut limits = Limits::default();
-    let wrong = |field: &str, text: String| Failure::invalid(field, format!("{field}: {text}"));
-    if let Some(memory) = &spec.memory {
-        limits.memory = units::parse_size(memory).map_err(|text| wrong("limits.memory", text))?;
+    if spec.state.is_some() {
+        return Err(Failure::invalid("limits.state", "limits.state: only a pipeline keeps state"));
     }
-    if let Some(deadline) = &spec.deadline {
-        limits.deadline = units::parse_duration(deadline).map_err(|text| wrong("limits.deadline", text))?;
-    }
-    limits.check(plugins.runtime().config()).map_err(|error| wrong("limits", error.to_string()))?;
-    Ok(limits)
+    steps::check_limits(spec, plugins)
 }

@@ -1,12 +1,15 @@
 //! Messages as plugins see them, and back.
 
 use bytes::Bytes;
-use sluice_model::{Compression, Message, Properties, RecordView, SysFlag, Timestamp, key, limits};
+use sluice_model::{Compression, Message, Properties, Timestamp, key};
 use sluice_protocol::compress;
 use sluice_runtime::{Columns, Record};
 
 use super::lanes::Given;
-use crate::failure::Result;
+use crate::{
+    failure::Result,
+    record::{plain, unsigned},
+};
 
 /// Properties that say how a message is to be stored and delivered, not what it is. They stay the sender's.
 const DELIVERY_KEYS: [&str; 18] = [
@@ -44,30 +47,6 @@ pub fn of_message(message: &Message, offset: u64, needs: Columns, now: Timestamp
     })
 }
 
-/// A stored message, which shares the record's bytes.
-pub fn of_stored(view: &RecordView<'_>, bytes: &Bytes, needs: Columns) -> Given {
-    let part = |text: &str| bytes.slice_ref(text.as_bytes());
-    Ok(Record {
-        offset: view.queue_offset().0,
-        key: view.property(key::KEYS).map(part),
-        tag: view.property(key::TAGS).map(part).unwrap_or_default(),
-        headers: bytes.slice(view.own_properties_range()),
-        value: plain(&bytes.slice(view.body_range()), view.sys_flag(), needs)?,
-        born_at: unsigned(view.born_at()),
-        stored_at: unsigned(view.stored_at()),
-    })
-}
-
-/// The body as it was before it was compressed, when a plugin reads it at all.
-fn plain(body: &Bytes, flag: SysFlag, needs: Columns) -> std::result::Result<Bytes, String> {
-    match flag.compression().filter(|_| needs.contains(Columns::VALUE)) {
-        None => Ok(body.clone()),
-        Some(compression) => compress::decompress(body, compression, limits::SYSTEM_BODY_LEN)
-            .map(Bytes::from)
-            .map_err(|error| format!("the body cannot be read: {error}")),
-    }
-}
-
 /// The message with what the plugins changed, where `before` is how they saw it at first. What they left alone stays byte for
 /// byte; a new body is compressed when the old one was.
 pub fn with_changes(mut message: Message, before: &Record, after: Record) -> Result<Message> {
@@ -95,8 +74,4 @@ fn properties(sent: &Properties, after: &Record) -> Result<Properties> {
     let own = key_text.as_deref().map(|text| (key::KEYS, text));
     let tag = (!tag.is_empty()).then_some((key::TAGS, tag.as_str()));
     Ok(Properties::from_pairs(kept.chain(own).chain(tag).chain(delivery))?)
-}
-
-fn unsigned(time: Timestamp) -> u64 {
-    u64::try_from(time.0).unwrap_or(0)
 }

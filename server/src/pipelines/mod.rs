@@ -23,8 +23,7 @@ use sluice_model::{GroupName, Kind};
 
 pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use run::{QueueStatus, Status};
-pub(crate) use spec::prefilter;
-pub use spec::{LimitsSpec, Spec, StepSpec};
+pub use spec::Spec;
 pub use state::{Found, States};
 
 use crate::{

@@ -6,11 +6,9 @@ use bytes::Bytes;
 use sluice_broker::{Fetch, FetchStatus, Reader, StageUnit, Token};
 use sluice_model::{
     GroupName, Host, Kind, Message, Properties, QueueId, QueueOffset, RecordView, SysFlag, Timestamp, TopicName, key,
-    limits,
 };
-use sluice_protocol::compress;
 use sluice_runtime::{
-    Record,
+    Columns, Record,
     ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit},
 };
 
@@ -18,7 +16,7 @@ use super::{
     spec::{Checked, Start},
     state::States,
 };
-use crate::{failure::Failure, shell::Shell};
+use crate::{failure::Failure, record::of_stored, shell::Shell};
 
 /// Properties that say how a message is to be delivered, not what it is: they end with the source.
 const DELIVERY_KEYS: [&str; 8] = [
@@ -307,22 +305,8 @@ fn read_records(piece: &Bytes, into: &mut Vec<Record>) -> Result<(), PortError> 
 }
 
 pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
-    let value = match view.sys_flag().compression() {
-        None => bytes.slice(view.body_range()),
-        Some(compression) => compress::decompress(view.body(), compression, limits::SYSTEM_BODY_LEN)
-            .map_err(|error| PortError::Failed(format!("{}: {error}", view.queue_offset())))?
-            .into(),
-    };
-    let part = |text: &str| bytes.slice_ref(text.as_bytes());
-    Ok(Record {
-        offset: view.queue_offset().0,
-        key: view.property(key::KEYS).map(part),
-        tag: view.property(key::TAGS).map(part).unwrap_or_default(),
-        headers: bytes.slice(view.own_properties_range()),
-        value,
-        born_at: u64::try_from(view.born_at().0).unwrap_or(0),
-        stored_at: u64::try_from(view.stored_at().0).unwrap_or(0),
-    })
+    let offset = view.queue_offset();
+    of_stored(view, bytes, Columns::all()).map_err(|problem| PortError::Failed(format!("{offset}: {problem}")))
 }
 
 /// The properties of a message to be sent: the headers, with the record's key and tag.

@@ -1,23 +1,21 @@
 //! What users write to describe a pipeline, and its checks.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use sluice_broker::Filter;
-use sluice_model::{GroupName, Properties, Timestamp, TopicName};
-use sluice_runtime::{Context, Limits, Plugin, Policy, Record, Role, Step, Then, ports::Prefilter};
+use sluice_model::{GroupName, Timestamp, TopicName};
+use sluice_runtime::{Context, Limits, Policy, Role, Step, Then};
 
 use crate::{
     failure::{Failure, Result},
     plugins::Plugins,
     shell::Shell,
+    steps::{self, Found, LimitsSpec, StepSpec},
     units,
 };
 
-/// Most plugins in one chain.
-const STEPS_LIMIT: usize = 32;
 /// Memory for what processors keep and use often, bytes.
 const STATE_MEMORY: usize = 64 * 1024 * 1024;
 const STATE_MEMORY_BOUNDS: std::ops::RangeInclusive<usize> = 1024 * 1024..=4 * 1024 * 1024 * 1024;
@@ -55,15 +53,6 @@ pub struct SourceSpec {
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct StepSpec {
-    /// `name`, `name@1` or `name@sha256:…`.
-    pub plugin: String,
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub config: Map<String, Value>,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct FailureSpec {
     pub retries: u32,
@@ -78,18 +67,6 @@ pub enum ThenSpec {
     DeadLetter,
     Skip,
     Stop,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LimitsSpec {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deadline: Option<String>,
-    /// Memory for the values that processors keep and use often, of all queues together; `64MiB` when left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<String>,
 }
 
 /// What a crash may do to the sinks. Outputs and position are always one unit of the log, so both hold; the weaker word
@@ -171,7 +148,7 @@ impl Spec {
             sinks,
             steps,
             policy: self.policy()?,
-            limits: self.limits(plugins)?,
+            limits: steps::check_limits(&self.limits, plugins)?,
             spec: self,
         })
     }
@@ -200,38 +177,23 @@ impl Spec {
     }
 
     fn steps(&self, plugins: &Plugins) -> Result<Vec<Step>> {
-        if !(1..=STEPS_LIMIT).contains(&self.steps.len()) {
-            let text = format!("steps: expected 1 to {STEPS_LIMIT} plugins, got {}", self.steps.len());
-            return Err(Failure::invalid("steps", text));
-        }
-        let last = self.steps.len() - 1;
-        let steps = self.steps.iter().enumerate().map(|(at, step)| {
-            let field = format!("steps[{at}]");
-            let version = plugins.resolve(&step.plugin).map_err(|failure| Failure {
-                field: Some(format!("{field}.plugin")),
-                text: format!("{field}.plugin: {failure}"),
-                ..failure
-            })?;
-            let context = Context {
-                pipeline: self.name.clone(),
-                step: step.plugin.clone(),
-                input_topic: self.source.topic.clone(),
-                output_topics: if at == last { self.sinks.clone() } else { Vec::new() },
-                ..Context::default()
-            };
-            let roles = [Role::Filter, Role::Transform, Role::Process];
-            if !roles.into_iter().any(|role| version.plugin.has(role)) {
-                let text = format!("{field}.plugin: {} is none of filter, transform and process", step.plugin);
-                return Err(Failure::invalid(&format!("{field}.plugin"), text));
-            }
-            version
-                .plugin
-                .check_config(&step.config, &context)
-                .map_err(|error| Failure::invalid(&format!("{field}.config"), format!("{field}.config: {error}")))?;
-            let prefilter = prefilter(&version.plugin)?;
-            Ok(Step { name: step.plugin.clone(), plugin: version.plugin, config: step.config.clone(), prefilter })
-        });
-        steps.collect()
+        let last = self.steps.len().saturating_sub(1);
+        let context = |at: usize| Context {
+            pipeline: self.name.clone(),
+            input_topic: self.source.topic.clone(),
+            output_topics: if at == last { self.sinks.clone() } else { Vec::new() },
+            ..Context::default()
+        };
+        let field = |at: usize, part: &str| format!("steps[{at}].{part}");
+        let found =
+            steps::check(plugins, &self.steps, field, &[Role::Filter, Role::Transform, Role::Process], context)?;
+        let step = |(step, found): (&StepSpec, Found)| Step {
+            name: step.plugin.clone(),
+            plugin: found.version.plugin,
+            config: step.config.clone(),
+            prefilter: found.prefilter,
+        };
+        Ok(self.steps.iter().zip(found).map(step).collect())
     }
 
     fn policy(&self) -> Result<Policy> {
@@ -266,41 +228,6 @@ impl Spec {
             units::parse_duration(text).map_err(|text| Failure::invalid("lateness", format!("lateness: {text}")))?;
         Ok(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX))
     }
-
-    fn limits(&self, plugins: &Plugins) -> Result<Limits> {
-        let mut limits = Limits::default();
-        if let Some(memory) = &self.limits.memory {
-            limits.memory = units::parse_size(memory)
-                .map_err(|text| Failure::invalid("limits.memory", format!("limits.memory: {text}")))?;
-        }
-        if let Some(deadline) = &self.limits.deadline {
-            limits.deadline = units::parse_duration(deadline)
-                .map_err(|text| Failure::invalid("limits.deadline", format!("limits.deadline: {text}")))?;
-        }
-        limits
-            .check(plugins.runtime().config())
-            .map_err(|error| Failure::invalid("limits", format!("limits: {error}")))?;
-        Ok(limits)
-    }
-}
-
-/// What a plugin wants to be asked about.
-struct Wanted(Filter);
-
-impl Prefilter for Wanted {
-    fn wants(&self, record: &Record) -> bool {
-        // Headers of a record are checked where they come from.
-        let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
-        self.0.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
-    }
-}
-
-/// The prefilter of a plugin's manifest; fails when it is neither tags nor a condition.
-pub(crate) fn prefilter(plugin: &Plugin) -> Result<Option<Arc<dyn Prefilter>>> {
-    let Some(text) = &plugin.manifest().prefilter else { return Ok(None) };
-    let filter = Filter::read(text)
-        .map_err(|error| Failure::invalid("prefilter", format!("{}: prefilter: {error}", plugin.manifest().name)))?;
-    Ok(Some(Arc::new(Wanted(filter))))
 }
 
 fn existing(shell: &Shell, field: &str, name: &str) -> Result<TopicName> {

@@ -1,0 +1,36 @@
+//! Messages as plugins see them.
+
+use bytes::Bytes;
+use sluice_model::{RecordView, SysFlag, Timestamp, key, limits};
+use sluice_protocol::compress;
+use sluice_runtime::{Columns, Record};
+
+/// A stored message, which shares the record's bytes. Its body is as it was before it was compressed, when `needs` has it.
+///
+/// Fails with the reason when the body cannot be decompressed.
+pub fn of_stored(view: &RecordView<'_>, bytes: &Bytes, needs: Columns) -> std::result::Result<Record, String> {
+    let part = |text: &str| bytes.slice_ref(text.as_bytes());
+    Ok(Record {
+        offset: view.queue_offset().0,
+        key: view.property(key::KEYS).map(part),
+        tag: view.property(key::TAGS).map(part).unwrap_or_default(),
+        headers: bytes.slice(view.own_properties_range()),
+        value: plain(&bytes.slice(view.body_range()), view.sys_flag(), needs)?,
+        born_at: unsigned(view.born_at()),
+        stored_at: unsigned(view.stored_at()),
+    })
+}
+
+/// The body as it was before it was compressed, when a plugin reads it at all.
+pub fn plain(body: &Bytes, flag: SysFlag, needs: Columns) -> std::result::Result<Bytes, String> {
+    match flag.compression().filter(|_| needs.contains(Columns::VALUE)) {
+        None => Ok(body.clone()),
+        Some(compression) => compress::decompress(body, compression, limits::SYSTEM_BODY_LEN)
+            .map(Bytes::from)
+            .map_err(|error| format!("the body cannot be read: {error}")),
+    }
+}
+
+pub fn unsigned(time: Timestamp) -> u64 {
+    u64::try_from(time.0).unwrap_or(0)
+}

@@ -1,0 +1,114 @@
+//! What users write about the plugins of a pipeline, an ingress or a filter, and its checks.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_broker::Filter;
+use sluice_model::Properties;
+use sluice_runtime::{Context, Limits, Plugin, Record, Role, ports::Prefilter};
+
+use crate::{
+    failure::{Failure, Result},
+    plugins::{Plugins, Version},
+    units,
+};
+
+/// Most plugins in one chain.
+const STEPS_LIMIT: usize = 32;
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepSpec {
+    /// `name`, `name@1` or `name@sha256:…`.
+    pub plugin: String,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<String>,
+    /// Memory for the values that processors keep and use often, of all queues together; `64MiB` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// A plugin that was found for a step.
+pub struct Found {
+    pub version: Version,
+    pub prefilter: Option<Arc<dyn Prefilter>>,
+}
+
+/// Finds every plugin and starts each once with its config. `field` names a part of a step in errors; `context` is what the step with
+/// this index sees, but for its own name.
+pub fn check(
+    plugins: &Plugins,
+    steps: &[StepSpec],
+    field: impl Fn(usize, &str) -> String,
+    roles: &[Role],
+    context: impl Fn(usize) -> Context,
+) -> Result<Vec<Found>> {
+    if !(1..=STEPS_LIMIT).contains(&steps.len()) {
+        let text = format!("steps: expected 1 to {STEPS_LIMIT} plugins, got {}", steps.len());
+        return Err(Failure::invalid("steps", text));
+    }
+    let check = |(at, step): (usize, &StepSpec)| {
+        let wrong = |part: &str, text: String| {
+            let field = field(at, part);
+            Failure::invalid(&field, format!("{field}: {text}"))
+        };
+        let version = plugins
+            .resolve(&step.plugin)
+            .map_err(|failure| Failure { kind: failure.kind, ..wrong("plugin", failure.text) })?;
+        let plugin = &version.plugin;
+        if !roles.iter().any(|role| plugin.has(*role)) {
+            let expected: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+            let has: Vec<&str> = plugin.roles().iter().map(|role| role.as_str()).collect();
+            let text = format!("expected a {}, but {} is {}", expected.join(" or "), step.plugin, has.join(", "));
+            return Err(wrong("plugin", text));
+        }
+        let context = Context { step: step.plugin.clone(), ..context(at) };
+        plugin.check_config(&step.config, &context).map_err(|error| wrong("config", error.to_string()))?;
+        Ok(Found { prefilter: prefilter(plugin)?, version })
+    };
+    steps.iter().enumerate().map(check).collect()
+}
+
+/// The limits of each instance.
+pub fn check_limits(spec: &LimitsSpec, plugins: &Plugins) -> Result<Limits> {
+    let mut limits = Limits::default();
+    let wrong = |field: &str, text: String| Failure::invalid(field, format!("{field}: {text}"));
+    if let Some(memory) = &spec.memory {
+        limits.memory = units::parse_size(memory).map_err(|text| wrong("limits.memory", text))?;
+    }
+    if let Some(deadline) = &spec.deadline {
+        limits.deadline = units::parse_duration(deadline).map_err(|text| wrong("limits.deadline", text))?;
+    }
+    limits.check(plugins.runtime().config()).map_err(|error| wrong("limits", error.to_string()))?;
+    Ok(limits)
+}
+
+/// What a plugin wants to be asked about.
+struct Wanted(Filter);
+
+impl Prefilter for Wanted {
+    fn wants(&self, record: &Record) -> bool {
+        // Headers of a record are checked where they come from.
+        let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
+        self.0.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
+    }
+}
+
+/// The prefilter of a plugin's manifest; fails when it is neither tags nor a condition.
+pub fn prefilter(plugin: &Plugin) -> Result<Option<Arc<dyn Prefilter>>> {
+    let Some(text) = &plugin.manifest().prefilter else { return Ok(None) };
+    let filter = Filter::read(text)
+        .map_err(|error| Failure::invalid("prefilter", format!("{}: prefilter: {error}", plugin.manifest().name)))?;
+    Ok(Some(Arc::new(Wanted(filter))))
+}
