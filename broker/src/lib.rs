@@ -61,7 +61,7 @@ pub use schedule::LEVELS_MS;
 pub use sluice_storage::{Boundary, Config as StoreConfig, Disk, RealDisk, Recovery, Retention, Written};
 pub use sql::{Expression, Incomparable};
 pub use stage::StageUnit;
-pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_system, reply_topic, state_topic};
+pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_state_topic, is_system, reply_topic, state_topic};
 pub use timers::LONGEST_DELAY_MS;
 pub use topics::{Durability, Permission, Topic, TopicKind, kind_text, parse_kind};
 pub use transaction::{Decided, Decider, HalfCheck, Verdict};

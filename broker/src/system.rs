@@ -50,6 +50,11 @@ pub fn state_topic(pipeline: &str) -> Result<TopicName, sluice_model::Error> {
     TopicName::parse(&format!("{STATE_PREFIX}{pipeline}"))
 }
 
+/// Whether a topic holds the changes of a pipeline's state.
+pub fn is_state_topic(topic: &TopicName) -> bool {
+    topic.as_str().starts_with(STATE_PREFIX)
+}
+
 /// The topic whose settings an automatically made topic takes over.
 pub const AUTO_CREATE_TOPIC: &str = "TBW102";
 /// Topics that clients and tools expect on every broker and may use.

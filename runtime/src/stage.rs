@@ -106,6 +106,21 @@ pub struct Counters {
     pub busy: Duration,
 }
 
+impl std::iter::Sum for Counters {
+    fn sum<I: Iterator<Item = Counters>>(all: I) -> Counters {
+        all.fold(Counters::default(), |sum, of| Counters {
+            read: sum.read + of.read,
+            sent: sum.sent + of.sent,
+            dropped: sum.dropped + of.dropped,
+            dead_lettered: sum.dead_lettered + of.dead_lettered,
+            skipped: sum.skipped + of.skipped,
+            retries: sum.retries + of.retries,
+            traps: sum.traps + of.traps,
+            busy: sum.busy + of.busy,
+        })
+    }
+}
+
 /// A chain of plugins on one queue, with its instances. Synchronous; give it a thread for each turn.
 pub struct Stage {
     plan: Plan,

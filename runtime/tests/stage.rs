@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::{PLUGIN, mode, records};
 use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
-use sluice_runtime::{Limits, Plan, Policy, Record, Silent, Stage, Step, Then, Turn};
+use sluice_runtime::{Compared, Counters, Limits, Plan, Policy, Record, Shadow, Silent, Stage, Step, Then, Turn};
 
 /// A queue, and everything that was committed.
 #[derive(Default)]
@@ -184,4 +184,42 @@ fn a_plan_that_does_not_fit_together_is_refused() {
     let error = |plan| Stage::open(plan, &mut Store::default()).err().unwrap().to_string();
     assert_eq!(error(Plan { steps: vec![], ..plan(Policy::default()) }), "steps: expected 1 to 32, got 0");
     assert_eq!(error(Plan { sinks: vec![], ..plan(Policy::default()) }), "sinks: expected at least one");
+}
+
+/// The plan with the plugin in a mode.
+fn in_mode(name: &str) -> Plan {
+    let plan = plan(policy(5, Then::Stop));
+    Plan { steps: plan.steps.iter().map(|step| Step { config: mode(name), ..step.clone() }).collect(), ..plan }
+}
+
+#[test]
+fn two_versions_are_compared_record_by_record_and_failures_end_neither() {
+    let mut shadow = Shadow::open(in_mode(""), in_mode(""), 0).unwrap();
+    let values = ["a", "drop", "retry", "trap", "b"];
+    assert_eq!(shadow.run(&records(&values), 5, 0), Compared::Whole(Vec::new()));
+    let (live, candidate) = shadow.counters();
+    let counts = |of: &Counters| (of.read, of.sent, of.dropped, of.dead_lettered, of.retries);
+    assert_eq!((counts(&live), counts(&candidate)), ((5, 2, 1, 2, 0), (5, 2, 1, 2, 0)));
+
+    // Here the candidate writes the time in the place of the value, and fails on what is too much.
+    let differs = |mode: &str| {
+        let mut shadow = Shadow::open(in_mode(""), in_mode(mode), 10).unwrap();
+        let given = records(&["a", "drop", "b"]).into_iter().map(|r| Record { offset: r.offset + 10, ..r });
+        match shadow.run(&given.collect::<Vec<_>>(), 15, 7) {
+            Compared::Whole(differences) => (differences, shadow.position()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (changed, position) = differs("now");
+    assert_eq!((changed.iter().map(|d| d.offset).collect::<Vec<_>>(), position), (vec![10, 12], 15));
+    assert_ne!(changed[0].live.outputs[0].record.value, changed[0].candidate.outputs[0].record.value);
+    let (failed, _) = differs("fan-out");
+    assert!(failed.iter().all(|d| d.live.failed.is_none() && d.candidate.failed.is_some()), "{failed:?}");
+}
+
+#[test]
+fn a_version_that_stops_ends_the_comparison_and_is_named() {
+    let mut shadow = Shadow::open(in_mode(""), in_mode(""), 0).unwrap();
+    let stopped = shadow.run(&records(&["a", "stop"]), 2, 0);
+    assert!(matches!(&stopped, Compared::Stopped(reason) if reason.contains("the live version")), "{stopped:?}");
 }

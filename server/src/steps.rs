@@ -45,10 +45,10 @@ pub struct Found {
     pub prefilter: Option<Arc<dyn Prefilter>>,
 }
 
-/// Finds every plugin and starts each once with its config. `field` names a part of a step in errors; `context` is what the step with
-/// this index sees, but for its own name.
+/// Finds every plugin with `find` and starts each once with its config. `field` names a part of a step in errors; `context` is what the
+/// step with this index sees, but for its own name.
 pub fn check(
-    plugins: &Plugins,
+    find: impl Fn(usize, &str) -> Result<Version>,
     steps: &[StepSpec],
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
@@ -63,8 +63,7 @@ pub fn check(
             let field = field(at, part);
             Failure::invalid(&field, format!("{field}: {text}"))
         };
-        let version = plugins
-            .resolve(&step.plugin)
+        let version = find(at, &step.plugin)
             .map_err(|failure| Failure { kind: failure.kind, ..wrong("plugin", failure.text) })?;
         let plugin = &version.plugin;
         if !roles.iter().any(|role| plugin.has(*role)) {

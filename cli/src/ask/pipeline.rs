@@ -21,11 +21,22 @@ pub struct PipelineArgs {
 #[derive(Subcommand)]
 enum Verb {
     /// Make the pipeline that a file describes, or replace it without a gap.
-    #[command(after_help = "Example:\n  sluice pipeline apply -f big-orders.yaml")]
+    #[command(
+        after_help = "Example:\n  sluice pipeline apply -f big-orders.yaml\n  sluice pipeline apply -f big-orders.yaml --shadow\n  sluice pipeline apply -f big-orders.yaml --canary 0,3"
+    )]
     Apply {
         /// YAML or JSON; `-` reads standard input.
         #[arg(short, long, value_name = "FILE")]
         file: PathBuf,
+        /// Only try it: on the records of the live version, without writing anything. `sluice pipeline candidate` tells the difference.
+        #[arg(long)]
+        shadow: bool,
+        /// Where the shadow begins: `earliest`, `latest` or `@2026-01-31T12:00:00Z`; where the live version stands when left out.
+        #[arg(long, requires = "shadow")]
+        start: Option<String>,
+        /// Only try it: in the place of the live version in these queues of the source.
+        #[arg(long, value_name = "QUEUES", conflicts_with = "shadow")]
+        canary: Option<String>,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -48,6 +59,42 @@ enum Verb {
     /// Let a paused pipeline go on.
     #[command(after_help = "Example:\n  sluice pipeline resume big-orders")]
     Resume { pipeline: String },
+    /// Show how the version does that is tried, beside the live one.
+    #[command(after_help = "Example:\n  sluice pipeline candidate big-orders -o json")]
+    Candidate {
+        pipeline: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Let the version that is tried take over in all queues, each at the offset where it stands.
+    #[command(after_help = "Example:\n  sluice pipeline promote big-orders")]
+    Promote {
+        pipeline: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Give up the version that is tried.
+    #[command(after_help = "Example:\n  sluice pipeline discard big-orders")]
+    Discard { pipeline: String },
+    /// Let an earlier revision take over, with exactly the plugins that it had.
+    #[command(
+        after_help = "Example:\n  sluice pipeline rollback big-orders\n  sluice pipeline rollback big-orders --to 3"
+    )]
+    Rollback {
+        pipeline: String,
+        /// Number of the revision; the last one that ran when left out.
+        #[arg(long, value_name = "REVISION")]
+        to: Option<u64>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// List what ran under a pipeline's name, from which offsets and with which plugins.
+    #[command(after_help = "Example:\n  sluice pipeline revisions big-orders")]
+    Revisions {
+        pipeline: String,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Let a pipeline begin anew: what its processors kept is gone, what it wrote stays.
     #[command(after_help = "Example:\n  sluice pipeline reset totals --start earliest")]
     Reset {
@@ -87,10 +134,49 @@ enum Verb {
 
 pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
     match args.verb {
-        Verb::Apply { file, output } => {
+        Verb::Apply { file, shadow, start, canary, output } => {
             let (name, spec) = named(&file)?;
-            let applied = rest.put(&path(&name), Content::Yaml(spec))?;
-            output.done(&applied, &format!("pipeline {name} is applied"))
+            let query = match (shadow, canary) {
+                (true, _) => Some(format!("mode=shadow{}", parameter("start", start.as_deref()))),
+                (false, Some(queues)) => Some(format!("mode=canary{}", parameter("queues", Some(&queues)))),
+                (false, None) => None,
+            };
+            let Some(query) = query else {
+                let applied = rest.put(&path(&name), Content::Yaml(spec))?;
+                return output.done(&applied, &format!("pipeline {name} is applied"));
+            };
+            let tried = rest.put(&format!("{}/candidate?{query}", path(&name)), Content::Yaml(spec))?;
+            let text = format!(
+                "pipeline {name} tries revision {}; how it does: sluice pipeline candidate {name}",
+                tried["candidate"]["revision"]
+            );
+            output.done(&tried, &text)
+        }
+        Verb::Candidate { pipeline, output } => output.one(&rest.get(&format!("{}/candidate", path(&pipeline)))?),
+        Verb::Promote { pipeline, output } => {
+            let live = rest.post(&format!("{}:promote", path(&pipeline)), Content::Json(json!({})))?;
+            output.done(&live, &format!("pipeline {pipeline} runs revision {} in all queues", live["revision"]))
+        }
+        Verb::Discard { pipeline } => {
+            rest.delete(&format!("{}/candidate", path(&pipeline)))?;
+            say(format!("pipeline {pipeline} tries nothing any more"))
+        }
+        Verb::Rollback { pipeline, to, output } => {
+            let body = to.map_or_else(|| json!({}), |to| json!({ "to": to }));
+            let live = rest.post(&format!("{}:rollback", path(&pipeline)), Content::Json(body))?;
+            output.done(&live, &format!("pipeline {pipeline} runs revision {}, an earlier one again", live["revision"]))
+        }
+        Verb::Revisions { pipeline, output } => {
+            let columns = [
+                ("revision", "/revision"),
+                ("state", "/state"),
+                ("reason", "/reason"),
+                ("since", "/since"),
+                ("from", "/from"),
+                ("until", "/until"),
+                ("plugins", "/plugins"),
+            ];
+            output.list(&rest.get(&format!("{}/revisions", path(&pipeline)))?, &columns)
         }
         Verb::List { output } => {
             let columns = [
@@ -140,6 +226,11 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
 fn verb(rest: &Rest, pipeline: &str, verb: &str, done: &str) -> anyhow::Result<()> {
     rest.post(&format!("{}:{verb}", path(pipeline)), Content::Json(json!({})))?;
     say(format!("pipeline {pipeline} is {done}"))
+}
+
+/// A parameter behind others, if it is given.
+fn parameter(name: &str, value: Option<&str>) -> String {
+    value.map_or_else(String::new, |value| format!("&{name}={}", segment(value)))
 }
 
 fn path(pipeline: &str) -> String {

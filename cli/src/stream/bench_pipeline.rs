@@ -47,16 +47,12 @@ pub async fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
         rest.put(&format!("/topics/{topic}"), Content::Json(json!({ "queues": args.queues, "durability": "async" })))?;
     }
     let done = measure(&args, rest, &client, &source, &sink).await;
-    for path in [
-        format!("/pipelines/{NAME}"),
-        format!("/plugins/{NAME}"),
-        format!("/topics/{source}"),
-        format!("/topics/{sink}"),
-    ] {
-        // What was not made cannot be deleted, and the failure is told by what came before.
-        let _ = rest.delete(&path);
-    }
+    let made = ["pipelines", "plugins"].map(|kind| format!("/{kind}/{NAME}"));
+    let topics = [&source, &sink].map(|topic| format!("/topics/{topic}"));
+    let deleted: Vec<_> = made.iter().chain(&topics).map(|path| rest.delete(path)).collect();
+    // After a failure there may be nothing to delete, and the failure is what counts.
     let report = done?;
+    deleted.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let text = format!(
         "records     {} in {:.2} s, {} passed\nthroughput  {:.0} records/s\nin plugin   {:.0} us per 1,000 records",
         report["records"],

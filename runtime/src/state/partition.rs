@@ -162,6 +162,14 @@ impl Partition {
     /// # Errors
     /// [`StateError::File`].
     pub fn fresh() -> Result<Self, StateError> {
+        Self::without_log(Arc::new(Engine::in_memory()?), 0, DIRTY_BYTES)
+    }
+
+    /// One whose changes no log holds: it begins with what the engine has of the queue.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn without_log(engine: Arc<Engine>, queue: u32, memory: usize) -> Result<Self, StateError> {
         struct Nothing;
         impl Changelog for Nothing {
             fn bounds(&self) -> Result<(u64, u64), PortError> {
@@ -171,7 +179,7 @@ impl Partition {
                 Ok(Vec::new())
             }
         }
-        Self::open(Arc::new(Engine::in_memory()?), 0, DIRTY_BYTES, &mut Nothing)
+        Self::open(engine, queue, memory, &mut Nothing)
     }
 
     /// Takes over a change that stands in the log.

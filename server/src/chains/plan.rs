@@ -80,7 +80,7 @@ pub fn check_steps(
     roles: &[Role],
     context: &Context,
 ) -> Result<Vec<Step>> {
-    let found = steps::check(plugins, steps, field, roles, |_| context.clone())?;
+    let found = steps::check(|_, reference| plugins.resolve(reference), steps, field, roles, |_| context.clone())?;
     let step = |(step, Found { version, prefilter }): (&StepSpec, Found)| Step {
         reference: step.plugin.clone(),
         label: format!("{}@{}", version.name, version.version()),

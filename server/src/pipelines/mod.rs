@@ -1,8 +1,11 @@
 //! Pipelines: plugins between topics. Each is a document in the log and, unless paused, a thread.
 
+mod change;
 mod dead;
 mod queue;
+mod revision;
 mod run;
+mod shadow;
 mod spec;
 mod state;
 
@@ -15,26 +18,27 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use sluice_broker::Token;
-use sluice_model::{GroupName, Kind};
+use sluice_broker::{Token, is_state_topic};
+use sluice_model::Kind;
 
+pub use change::check_version;
 pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
+pub use revision::{Candidate, Mode, Offsets, Reason, Revision};
 pub use run::{QueueStatus, Status};
+pub use shadow::{Became, Example, Report};
 pub use spec::Spec;
 pub use state::{Found, States};
 
 use crate::{
-    clock,
     failure::{Failure, Result},
     observer::Logs,
     plugins::Plugins,
     shell::Shell,
 };
-use run::Running;
-use spec::parse_start;
+use revision::Stored;
+use run::{Running, Versions};
+use shadow::Shadow;
 use state::Place;
 
 /// Kind of the documents that hold pipelines, by name.
@@ -42,26 +46,14 @@ const KIND: &str = "pipeline";
 /// Most pipelines: each has a thread.
 const PIPELINES_LIMIT: usize = 256;
 
-/// What a pipeline's document holds.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    spec: Spec,
-    paused: bool,
-    /// Tells it from pipelines that had its name before, and from itself before it was reset: ms since 1970.
-    #[serde(default)]
-    incarnation: u64,
-}
-
 struct Pipeline {
     id: u32,
-    spec: Spec,
+    stored: Stored,
     /// Place of its document in the log.
     version: u64,
-    paused: bool,
-    incarnation: u64,
     running: Option<Running>,
-    /// Digests of the plugins that run.
-    digests: Vec<String>,
+    /// The candidate that runs beside it.
+    shadow: Option<Shadow>,
     /// Why it could not be started.
     broken: Option<String>,
     logs: Arc<Logs>,
@@ -72,8 +64,33 @@ struct Pipeline {
 pub struct Description {
     pub spec: Spec,
     pub version: u64,
+    /// What runs: the live revision's number, and the digests of its plugins by step.
+    pub revision: u64,
+    pub plugins: Vec<String>,
+    pub candidate: Option<Candidate>,
     pub status: Status,
     pub queues: Vec<QueueStatus>,
+}
+
+/// All revisions of a pipeline.
+#[derive(Clone, Debug)]
+pub struct History {
+    pub tried: Option<Revision>,
+    pub live: Revision,
+    /// The newest last.
+    pub past: Vec<Revision>,
+}
+
+/// How a version does that is being tried.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    pub candidate: Candidate,
+    /// Version of the pipeline's document.
+    pub version: u64,
+    /// Of a canary and of the live revision beside it, by queue; of a shadow only the live one's.
+    pub queues: Vec<QueueStatus>,
+    /// Of a shadow that runs.
+    pub report: Option<Report>,
 }
 
 /// The registry of pipelines. Its calls block; they are not for async tasks.
@@ -104,19 +121,40 @@ impl Pipelines {
             changing: Mutex::new(()),
             dealing: Mutex::new(()),
         };
+        let mut found = Vec::new();
         for (name, document) in pipelines.shell.reader.documents(KIND) {
             let Some((_, body)) = pipelines.shell.reader.document(KIND, &name)? else { continue };
             match serde_json::from_slice::<Stored>(&body) {
-                Ok(stored) => pipelines.revive(name, stored, document.at.0),
+                Ok(stored) => found.push((stored, document.at.0)),
                 Err(error) => tracing::error!(pipeline = name, %error, "a stored pipeline cannot be read"),
             }
         }
+        pipelines.sweep(&found)?;
+        found.into_iter().for_each(|(stored, version)| pipelines.revive(stored, version));
         Ok(pipelines)
     }
 
-    fn revive(&self, name: String, stored: Stored, version: u64) {
-        let mut pipeline = self.pipeline(stored, version);
-        if !pipeline.paused
+    /// Deletes what no pipeline keeps any more: a crash may have come between the end of a pipeline and that of its state.
+    fn sweep(&self, found: &[(Stored, u64)]) -> Result<()> {
+        let places: Vec<Place> = found.iter().map(|(stored, _)| self.place(stored)).collect::<Result<_>>()?;
+        for topic in self.shell.reader.topics().1.into_iter().map(|topic| topic.name.clone()) {
+            if is_state_topic(&topic) && !places.iter().any(|place| place.topic == topic) {
+                tracing::info!(%topic, "what a pipeline kept that is gone is deleted");
+                self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now))?;
+            }
+        }
+        Place::sweep(&self.folder, &places);
+        Ok(())
+    }
+
+    fn place(&self, stored: &Stored) -> Result<Place> {
+        Place::new(&self.folder, stored.name(), stored.incarnation)
+    }
+
+    fn revive(&self, stored: Stored, version: u64) {
+        let name = stored.name().to_owned();
+        let mut pipeline = Pipeline::new(self.next_id(), stored, version, Arc::default());
+        if !pipeline.stored.paused
             && let Err(failure) = self.start(&mut pipeline)
         {
             tracing::error!(pipeline = name, %failure, "a pipeline does not start");
@@ -125,112 +163,27 @@ impl Pipelines {
         self.by_name.lock().insert(name, pipeline);
     }
 
-    fn pipeline(&self, stored: Stored, version: u64) -> Pipeline {
-        let Stored { spec, paused, incarnation } = stored;
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Pipeline {
-            id,
-            spec,
-            version,
-            paused,
-            incarnation,
-            running: None,
-            digests: Vec::new(),
-            broken: None,
-            logs: Arc::new(Logs::default()),
-        }
+    fn next_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     fn start(&self, pipeline: &mut Pipeline) -> Result<()> {
-        let checked = pipeline.spec.clone().check(&self.shell, &self.plugins)?;
-        let place = Place::new(&self.folder, &pipeline.spec.name, pipeline.incarnation)?;
-        pipeline.digests = checked.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
-        pipeline.running =
-            Some(Running::start(self.shell.clone(), checked, pipeline.id, pipeline.logs.clone(), &place)?);
-        Ok(())
-    }
-
-    /// Makes a pipeline or replaces it. A replaced one stops behind a whole unit, and the new one goes on from there.
-    ///
-    /// With `expected`, fails with `Conflict` unless that is the version in place (0: none).
-    pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
-        let _changing = self.changing.lock();
-        let name = spec.name.clone();
-        let known = self.by_name.lock().get(&name).map(|known| (known.version, known.paused, known.incarnation));
-        check_version(&name, expected, known.map(|(version, ..)| version))?;
-        if known.is_none() && self.by_name.lock().len() >= PIPELINES_LIMIT {
-            return Err(Failure::new(Kind::Full, format!("there are {PIPELINES_LIMIT} pipelines already")));
+        let Stored { live, candidate, .. } = &pipeline.stored;
+        let place = self.place(&pipeline.stored)?;
+        let mut versions = Versions { live: live.check(&self.shell, &self.plugins)?, canary: None };
+        if let Some(Candidate { revision, mode }) = candidate {
+            let tried = revision.check(&self.shell, &self.plugins)?;
+            match mode {
+                Mode::Canary { queues } => versions.canary = Some((tried, queues.clone())),
+                Mode::Shadow { start } => {
+                    let pair = shadow::Pair { live: versions.live.clone(), candidate: tried };
+                    let shadow = Shadow::start(&self.shell, pair, start.as_deref(), &place)?;
+                    pipeline.shadow = Some(shadow);
+                }
+            }
         }
-        // Everything that can be refused is refused before the old one is touched.
-        spec.clone().check(&self.shell, &self.plugins)?;
-        let (_, paused, incarnation) = known.unwrap_or((0, false, new_incarnation()));
-        let stored = Stored { spec, paused, incarnation };
-        let version = self.store(&stored)?;
-        self.replace(stored, version)
-    }
-
-    /// Stops a pipeline behind a whole unit. It stays stopped over restarts.
-    pub fn pause(&self, name: &str) -> Result<Description> {
-        self.set_paused(name, true)
-    }
-
-    /// Lets a paused or stopped pipeline go on from where it stands.
-    pub fn resume(&self, name: &str) -> Result<Description> {
-        self.set_paused(name, false)
-    }
-
-    fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
-        let _changing = self.changing.lock();
-        let stored = Stored { paused, ..self.stored(name)? };
-        let version = self.store(&stored)?;
-        self.replace(stored, version)
-    }
-
-    /// Lets a pipeline begin anew: what its processors kept is gone, and it reads each queue from where `start` says. What it wrote stays.
-    ///
-    /// Without `start` it begins where its source says.
-    pub fn reset(&self, name: &str, start: Option<&str>) -> Result<Description> {
-        let _changing = self.changing.lock();
-        let before = self.stored(name)?;
-        let old = Place::new(&self.folder, name, before.incarnation)?;
-        let start = start.map(|text| parse_start("start", text)).transpose()?;
-        let checked = before.spec.clone().check(&self.shell, &self.plugins)?;
-        let start = start.unwrap_or(checked.start);
-        self.stop(name);
-        let stored = Stored { incarnation: new_incarnation().max(before.incarnation + 1), ..before };
-        let positions = queue::first_positions(&self.shell, &checked, start)?;
-        let body = encode(&stored)?;
-        let document = name.to_owned();
-        let at = self
-            .shell
-            .ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))?;
-        self.drop_state(&old)?;
-        self.replace(stored, at.0)
-    }
-
-    /// Puts a pipeline in the place of the one with its name.
-    fn replace(&self, stored: Stored, version: u64) -> Result<Description> {
-        let name = stored.spec.name.clone();
-        self.stop(&name);
-        let mut pipeline = self.pipeline(stored, version);
-        if !pipeline.paused {
-            self.start(&mut pipeline)?;
-        }
-        self.by_name.lock().insert(name.clone(), pipeline);
-        self.describe(&name)
-    }
-
-    fn stored(&self, name: &str) -> Result<Stored> {
-        let by_name = self.by_name.lock();
-        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
-        Ok(Stored { spec: known.spec.clone(), paused: known.paused, incarnation: known.incarnation })
-    }
-
-    /// Deletes what processors kept.
-    fn drop_state(&self, place: &Place) -> Result<()> {
-        let topic = place.topic.clone();
-        self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now))?;
-        place.remove_file();
+        let running = Running::start(self.shell.clone(), versions, pipeline.id, pipeline.logs.clone(), &place)?;
+        pipeline.running = Some(running);
         Ok(())
     }
 
@@ -242,22 +195,6 @@ impl Pipelines {
         let conflict = |text: &str| Failure::new(Kind::Conflict, format!("pipeline \"{name}\" {text}"));
         let running = known.running.as_ref().ok_or_else(|| conflict("does not run"))?;
         running.states().ok_or_else(|| conflict("keeps nothing: none of its steps is a processor"))
-    }
-
-    /// Deletes a pipeline and its positions; what it wrote stays.
-    pub fn delete(&self, name: &str) -> Result<()> {
-        let _changing = self.changing.lock();
-        let place = Place::new(&self.folder, name, self.stored(name)?.incarnation)?;
-        self.stop(name);
-        let document = name.to_owned();
-        let group = GroupName::parse(&format!("pipeline-{name}"))?;
-        self.shell.ask_blocking(move |broker, now| {
-            broker.delete_document(KIND, &document, now)?;
-            broker.forget_positions(&group, now)
-        })?;
-        self.drop_state(&place)?;
-        self.by_name.lock().remove(name);
-        Ok(())
     }
 
     /// Fails with `NotFound`.
@@ -276,18 +213,30 @@ impl Pipelines {
         by_name.get(name).map(|known| known.logs.clone()).ok_or_else(|| Failure::not_found("pipeline", name))
     }
 
-    /// Names of the pipelines that run this digest, or would when started now.
+    /// What ran under a pipeline's name, runs and is tried.
+    pub fn history(&self, name: &str) -> Result<History> {
+        let (_, Stored { candidate, live, past, .. }) = self.stored(name)?;
+        Ok(History { tried: candidate.map(|candidate| candidate.revision), live, past })
+    }
+
+    /// How the version does that a pipeline tries; fails with `NotFound` when it tries none.
+    pub fn trial(&self, name: &str) -> Result<Trial> {
+        let by_name = self.by_name.lock();
+        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
+        let candidate = known.stored.candidate.clone().ok_or_else(|| Failure::not_found("candidate", name))?;
+        let queues = known.running.as_ref().map(Running::queues).unwrap_or_default();
+        Ok(Trial { candidate, version: known.version, queues, report: known.shadow.as_ref().map(Shadow::report) })
+    }
+
+    /// Names of the pipelines that run this digest, or try it.
     pub fn users_of(&self, digest: &str) -> Vec<String> {
         let by_name = self.by_name.lock();
         let uses = |pipeline: &&Pipeline| {
-            pipeline.digests.iter().any(|running| running == digest)
-                || pipeline
-                    .spec
-                    .steps
-                    .iter()
-                    .any(|step| self.plugins.resolve(&step.plugin).is_ok_and(|version| version.digest() == digest))
+            let Stored { live, candidate, .. } = &pipeline.stored;
+            let tried = candidate.iter().flat_map(|candidate| &candidate.revision.plugins);
+            live.plugins.iter().chain(tried).any(|running| running == digest)
         };
-        by_name.values().filter(uses).map(|pipeline| pipeline.spec.name.clone()).collect()
+        by_name.values().filter(uses).map(|pipeline| pipeline.stored.name().to_owned()).collect()
     }
 
     /// A message came for a pipeline that waits under this token; answers whether the token is a pipeline's at all.
@@ -301,53 +250,64 @@ impl Pipelines {
 
     /// Stops all pipelines, each behind a whole unit.
     pub fn stop_all(&self) {
-        let running: Vec<Running> =
-            self.by_name.lock().values_mut().filter_map(|pipeline| pipeline.running.take()).collect();
-        drop(running);
+        let names: Vec<String> = self.by_name.lock().keys().cloned().collect();
+        names.iter().for_each(|name| self.stop(name));
     }
 
-    /// Stops one. Its thread is waited for outside the lock, which it needs to be woken.
+    /// Stops one. Its threads are waited for outside the lock, which they need to be woken.
     fn stop(&self, name: &str) {
-        let running = self.by_name.lock().get_mut(name).and_then(|pipeline| pipeline.running.take());
-        drop(running);
-    }
-
-    fn store(&self, stored: &Stored) -> Result<u64> {
-        let name = stored.spec.name.clone();
-        let body = encode(stored)?;
-        let at = self.shell.ask_blocking(move |broker, now| broker.put_document(KIND, &name, "", body, now))?;
-        Ok(at.0)
+        let threads = self.by_name.lock().get_mut(name).map(|of| (of.running.take(), of.shadow.take()));
+        drop(threads);
     }
 }
 
-fn encode(stored: &Stored) -> Result<Bytes> {
-    let body = serde_json::to_vec(stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
-    Ok(body.into())
-}
-
-fn new_incarnation() -> u64 {
-    u64::try_from(clock::now().0).unwrap_or(0)
-}
-
-/// Fails with `Conflict` when a version is expected that is not in place; 0 stands for none.
-pub(crate) fn check_version(name: &str, expected: Option<u64>, known: Option<u64>) -> Result<()> {
-    match expected {
-        Some(expected) if known.unwrap_or(0) != expected => {
-            let text = format!("\"{name}\" is at version {}, not {expected}", known.unwrap_or(0));
-            Err(Failure { field: Some("If-Match".to_owned()), ..Failure::new(Kind::Conflict, text) })
-        }
-        _ => Ok(()),
+impl Pipeline {
+    fn new(id: u32, stored: Stored, version: u64, logs: Arc<Logs>) -> Self {
+        Self { id, stored, version, running: None, shadow: None, broken: None, logs }
     }
 }
 
 fn description(pipeline: &Pipeline) -> Description {
     let queues = pipeline.running.as_ref().map(Running::queues).unwrap_or_default();
     let stopped = queues.iter().find_map(|queue| queue.stopped.clone());
-    let status = match (&pipeline.broken, pipeline.paused, stopped) {
+    let Stored { live, candidate, paused, .. } = &pipeline.stored;
+    let status = match (&pipeline.broken, paused, stopped) {
         (Some(reason), ..) => Status::Stopped(reason.clone()),
         (None, true, _) => Status::Paused,
         (None, false, Some(reason)) => Status::Stopped(reason),
         (None, false, None) => Status::Running,
     };
-    Description { spec: pipeline.spec.clone(), version: pipeline.version, status, queues }
+    Description {
+        spec: live.spec.clone(),
+        version: pipeline.version,
+        revision: live.number,
+        plugins: live.plugins.clone(),
+        candidate: candidate.clone(),
+        status,
+        queues,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_left_of_a_deleted_pipeline_is_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let runtime = sluice_runtime::Runtime::new(sluice_runtime::Config::default()).unwrap();
+        let plugins = Arc::new(Plugins::load(runtime, shell.clone()).unwrap());
+        let folder = dir.path().join("states");
+        let place = Place::new(&folder, "gone", 7).unwrap();
+        let topic = place.topic.clone();
+        shell.ask_blocking(move |broker, now| broker.put_state_topic(&topic, 2, now)).unwrap();
+        drop(state::engine(&place.beside("live")).unwrap());
+        drop(state::engine(&folder.join("gone_7")).unwrap());
+        assert!(shell.reader.topic(&place.topic).is_ok() && std::fs::read_dir(&folder).unwrap().count() == 2);
+
+        Pipelines::load(shell.clone(), plugins, folder.clone()).unwrap();
+        assert!(shell.reader.topic(&place.topic).is_err());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
 }

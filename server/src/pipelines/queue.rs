@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use sluice_broker::{Fetch, FetchStatus, Reader, StageUnit, Token};
+use sluice_broker::{Fetch, FetchStatus, Position, Reader, StageUnit, Token};
 use sluice_model::{
     GroupName, Host, Kind, Message, Properties, QueueId, QueueOffset, RecordView, SysFlag, Timestamp, TopicName, key,
 };
@@ -78,6 +78,11 @@ impl Input {
     pub fn new(shell: &Shell, checked: &Checked, queue: QueueId) -> Self {
         let (topic, filter) = (checked.topic.clone(), checked.filter.clone());
         Self { reader: shell.reader.clone(), topic, queue, filter }
+    }
+
+    /// Offset behind the last record of the queue.
+    pub fn end(&self) -> u64 {
+        self.reader.bounds(&self.topic, self.queue).1.0
     }
 }
 
@@ -162,12 +167,8 @@ impl Progress for Output {
             Some(known) => known,
             None => {
                 let first = first(self.reader(), &self.topic, self.queue, self.start)?;
-                let position = sluice_broker::Position {
-                    group: self.group.clone(),
-                    topic: self.topic.clone(),
-                    queue: self.queue,
-                    offset: first,
-                };
+                let position =
+                    Position { group: self.group.clone(), topic: self.topic.clone(), queue: self.queue, offset: first };
                 self.reader().commit_offset(position).map_err(|error| trouble(&error.into()))?;
                 first
             }
@@ -256,7 +257,12 @@ impl Sink for Output {
 }
 
 /// Where a pipeline that is new to a queue begins.
-fn first(reader: &Reader, topic: &TopicName, queue: QueueId, start: Start) -> Result<QueueOffset, PortError> {
+pub(super) fn first(
+    reader: &Reader,
+    topic: &TopicName,
+    queue: QueueId,
+    start: Start,
+) -> Result<QueueOffset, PortError> {
     let (min, max) = reader.bounds(topic, queue);
     match start {
         Start::Earliest => Ok(min),
@@ -268,21 +274,30 @@ fn first(reader: &Reader, topic: &TopicName, queue: QueueId, start: Start) -> Re
 }
 
 /// Where a pipeline begins that is to begin anew, in every queue of its source.
-pub(super) fn first_positions(
+pub(super) fn first_positions(shell: &Shell, checked: &Checked, start: Start) -> crate::failure::Result<Vec<Position>> {
+    positions(shell, checked, |queue| first(&shell.reader, &checked.topic, queue, start))
+}
+
+/// Where a pipeline stands in every queue of its source, or begins where it is new.
+pub(super) fn standing(shell: &Shell, checked: &Checked) -> crate::failure::Result<Vec<Position>> {
+    let reader = &shell.reader;
+    positions(shell, checked, |queue| match reader.offset(&checked.group, &checked.topic, queue) {
+        Some(known) => Ok(known),
+        None => first(reader, &checked.topic, queue, checked.start),
+    })
+}
+
+fn positions(
     shell: &Shell,
     checked: &Checked,
-    start: Start,
-) -> crate::failure::Result<Vec<sluice_broker::Position>> {
+    at: impl Fn(QueueId) -> Result<QueueOffset, PortError>,
+) -> crate::failure::Result<Vec<Position>> {
     let topic = shell.reader.topic(&checked.topic)?;
-    let queues = (0..topic.read_queues.max(topic.write_queues)).map(QueueId);
-    queues
-        .map(|queue| {
-            let offset = first(&shell.reader, &checked.topic, queue, start)
-                .map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
-            let (group, topic) = (checked.group.clone(), checked.topic.clone());
-            Ok(sluice_broker::Position { group, topic, queue, offset })
-        })
-        .collect()
+    let position = |queue| {
+        let offset = at(queue).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+        Ok(Position { group: checked.group.clone(), topic: checked.topic.clone(), queue, offset })
+    };
+    (0..topic.read_queues.max(topic.write_queues)).map(QueueId).map(position).collect()
 }
 
 /// What passes is tried again; what does not stops the stage.

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
 use sluice_model::{QueueId, TopicName};
-use sluice_runtime::{Counters, Plan, Stage, StatePlan, Turn};
+use sluice_runtime::{Counters, Observer, Plan, Stage, StatePlan, Turn, state::Shared};
 
 use super::{
     queue::{Input, Output},
@@ -38,10 +38,32 @@ pub enum Status {
     Stopped(String),
 }
 
+/// Which version runs where.
+pub struct Versions {
+    pub live: Checked,
+    /// Another one, and the queues in which it runs.
+    pub canary: Option<(Checked, Vec<u32>)>,
+}
+
+impl Versions {
+    fn of(&self, queue: QueueId) -> &Checked {
+        match &self.canary {
+            Some((canary, queues)) if queues.contains(&queue.0) => canary,
+            _ => &self.live,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Checked> {
+        std::iter::once(&self.live).chain(self.canary.iter().map(|(canary, _)| canary))
+    }
+}
+
 /// How one queue of a pipeline stands.
 #[derive(Clone, Debug)]
 pub struct QueueStatus {
     pub queue: QueueId,
+    /// Number of the revision that runs there.
+    pub revision: u64,
     /// Offset that is read next.
     pub position: u64,
     /// Messages not read yet.
@@ -84,20 +106,20 @@ pub struct Running {
 
 impl Running {
     /// Opens a stage a queue and starts the thread; fails when a plugin does not start.
-    pub fn start(shell: Shell, checked: Checked, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
+    pub fn start(shell: Shell, versions: Versions, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
         let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
         let queues = Arc::new(Mutex::new(Vec::new()));
-        let keeps =
-            checked.keeps_state.then(|| States::open(shell.clone(), place, checked.state_memory)).transpose()?;
+        let memory = versions.all().filter(|of| of.keeps_state).map(|of| of.state_memory).max();
+        let keeps = memory.map(|memory| States::open(shell.clone(), place, memory)).transpose()?;
         let states = keeps.map(Arc::new);
         let state_topic = states.is_some().then(|| place.topic.clone());
         let its_states = states.clone();
         let stages = Vec::new();
         let mut work =
-            Work { shell, checked, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
+            Work { shell, versions, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
         work.open_queues()?;
         let (its_bell, its_stop) = (bell.clone(), stop.clone());
-        let name = format!("pipeline {}", work.checked.spec.name);
+        let name = format!("pipeline {}", work.name());
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || work.run(&its_bell, &its_stop))
@@ -134,9 +156,27 @@ pub(super) fn pipeline_of(token: Token) -> Option<u32> {
     (token.0 & TOKENS != 0).then_some((token.0 & !TOKENS) as u32)
 }
 
+/// What the stage of one queue runs.
+pub(super) fn plan(checked: &Checked, queue: QueueId, observer: Arc<dyn Observer>, partition: Option<Shared>) -> Plan {
+    let lateness = checked.lateness;
+    Plan {
+        pipeline: checked.spec.name.clone(),
+        queue: queue.0,
+        input_topic: checked.topic.to_string(),
+        sinks: checked.spec.sinks.clone(),
+        steps: checked.steps.clone(),
+        policy: checked.policy.clone(),
+        limits: checked.limits.clone(),
+        batch_records: BATCH_RECORDS,
+        batch_bytes: BATCH_BYTES,
+        observer,
+        state: partition.map(|partition| StatePlan { partition, lateness }),
+    }
+}
+
 struct Work {
     shell: Shell,
-    checked: Checked,
+    versions: Versions,
     id: u32,
     logs: Arc<Logs>,
     stages: Vec<Queue>,
@@ -151,6 +191,7 @@ struct Queue {
     input: Input,
     output: Output,
     stage: Stage,
+    revision: u64,
     next: Next,
 }
 
@@ -168,34 +209,26 @@ fn now_ms() -> u64 {
 }
 
 impl Work {
+    fn name(&self) -> &str {
+        &self.versions.live.spec.name
+    }
+
     /// Opens a stage for every queue of the source that has none; a topic may have got more.
     fn open_queues(&mut self) -> Result<()> {
-        let Ok(topic) = self.shell.reader.topic(&self.checked.topic) else { return Ok(()) };
+        let Ok(topic) = self.shell.reader.topic(&self.versions.live.topic) else { return Ok(()) };
         let count = topic.read_queues.max(topic.write_queues);
         if let Some(states) = self.states.as_ref().filter(|_| self.stages.len() < count as usize) {
             states.make_room(count)?;
         }
         for queue in (self.stages.len() as u32..count).map(QueueId) {
-            let input = Input::new(&self.shell, &self.checked, queue);
-            let mut output = Output::new(self.shell.clone(), &self.checked, queue, self.state_topic.clone());
-            let lateness = self.checked.lateness;
+            let checked = self.versions.of(queue);
+            let input = Input::new(&self.shell, checked, queue);
+            let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
             let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
-            let plan = Plan {
-                pipeline: self.checked.spec.name.clone(),
-                queue: queue.0,
-                input_topic: self.checked.topic.to_string(),
-                sinks: self.checked.spec.sinks.clone(),
-                steps: self.checked.steps.clone(),
-                policy: self.checked.policy.clone(),
-                limits: self.checked.limits.clone(),
-                batch_records: BATCH_RECORDS,
-                batch_bytes: BATCH_BYTES,
-                observer: self.logs.clone(),
-                state: partition.map(|partition| StatePlan { partition, lateness }),
-            };
+            let plan = plan(checked, queue, self.logs.clone(), partition);
             let stage = Stage::open(plan, &mut output)
                 .map_err(|error| crate::failure::Failure::invalid("steps", error.to_string()))?;
-            self.stages.push(Queue { input, output, stage, next: Next::Turn });
+            self.stages.push(Queue { input, output, stage, revision: checked.revision, next: Next::Turn });
         }
         Ok(())
     }
@@ -210,7 +243,7 @@ impl Work {
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
                 if let Err(failure) = self.open_queues() {
-                    tracing::warn!(pipeline = %self.checked.spec.name, %failure, "a new queue cannot be served");
+                    tracing::warn!(pipeline = self.name(), %failure, "a new queue cannot be served");
                 }
             }
         }
@@ -220,7 +253,8 @@ impl Work {
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.
     fn turn(&mut self, at: usize, stop: &AtomicBool) -> bool {
-        let Some(Queue { input, output, stage, next }) = self.stages.get_mut(at) else { return false };
+        let pipeline = &self.versions.live.spec.name;
+        let Some(Queue { input, output, stage, next, .. }) = self.stages.get_mut(at) else { return false };
         let due = match next {
             Next::Turn | Next::Idle => true,
             Next::Wait(until) => *until <= Instant::now(),
@@ -235,14 +269,14 @@ impl Work {
             && output.lag() == 0
             && let Err(failure) = output.settle()
         {
-            tracing::debug!(pipeline = %self.checked.spec.name, %failure, "what a stage made is not on disk yet");
+            tracing::debug!(pipeline, %failure, "what a stage made is not on disk yet");
         }
         *next = match turn {
             Turn::Idle => Next::Idle,
             Turn::Progressed { wait: None, .. } => Next::Turn,
             Turn::Progressed { wait: Some(wait), .. } | Turn::Wait(wait) => Next::Wait(Instant::now() + wait),
             Turn::Stopped(reason) => {
-                tracing::error!(pipeline = %self.checked.spec.name, queue = %output.id(), reason, "a stage stopped");
+                tracing::error!(pipeline, queue = %output.id(), reason, "a stage stopped");
                 Next::Never(reason)
             }
         };
@@ -268,7 +302,7 @@ impl Work {
     }
 
     fn stop_waiting(&self, token: Token) {
-        self.shell.reader.stop_waiting(&self.checked.topic, token);
+        self.shell.reader.stop_waiting(&self.versions.live.topic, token);
     }
 
     fn token(&self) -> Token {
@@ -278,6 +312,7 @@ impl Work {
     fn publish(&self) {
         let status = self.stages.iter().map(|of| QueueStatus {
             queue: of.output.id(),
+            revision: of.revision,
             position: of.stage.position(),
             lag: of.output.lag(),
             counters: of.stage.counters(),

@@ -10,7 +10,7 @@ use sluice_runtime::{Context, Limits, Policy, Role, Step, Then};
 
 use crate::{
     failure::{Failure, Result},
-    plugins::Plugins,
+    plugins::{Plugins, Wanted},
     shell::Shell,
     steps::{self, Found, LimitsSpec, StepSpec},
     units,
@@ -101,6 +101,8 @@ pub enum Start {
 #[derive(Clone)]
 pub struct Checked {
     pub spec: Spec,
+    /// Number of the revision that it belongs to; 0 before it has one.
+    pub revision: u64,
     /// The group under which positions are kept.
     pub group: GroupName,
     pub topic: TopicName,
@@ -118,6 +120,13 @@ pub struct Checked {
     pub lateness: u64,
 }
 
+impl Checked {
+    /// The digest of each step's plugin.
+    pub fn digests(&self) -> Vec<String> {
+        self.steps.iter().map(|step| step.plugin.digest().to_owned()).collect()
+    }
+}
+
 impl Spec {
     /// Reads JSON or YAML; fails with the field and what was expected there.
     pub fn parse(text: &[u8]) -> Result<Self> {
@@ -129,15 +138,18 @@ impl Spec {
     }
 
     /// Looks every name up and checks every value. Starts each plugin once with its config.
-    pub fn check(self, shell: &Shell, plugins: &Plugins) -> Result<Checked> {
+    ///
+    /// With `pins`, a digest for each step, exactly those versions run, whatever was uploaded since; without, the newest that are meant.
+    pub fn check(self, pins: Option<&[String]>, shell: &Shell, plugins: &Plugins) -> Result<Checked> {
         let group = self.group()?;
         let topic = existing(shell, "source.topic", &self.source.topic)?;
         let sinks = self.sinks(shell, &topic)?;
         let filter = Filter::read(self.source.filter.as_deref().unwrap_or("*"))
             .map_err(|error| Failure::invalid("source.where", format!("source.where: {error}")))?;
-        let steps = self.steps(plugins)?;
+        let steps = self.steps(pins, plugins)?;
         let keeps_state = steps.iter().any(|step| step.plugin.has(Role::Process));
         Ok(Checked {
+            revision: 0,
             keeps_state,
             state_memory: self.state_memory()?,
             lateness: self.lateness()?,
@@ -153,7 +165,8 @@ impl Spec {
         })
     }
 
-    fn group(&self) -> Result<GroupName> {
+    /// The group under which positions are kept.
+    pub fn group(&self) -> Result<GroupName> {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(fits) {
             let text = format!("name: expected 1 to 64 letters, digits, - and _, got {:?}", self.name);
@@ -176,7 +189,7 @@ impl Spec {
         Ok(sinks)
     }
 
-    fn steps(&self, plugins: &Plugins) -> Result<Vec<Step>> {
+    fn steps(&self, pins: Option<&[String]>, plugins: &Plugins) -> Result<Vec<Step>> {
         let last = self.steps.len().saturating_sub(1);
         let context = |at: usize| Context {
             pipeline: self.name.clone(),
@@ -185,8 +198,12 @@ impl Spec {
             ..Context::default()
         };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
-        let found =
-            steps::check(plugins, &self.steps, field, &[Role::Filter, Role::Transform, Role::Process], context)?;
+        let find = |at: usize, reference: &str| match pins.and_then(|pins| pins.get(at)) {
+            Some(digest) => plugins.resolve(&format!("{}@sha256:{digest}", Wanted::parse(reference).name)),
+            None => plugins.resolve(reference),
+        };
+        let roles = [Role::Filter, Role::Transform, Role::Process];
+        let found = steps::check(find, &self.steps, field, &roles, context)?;
         let step = |(step, found): (&StepSpec, Found)| Step {
             name: step.plugin.clone(),
             plugin: found.version.plugin,

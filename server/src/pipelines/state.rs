@@ -34,13 +34,34 @@ impl Place {
         Ok(Self { topic: state_topic(&name)?, file: folder.join(name) })
     }
 
+    /// Deletes the files in the folder that belong to none of the places.
+    pub fn sweep(folder: &Path, places: &[Self]) {
+        // A folder that is not there, or cannot be read, has nothing to delete.
+        for file in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if !places.iter().any(|place| place.file == file) {
+                remove(&file);
+            }
+        }
+    }
+
+    /// Where one of two versions keeps what it keeps while they are compared.
+    pub fn beside(&self, side: &str) -> PathBuf {
+        let mut name = self.file.clone().into_os_string();
+        name.push(format!(".{side}"));
+        name.into()
+    }
+
     /// Deletes the file; the topic is the caller's.
     pub fn remove_file(&self) {
-        if let Err(problem) = std::fs::remove_file(&self.file)
-            && problem.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(file = %self.file.display(), %problem, "the file of a state that is over stays");
-        }
+        remove(&self.file);
+    }
+}
+
+pub(super) fn remove(file: &Path) {
+    if let Err(problem) = std::fs::remove_file(file)
+        && problem.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(file = %file.display(), %problem, "the file of a state that is over stays");
     }
 }
 
@@ -63,10 +84,7 @@ pub struct Found {
 
 impl States {
     pub(super) fn open(shell: Shell, place: &Place, memory: usize) -> Result<Self> {
-        if let Some(folder) = place.file.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
-        }
-        let engine = Arc::new(Engine::open(&place.file).map_err(|error| broken(&error))?);
+        let engine = engine(&place.file)?;
         Ok(Self { shell, topic: place.topic.clone(), engine, memory, partitions: Mutex::default() })
     }
 
@@ -132,6 +150,20 @@ impl States {
         }
         Ok(all)
     }
+}
+
+/// Opens a file of states, or makes it.
+pub(super) fn engine(file: &Path) -> Result<Arc<Engine>> {
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+    }
+    Ok(Arc::new(Engine::open(file).map_err(|error| broken(&error))?))
+}
+
+/// The state of a queue whose changes no log holds. `memory` is in bytes.
+pub(super) fn alone(engine: Arc<Engine>, queue: QueueId, memory: usize) -> Result<Shared> {
+    let partition = Partition::without_log(engine, queue.0, memory).map_err(|error| broken(&error))?;
+    Ok(Arc::new(Mutex::new(Some(Box::new(partition)))))
 }
 
 fn broken(error: &StateError) -> Failure {

@@ -20,6 +20,7 @@ mod plugins;
 mod problem;
 mod produce;
 mod rates;
+mod revisions;
 mod routes;
 mod state;
 mod tail;
@@ -117,6 +118,7 @@ fn api() -> (Router<Rest>, Value) {
     let routes = plugins::routes(routes);
     let routes = trial::routes(routes);
     let routes = pipelines::routes(routes);
+    let routes = revisions::routes(routes);
     let routes = dead_letters::routes(routes);
     let routes = state::routes(routes);
     let routes = logs::routes(routes);
@@ -184,6 +186,8 @@ mod tests {
             "/plugins/{name}:try",
             "/plugins/{name}/versions/{version}",
             "/pipelines/{name}:pause",
+            "/pipelines/{name}/candidate",
+            "/pipelines/{name}:rollback",
             "/pipelines/{name}/dlq",
             "/pipelines/{name}/dlq:replay",
             "/pipelines/{name}/dlq:purge",

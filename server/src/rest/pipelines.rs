@@ -9,7 +9,8 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sluice_model::{GroupName, QueueId, TopicName};
+use sluice_model::{QueueId, TopicName};
+use sluice_runtime::Counters;
 
 use super::{
     Rest, blocking,
@@ -17,6 +18,7 @@ use super::{
     page::{Page, PageQuery},
     problem::{Answer, Problem, named_field},
     rates::Rates,
+    revisions::{Tried, pinned},
     routes::Routes,
     tagged,
 };
@@ -27,7 +29,7 @@ use crate::{
 
 /// A pipeline as it stands. Counts begin with the last start of its stages.
 #[derive(Debug, Serialize, JsonSchema)]
-struct PipelineView {
+pub struct PipelineView {
     name: String,
     /// `running`, `paused` or `stopped`
     state: &'static str,
@@ -36,6 +38,13 @@ struct PipelineView {
     reason: Option<String>,
     /// Changes with every replacement, pause and resumption; also the ETag.
     version: u64,
+    /// Number of the revision that runs.
+    revision: u64,
+    /// What exactly runs, by step: `name@sha256:…`.
+    plugins: Vec<String>,
+    /// What is tried: see `/pipelines/{name}/candidate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidate: Option<Tried>,
     spec: Spec,
     /// Messages of the source that were not read yet.
     lag: u64,
@@ -69,6 +78,8 @@ pub struct Counts {
 #[derive(Debug, Serialize, JsonSchema)]
 struct QueueView {
     queue: u32,
+    /// Number of the revision that runs there.
+    revision: u64,
     /// Offset that is read next.
     position: u64,
     lag: u64,
@@ -79,8 +90,7 @@ struct QueueView {
 }
 
 impl Counts {
-    fn of(queue: &QueueStatus) -> Self {
-        let counters = &queue.counters;
+    pub fn of(counters: &Counters) -> Self {
         Self {
             read: counters.read,
             sent: counters.sent,
@@ -94,23 +104,8 @@ impl Counts {
         }
     }
 
-    fn add(&mut self, other: &Self) {
-        self.read += other.read;
-        self.sent += other.sent;
-        self.dropped += other.dropped;
-        self.failed += other.failed;
-        self.dead_lettered += other.dead_lettered;
-        self.skipped += other.skipped;
-        self.retries += other.retries;
-        self.traps += other.traps;
-        self.busy_ms += other.busy_ms;
-    }
-
     pub fn sum(queues: &[QueueStatus]) -> Self {
-        queues.iter().map(Self::of).fold(Self::default(), |mut sum, of| {
-            sum.add(&of);
-            sum
-        })
+        Self::of(&queues.iter().map(|queue| queue.counters).sum())
     }
 }
 
@@ -120,6 +115,14 @@ impl Counts {
 struct Anew {
     /// `earliest`, `latest` or `@` and a time; as its source says when left out.
     start: Option<String>,
+}
+
+/// Which revision is to run again.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    /// Its number; the last one that ran when left out.
+    to: Option<u64>,
 }
 
 pub fn routes(routes: Routes) -> Routes {
@@ -168,6 +171,20 @@ pub fn routes(routes: Routes) -> Routes {
             "Let a pipeline begin anew: what its processors kept is gone, what it wrote stays.",
             |o| o.takes::<Anew>().answers::<PipelineView>(200, "The pipeline, which begins anew."),
         )
+        .describe(
+            Method::POST,
+            "/pipelines/{name}:promote",
+            "Let the version that is tried take over in all queues, each at the offset where it stands.",
+            |o| o.answers::<PipelineView>(200, "The pipeline, which runs what was tried."),
+        )
+        .describe(
+            Method::POST,
+            "/pipelines/{name}:rollback",
+            "Let an earlier revision take over, with exactly the plugins that it had.",
+            |o| {
+                o.takes::<Back>().answers::<PipelineView>(200, "The pipeline, which runs the earlier text and plugins.")
+            },
+        )
         .verbs("/pipelines/{name}", verb)
 }
 
@@ -184,18 +201,13 @@ async fn one(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     Ok(answer(&rest, false, description))
 }
 
-fn answer(rest: &Rest, created: bool, description: Description) -> Response {
+pub fn answer(rest: &Rest, created: bool, description: Description) -> Response {
     tagged(created, &description.version.to_string(), &view(rest, description))
 }
 
 async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let guard = Guard::of(&headers)?;
-    let bytes = input::body(body, &headers, BODY_LIMIT).await?;
-    let spec = Spec::parse(&bytes).map_err(named)?;
-    if spec.name != name {
-        let text = format!("name: expected {name:?} as in the path, got {:?}", spec.name);
-        return Err(Failure::invalid("name", text).into());
-    }
+    let spec = spec_of(&name, &headers, body).await?;
     let pipelines = rest.parts.pipelines.clone();
     let work = move || {
         let known = pipelines.describe(&name).ok();
@@ -207,6 +219,17 @@ async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: Header
     };
     let (created, description) = blocking(work).await?;
     Ok(answer(&rest, created, description))
+}
+
+/// Reads a pipeline that is to have this name.
+pub async fn spec_of(name: &str, headers: &HeaderMap, body: Body) -> std::result::Result<Spec, Problem> {
+    let bytes = input::body(body, headers, BODY_LIMIT).await?;
+    let spec = Spec::parse(&bytes).map_err(named)?;
+    if spec.name != name {
+        let text = format!("name: expected {name:?} as in the path, got {:?}", spec.name);
+        return Err(Failure::invalid("name", text).into());
+    }
+    Ok(spec)
 }
 
 /// A document that does not parse names its body as the field; serde's words name more.
@@ -234,6 +257,16 @@ async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: He
             let name = name.to_owned();
             blocking(move || pipelines.resume(&name)).await?
         }
+        Some((name, "promote")) => {
+            let name = name.to_owned();
+            blocking(move || pipelines.promote(&name)).await?
+        }
+        Some((name, "rollback")) => {
+            let name = name.to_owned();
+            let bytes = input::body(body, &headers, BODY_LIMIT).await?;
+            let back: Back = if bytes.is_empty() { Back::default() } else { input::json(&bytes)? };
+            blocking(move || pipelines.roll_back(&name, back.to)).await?
+        }
         Some((name, "reset")) => {
             let name = name.to_owned();
             let bytes = input::body(body, &headers, BODY_LIMIT).await?;
@@ -249,14 +282,15 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
     let sums = Counts::sum(&of.queues);
     let running = of.queues.iter().map(|queue| QueueView {
         queue: queue.queue.0,
+        revision: queue.revision,
         position: queue.position,
         lag: queue.lag,
-        counts: Counts::of(queue),
+        counts: Counts::of(&queue.counters),
         stopped: queue.stopped.clone(),
     });
     let mut queues: Vec<QueueView> = running.collect();
     if queues.is_empty() {
-        queues = standing(rest, &of.spec).unwrap_or_default();
+        queues = standing(rest, &of.spec, of.revision).unwrap_or_default();
     }
     let (state, reason) = match of.status {
         Status::Running => ("running", None),
@@ -268,6 +302,9 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         state,
         reason,
         version: of.version,
+        revision: of.revision,
+        plugins: pinned(&of.spec, &of.plugins),
+        candidate: of.candidate.as_ref().map(Tried::of),
         lag: queues.iter().map(|queue| queue.lag).sum(),
         rates: rest.rates.of(&of.spec.name),
         sums,
@@ -277,15 +314,16 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
 }
 
 /// Where a pipeline stands that does not run, from its recorded positions.
-fn standing(rest: &Rest, spec: &Spec) -> Result<Vec<QueueView>> {
+fn standing(rest: &Rest, spec: &Spec, revision: u64) -> Result<Vec<QueueView>> {
     let reader = &rest.parts.shell.reader;
-    let group = GroupName::parse(&format!("pipeline-{}", spec.name))?;
+    let group = spec.group()?;
     let name = TopicName::parse(&spec.source.topic)?;
     let topic = reader.topic(&name)?;
     let queues = (0..topic.read_queues).map(QueueId).filter_map(|queue| {
         let position = reader.offset(&group, &name, queue)?;
         let lag = reader.bounds(&name, queue).1.0.saturating_sub(position.0);
-        Some(QueueView { queue: queue.0, position: position.0, lag, counts: Counts::default(), stopped: None })
+        let (queue, position) = (queue.0, position.0);
+        Some(QueueView { queue, revision, position, lag, counts: Counts::default(), stopped: None })
     });
     Ok(queues.collect())
 }

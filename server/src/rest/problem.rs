@@ -133,6 +133,8 @@ fn hint(failure: &Failure) -> Option<Box<str>> {
         (Kind::NotFound, Some("group")) => {
             "GET /api/v1/groups lists those that exist, PUT /api/v1/groups/{group} makes one"
         }
+        (Kind::NotFound, Some("candidate")) => "PUT /api/v1/pipelines/{name}/candidate?mode=shadow has a version tried",
+        (Kind::NotFound, Some("to")) => "GET /api/v1/pipelines/{name}/revisions lists those that are kept",
         (Kind::NotFound, Some("pipeline")) => "GET /api/v1/pipelines lists those that exist",
         (Kind::Conflict, Some("If-Match" | "If-None-Match")) => "GET it again, and repeat the change with its new ETag",
         (Kind::Busy, _) => "Wait for as long as Retry-After says, then send it again",

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_model::{Properties, key, limits};
 use sluice_runtime::{
-    Action, Batch, Context, Decision, Failure as Trouble, HalfMessage, Instance, Outputs, Plugin, Produced, Record,
+    Action, Batch, Context, Decision, Failure as Trouble, HalfMessage, Instance, Outputs, Plugin, Record,
     RecordFailure, Role, Setup, state::Partition,
 };
 
@@ -101,10 +101,10 @@ struct ErrorView {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct OutputMessage {
+pub struct OutputMessage {
     /// Which output, from 0.
     output: usize,
-    /// Its name.
+    /// Its name; in a pipeline, the sink's.
     port: String,
     key: Option<String>,
     tag: Option<String>,
@@ -233,26 +233,12 @@ impl Bench {
             Ok(output) => match output.failed.first() {
                 Some(failed) => Outcome::of_record(failed),
                 None => {
-                    let produced = output.produced.into_iter().map(|one| self.output(one, record));
+                    let produced = output.produced.into_iter();
+                    let produced =
+                        produced.map(|one| OutputMessage::of(one.target, &self.ports, &one.applied_to(record)));
                     Outcome { outputs: Some(produced.collect()), ..Outcome::default() }
                 }
             },
-        }
-    }
-
-    fn output(&self, produced: Produced, input: &Record) -> OutputMessage {
-        let target = produced.target;
-        let record = produced.applied_to(input);
-        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-        let (value, value_base64) = text_or_base64(&record.value);
-        OutputMessage {
-            output: target,
-            port: self.ports.get(target).cloned().unwrap_or_default(),
-            key: record.key.as_ref().map(text),
-            tag: (!record.tag.is_empty()).then(|| text(&record.tag)),
-            headers: properties(Properties::parse(record.headers.clone()).unwrap_or_default().iter()),
-            value,
-            value_base64,
         }
     }
 
@@ -282,6 +268,23 @@ fn start(plugin: &Plugin, setup: &Setup) -> Result<Instance> {
         sluice_runtime::Error::Full(_) => Failure::new(sluice_model::Kind::Busy, error.to_string()),
         error => Failure::invalid("config", format!("config: {error}")),
     })
+}
+
+impl OutputMessage {
+    /// `ports` are the names of all outputs.
+    pub fn of(output: usize, ports: &[String], record: &Record) -> Self {
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let (value, value_base64) = text_or_base64(&record.value);
+        Self {
+            output,
+            port: ports.get(output).cloned().unwrap_or_default(),
+            key: record.key.as_ref().map(text),
+            tag: (!record.tag.is_empty()).then(|| text(&record.tag)),
+            headers: properties(Properties::parse(record.headers.clone()).unwrap_or_default().iter()),
+            value,
+            value_base64,
+        }
+    }
 }
 
 impl Given {

@@ -226,4 +226,4 @@ fn stopped() -> Failure {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
-mod tests;
+pub(crate) mod tests;

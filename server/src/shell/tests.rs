@@ -9,7 +9,7 @@ use super::*;
 const THREADS: u64 = 8;
 const EACH: u64 = 300;
 
-fn start(dir: &std::path::Path) -> Shell {
+pub(crate) fn start(dir: &std::path::Path) -> Shell {
     let store = StoreConfig { segment_len: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
     let opened = open(Arc::new(RealDisk::open(dir).unwrap()), store, Config::default()).unwrap();
     Shell::start(opened, Retention::default(), Arc::new(|_| {})).unwrap()

@@ -11,4 +11,5 @@ mod messages;
 mod pipelines;
 mod plugins;
 mod problems;
+mod revisions;
 mod topics;

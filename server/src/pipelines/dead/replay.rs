@@ -9,8 +9,8 @@ use bytes::Bytes;
 use sluice_broker::{Fetch, Filter, StageUnit};
 use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, limits};
 use sluice_runtime::{
-    Plan, Policy, Record, Stage, Then, Turn,
-    ports::{PortError, Progress, Sink, Source, Unit},
+    Begin, Given, Plan, Policy, Record, Stage, Then, Turn,
+    ports::{PortError, Sink, Unit},
 };
 
 use super::{super::Pipelines, DeadLetters, KIND, Marks};
@@ -20,6 +20,7 @@ use crate::{
     observer::Logs,
     pipelines::{
         queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
+        run::plan,
         spec::Checked,
     },
     plugins::Wanted,
@@ -105,44 +106,36 @@ impl Pipelines {
 
     /// The chain of a pipeline as it runs now, or would when resumed; with `plugin` in the place of the step of that name.
     fn chain(&self, name: &str, plugin: Option<&str>) -> Result<(Checked, std::sync::Arc<Logs>)> {
-        let (mut spec, digests, logs) = {
-            let by_name = self.by_name.lock();
-            let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
-            (known.spec.clone(), known.digests.clone(), known.logs.clone())
-        };
-        let replaced = plugin.map(|reference| (reference, Wanted::parse(reference).name));
-        let mut found = replaced.is_none();
-        let mut labels = Vec::with_capacity(spec.steps.len());
-        for (at, step) in spec.steps.iter_mut().enumerate() {
-            let own = Wanted::parse(&step.plugin).name;
-            match (&replaced, digests.get(at)) {
-                (Some((reference, of)), _) if *of == own => {
+        let (_, stored) = self.stored(name)?;
+        let mut revision = stored.live;
+        if let Some(reference) = plugin {
+            let (wanted, mut found) = (Wanted::parse(reference).name, false);
+            for (step, digest) in revision.spec.steps.iter_mut().zip(&mut revision.plugins) {
+                if Wanted::parse(&step.plugin).name == wanted {
                     found = true;
-                    step.plugin = (*reference).to_owned();
-                    labels.push(step.plugin.clone());
+                    reference.clone_into(&mut step.plugin);
+                    self.plugins.resolve(reference).map_err(of_plugin)?.digest().clone_into(digest);
                 }
-                // A version that came since is not what the pipeline runs.
-                (_, Some(digest)) => labels.push(std::mem::replace(&mut step.plugin, format!("{own}@sha256:{digest}"))),
-                (_, None) => labels.push(step.plugin.clone()),
+            }
+            if !found {
+                let text = format!("plugin: no step of pipeline \"{name}\" is {reference:?}");
+                return Err(Failure::invalid("plugin", text));
             }
         }
-        if !found {
-            let text = format!("plugin: no step of pipeline \"{name}\" is {:?}", plugin.unwrap_or_default());
-            return Err(Failure::invalid("plugin", text));
-        }
-        let mut checked = spec.check(&self.shell, &self.plugins).map_err(|failure| match plugin {
-            Some(_) => Failure { field: Some("plugin".to_owned()), ..failure },
-            None => failure,
-        })?;
+        let checked = revision.check(&self.shell, &self.plugins);
+        let checked = if plugin.is_some() { checked.map_err(of_plugin) } else { checked }?;
         if checked.keeps_state {
             let text = format!(
                 "pipeline \"{name}\" keeps state, and dead letters cannot be run past it; reset the pipeline instead"
             );
             return Err(Failure::new(Kind::Conflict, text));
         }
-        checked.steps.iter_mut().zip(labels).for_each(|(step, label)| step.name = label);
-        Ok((checked, logs))
+        Ok((checked, self.logs(name)?))
     }
+}
+
+fn of_plugin(failure: Failure) -> Failure {
+    Failure { field: Some("plugin".to_owned()), ..failure }
 }
 
 /// A dead letter that is to be run again.
@@ -309,14 +302,15 @@ impl Run<'_> {
         letters: VecDeque<Letter>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let Some(end) = letters.back().map(|letter| letter.record.offset + 1) else { return Ok(()) };
-        let mut stand = Stand(letters.front().map_or(end, |letter| letter.record.offset));
+        let (Some(first), Some(last)) = (letters.front(), letters.back()) else { return Ok(()) };
+        let (begin, end) = (first.record.offset, last.record.offset + 1);
         let stage = match stage {
             Some(stage) => stage,
-            None => stage.insert(self.open(queue, &mut stand)?),
+            None => stage.insert(self.open(queue, begin)?),
         };
-        let origins = letters.iter().map(|letter| (letter.record.offset, letter.origin.clone())).collect();
-        let mut source = Chosen { letters, end };
+        let (records, origins): (Vec<Record>, BTreeMap<u64, Origin>) =
+            letters.into_iter().map(|Letter { record, origin }| (record.clone(), (record.offset, origin))).unzip();
+        let mut source = Given { records: &records, next: end };
         let before = stage.counters();
         let mut sink =
             Outbox { letters: self.letters, checked: self.checked, queue, marks: self.marks.clone(), origins };
@@ -336,62 +330,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn open(&self, queue: QueueId, stand: &mut Stand) -> Result<Stage> {
-        let checked = self.checked;
+    fn open(&self, queue: QueueId, begin: u64) -> Result<Stage> {
         let plan = Plan {
-            pipeline: checked.spec.name.clone(),
-            queue: queue.0,
-            input_topic: checked.topic.to_string(),
-            sinks: checked.spec.sinks.clone(),
-            steps: checked.steps.clone(),
             // Whoever replays is the one who tries again.
             policy: Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter },
-            limits: checked.limits.clone(),
             batch_records: BATCH_RECORDS,
             batch_bytes: BATCH_BYTES,
-            observer: self.logs.clone(),
-            state: None,
+            ..plan(self.checked, queue, self.logs.clone(), None)
         };
-        Stage::open(plan, stand).map_err(|error| match error {
+        Stage::open(plan, &mut Begin(begin)).map_err(|error| match error {
             sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
             error => Failure::invalid("steps", error.to_string()),
         })
-    }
-}
-
-/// Where a replay's stage begins.
-struct Stand(u64);
-
-impl Progress for Stand {
-    fn load(&mut self) -> std::result::Result<u64, PortError> {
-        Ok(self.0)
-    }
-}
-
-/// Letters that were read already.
-struct Chosen {
-    letters: VecDeque<Letter>,
-    /// Behind the last of them.
-    end: u64,
-}
-
-impl Source for Chosen {
-    fn read(
-        &mut self,
-        position: u64,
-        max_records: usize,
-        max_bytes: usize,
-        into: &mut Vec<Record>,
-    ) -> std::result::Result<u64, PortError> {
-        let mut bytes = 0;
-        for Letter { record, .. } in self.letters.iter().filter(|letter| letter.record.offset >= position) {
-            if into.len() >= max_records || bytes >= max_bytes {
-                return Ok(record.offset);
-            }
-            bytes += record.size();
-            into.push(record.clone());
-        }
-        Ok(self.end)
     }
 }
 

@@ -1,0 +1,278 @@
+//! Verbs: what runs under a pipeline's name is changed. Another version takes over at an exact offset of each queue, which the log says in
+//! one unit with the pipeline's document.
+
+use sluice_broker::Position;
+use sluice_model::{GroupName, Kind};
+
+use super::{
+    Description, KIND, PIPELINES_LIMIT, Pipeline, Pipelines,
+    queue::{first_positions, standing},
+    revision::{Candidate, Mode, Offsets, Reason, Revision, Stored, new_incarnation},
+    spec::{Checked, Spec, parse_start},
+    state::Place,
+};
+use crate::failure::{Failure, Result};
+
+impl Pipelines {
+    /// Makes a pipeline or replaces what runs under its name.
+    ///
+    /// With `expected`, fails with `Conflict` unless that is the version in place (0: none); fails with it as well while a version is tried.
+    pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let name = spec.name.clone();
+        let known = self.by_name.lock().get(&name).map(|known| (known.version, known.stored.clone()));
+        check_version(&name, expected, known.as_ref().map(|(version, _)| *version))?;
+        if known.is_none() && self.by_name.lock().len() >= PIPELINES_LIMIT {
+            return Err(Failure::new(Kind::Full, format!("there are {PIPELINES_LIMIT} pipelines already")));
+        }
+        // Everything that can be refused is refused before the old one is touched.
+        let checked = spec.check(None, &self.shell, &self.plugins)?;
+        match known {
+            None => self.cut_over(&name, &checked, None, |from| {
+                Ok(Stored::new(Revision::new(1, &checked, Reason::Applied, from)))
+            }),
+            Some((_, stored)) => {
+                stored.expect_no_candidate()?;
+                self.take_over(stored, &checked, Reason::Applied)
+            }
+        }
+    }
+
+    /// Has a version tried: beside the live one, or in its place in some queues.
+    ///
+    /// Fails with `Conflict` when one is tried already, and as [`Self::apply`].
+    pub fn try_out(&self, spec: Spec, mode: Mode, expected: Option<u64>) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let (version, stored) = self.stored(&spec.name)?;
+        check_version(&spec.name, expected, Some(version))?;
+        stored.expect_no_candidate()?;
+        let source = &stored.live.spec.source;
+        if spec.source.topic != source.topic {
+            let text = format!("source.topic: expected {:?}, which the live version reads", source.topic);
+            return Err(Failure::invalid("source.topic", text));
+        }
+        if matches!(mode, Mode::Shadow { .. }) && spec.source.filter != source.filter {
+            let text = "source.where: expected that of the live version: a shadow runs on the records that it gets";
+            return Err(Failure::invalid("source.where", text));
+        }
+        let checked = spec.check(None, &self.shell, &self.plugins)?;
+        self.check_mode(&mode, &checked)?;
+        self.cut_over(stored.name(), &checked, None, |standing| {
+            let from = match &mode {
+                Mode::Shadow { .. } => Offsets::new(),
+                Mode::Canary { queues } => of_these(&standing, queues),
+            };
+            let revision = Revision::new(stored.next_number(), &checked, Reason::Tried, from);
+            Ok(Stored { candidate: Some(Candidate { revision, mode }), ..stored.clone() })
+        })
+    }
+
+    fn check_mode(&self, mode: &Mode, checked: &Checked) -> Result<()> {
+        match mode {
+            Mode::Shadow { start } => start.as_deref().map_or(Ok(()), |text| parse_start("start", text).map(drop)),
+            Mode::Canary { queues } => {
+                let topic = self.shell.reader.topic(&checked.topic)?;
+                let count = topic.read_queues.max(topic.write_queues);
+                let once = queues.iter().enumerate().all(|(at, queue)| !queues[..at].contains(queue));
+                if queues.is_empty() || !once || queues.iter().any(|queue| *queue >= count) {
+                    let text = format!("queues: expected some of 0 to {}, each once, got {queues:?}", count - 1);
+                    return Err(Failure::invalid("queues", text));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the version that is tried take over everywhere; fails with `NotFound` when there is none.
+    pub fn promote(&self, name: &str) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let (_, stored) = self.stored(name)?;
+        let Candidate { revision, .. } = tried(&stored)?.clone();
+        let checked = revision.check(&self.shell, &self.plugins)?;
+        self.cut_over(name, &checked, None, |standing| {
+            let until = self.offsets(&stored)?;
+            // Where it runs already it took over before.
+            let from = standing.into_iter().chain(revision.from.clone()).collect();
+            let live = Revision::new(revision.number, &checked, Reason::Promoted, from);
+            Ok(Stored { candidate: None, ..stored.clone() }.followed_by(live, until))
+        })
+    }
+
+    /// Gives up the version that is tried; the live one goes on where it was. Fails with `NotFound` when there is none.
+    pub fn discard(&self, name: &str) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let (_, stored) = self.stored(name)?;
+        let tried = tried(&stored)?.revision.from.keys().copied().collect::<Vec<u32>>();
+        let checked = stored.live.check(&self.shell, &self.plugins)?;
+        self.cut_over(name, &checked, None, |standing| {
+            Ok(stored.clone().without_candidate(of_these(&standing, &tried)))
+        })
+    }
+
+    /// Lets an earlier revision run again, with exactly the plugins that it had; the last one when `to` is left out.
+    ///
+    /// Fails with `NotFound` when there is no such revision or one of its plugins was deleted, and with `Conflict` while a version is tried.
+    pub fn roll_back(&self, name: &str, to: Option<u64>) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let (_, stored) = self.stored(name)?;
+        stored.expect_no_candidate()?;
+        let earlier = stored.earlier(to)?;
+        let (number, checked) = (earlier.number, earlier.check(&self.shell, &self.plugins)?);
+        self.take_over(stored, &checked, Reason::RolledBack(number))
+    }
+
+    /// Stops a pipeline behind a whole unit. It stays stopped over restarts.
+    pub fn pause(&self, name: &str) -> Result<Description> {
+        self.set_paused(name, true)
+    }
+
+    /// Lets a paused or stopped pipeline go on from where it stands.
+    pub fn resume(&self, name: &str) -> Result<Description> {
+        self.set_paused(name, false)
+    }
+
+    fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let mut stored = Stored { paused, ..self.stored(name)?.1 };
+        let (document, body) = (name.to_owned(), stored.encode()?);
+        let at = self.shell.ask_blocking(move |broker, now| broker.put_document(KIND, &document, "", body, now))?;
+        self.replace(stored, at.0)
+    }
+
+    /// Lets a pipeline begin anew: what its processors kept is gone, and it reads each queue from where `start` says. What it wrote stays.
+    ///
+    /// Without `start` it begins where its source says. Fails with `Conflict` while a version is tried.
+    pub fn reset(&self, name: &str, start: Option<&str>) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let (_, before) = self.stored(name)?;
+        before.expect_no_candidate()?;
+        let old = self.place(&before)?;
+        let checked = before.live.check(&self.shell, &self.plugins)?;
+        let start = start.map(|text| parse_start("start", text)).transpose()?.unwrap_or(checked.start);
+        let positions = || first_positions(&self.shell, &checked, start);
+        self.cut_over(name, &checked, Some(&positions), |from| {
+            let until = self.offsets(&before)?;
+            let live = Revision::new(before.next_number(), &checked, Reason::Reset, from);
+            let incarnation = new_incarnation().max(before.incarnation + 1);
+            Ok(Stored { incarnation, ..before.clone().followed_by(live, until) })
+        })?;
+        self.drop_state(&old)?;
+        self.describe(name)
+    }
+
+    /// Deletes a pipeline and its positions; what it wrote stays.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        let _changing = self.changing.lock();
+        let place = self.place(&self.stored(name)?.1)?;
+        self.stop(name);
+        let document = name.to_owned();
+        let group = GroupName::parse(&format!("pipeline-{name}"))?;
+        self.shell.ask_blocking(move |broker, now| {
+            broker.delete_document(KIND, &document, now)?;
+            broker.forget_positions(&group, now)
+        })?;
+        self.by_name.lock().remove(name);
+        self.drop_state(&place)
+    }
+
+    /// Another version in the place of the live one.
+    fn take_over(&self, stored: Stored, checked: &Checked, reason: Reason) -> Result<Description> {
+        self.cut_over(stored.name(), checked, None, |from| {
+            let until = self.offsets(&stored)?;
+            let live = Revision::new(stored.next_number(), checked, reason, from);
+            Ok(stored.clone().followed_by(live, until))
+        })
+    }
+
+    /// Stops what runs behind a whole unit, writes down what is to run and from where, and starts that. When it cannot be written down,
+    /// what ran goes on.
+    ///
+    /// Without `positions` each queue goes on where it stands, and one that is new begins where the source says.
+    fn cut_over(
+        &self,
+        name: &str,
+        checked: &Checked,
+        positions: Option<&dyn Fn() -> Result<Vec<Position>>>,
+        next: impl FnOnce(Offsets) -> Result<Stored>,
+    ) -> Result<Description> {
+        self.stop(name);
+        let written = || {
+            let positions = positions.map_or_else(|| standing(&self.shell, checked), |positions| positions())?;
+            let offsets = positions.iter().map(|position| (position.queue.0, position.offset.0)).collect();
+            let mut stored = next(offsets)?;
+            let (document, body) = (name.to_owned(), stored.encode()?);
+            let at = self
+                .shell
+                .ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))?;
+            Ok((stored, at.0))
+        };
+        match written() {
+            Ok((stored, version)) => self.replace(stored, version),
+            Err(failure) => {
+                if let Ok((version, stored)) = self.stored(name)
+                    && let Err(problem) = self.replace(stored, version)
+                {
+                    tracing::error!(pipeline = name, %problem, "what ran before does not start again");
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Puts a pipeline in the place of the one with its name.
+    fn replace(&self, stored: Stored, version: u64) -> Result<Description> {
+        let name = stored.name().to_owned();
+        self.stop(&name);
+        let logs = self.by_name.lock().get(&name).map(|known| known.logs.clone()).unwrap_or_default();
+        let mut pipeline = Pipeline::new(self.next_id(), stored, version, logs);
+        let started = if pipeline.stored.paused { Ok(()) } else { self.start(&mut pipeline) };
+        pipeline.broken = started.as_ref().err().map(|failure| failure.text.clone());
+        self.by_name.lock().insert(name.clone(), pipeline);
+        started?;
+        self.describe(&name)
+    }
+
+    /// What a pipeline's document holds, with its version; fails with `NotFound`.
+    pub(super) fn stored(&self, name: &str) -> Result<(u64, Stored)> {
+        let by_name = self.by_name.lock();
+        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
+        Ok((known.version, known.stored.clone()))
+    }
+
+    /// Where the live version stands in each queue, or left it to a canary.
+    fn offsets(&self, stored: &Stored) -> Result<Offsets> {
+        let spec = &stored.live.spec;
+        let all = self.shell.reader.offsets_of(&spec.group()?);
+        let own = all.into_iter().filter(|position| position.topic.as_str() == spec.source.topic);
+        let stands = own.map(|position| (position.queue.0, position.offset.0));
+        let canary = stored.candidate.iter().flat_map(|candidate| candidate.revision.from.clone());
+        Ok(stands.chain(canary).collect())
+    }
+
+    /// Deletes what processors kept.
+    fn drop_state(&self, place: &Place) -> Result<()> {
+        let topic = place.topic.clone();
+        self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now))?;
+        place.remove_file();
+        Ok(())
+    }
+}
+
+fn tried(stored: &Stored) -> Result<&Candidate> {
+    stored.candidate.as_ref().ok_or_else(|| Failure::not_found("candidate", stored.name()))
+}
+
+fn of_these(offsets: &Offsets, queues: &[u32]) -> Offsets {
+    offsets.iter().filter(|(queue, _)| queues.contains(queue)).map(|(queue, offset)| (*queue, *offset)).collect()
+}
+
+/// Fails with `Conflict` when a version is expected that is not in place; 0 stands for none.
+pub fn check_version(name: &str, expected: Option<u64>, known: Option<u64>) -> Result<()> {
+    match expected {
+        Some(expected) if known.unwrap_or(0) != expected => {
+            let text = format!("\"{name}\" is at version {}, not {expected}", known.unwrap_or(0));
+            Err(Failure { field: Some("If-Match".to_owned()), ..Failure::new(Kind::Conflict, text) })
+        }
+        _ => Ok(()),
+    }
+}
