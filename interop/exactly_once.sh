@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Exactly once: a pipeline with a filter, a processor and a router is killed again and again while the official Java client feeds it.
-# Then the same pipeline runs once over the same source without a kill, and the official client compares the sinks byte for byte.
+# Exactly once: a pipeline with a filter, a processor and a router is killed again and again while the official Java client feeds it, and
+# while one version of the filter takes over from another and back. Then the same pipeline runs once over the same source without a kill, and the official client compares the sinks byte for byte.
 #
 #   exactly_once.sh [KILLS]      200 unless it is given
 #
@@ -37,12 +37,13 @@ client() {
     interop.ExactlyOnce "$@"
 }
 routes=$(for c in $(seq 0 2 14); do printf 'c%d: SINK_even, c%d: SINK_odd, ' "$c" $((c + 1)); done)
+# NAME SINKS FILTER
 apply() {
   sed "s/SINK/$2/g" <<YAML | "$sluice" pipeline apply -f - >/dev/null
 name: $1
 source: { topic: eo_sales, start: earliest }
 steps:
-  - { plugin: json-filter, config: { path: /status, equals: paid } }
+  - { plugin: $3, config: { path: /status, equals: paid } }
   - { plugin: aggregate, config: { by: /customer, sum: /amount } }
   - { plugin: route, config: { field: /key, routes: { ${routes%, } } } }
 sinks: [ SINK_even, SINK_odd ]
@@ -60,25 +61,34 @@ settled() {
 start
 for topic in eo_sales eo_even eo_odd ref_even ref_odd; do "$sluice" topic create "$topic" --queues 4 >/dev/null; done
 for plugin in json-filter aggregate route; do "$sluice" plugin push "$plugin" >/dev/null; done
-apply killed eo
+# The same filter says that it is a later version, and so is another component.
+filter=$(find "$here/../target/release/build" -path '*/out/json-filter.wasm' | head -1)
+python3 -c 'import sys; sys.stdout.buffer.write(open(sys.argv[1], "rb").read().replace(b"1.0.0", b"2.0.0"))' "$filter" >"$work/json-filter.wasm"
+"$sluice" plugin push "$work/json-filter.wasm" >/dev/null
+apply killed eo json-filter@1
 mkfifo "$work/stop"
 client produce <"$work/stop" >"$work/sent" 2>/dev/null &
 producer=$!
 exec 4>"$work/stop"
 for kill in $(seq "$kills"); do
+  # The kill may come before the other version, in the middle of the change, or behind it.
+  apply killed eo "json-filter@$((1 + kill % 2))" 2>/dev/null 4>&- &
+  change=$!
   # Another moment each time, from the first record after the start on.
   sleep "0.$(printf '%03d' $((100 + kill * 379 % 450)))"
   kill -9 "$broker"
   wait "$broker" 2>/dev/null || true
+  wait "$change" || true
   start
 done
 exec 4>&-
 wait "$producer"
 producer=''
 settled killed
-apply reference ref
+apply reference ref json-filter@1
+changes=$("$sluice" pipeline describe killed -o json | python3 -c 'import json,sys; print(json.load(sys.stdin)["revision"])')
 settled reference
-echo "$(cat "$work/sent") sales acknowledged, $kills kills"
+echo "$(cat "$work/sent") sales acknowledged, $kills kills, $changes versions one after the other"
 code=0
 client judge || code=1
 keep=$code

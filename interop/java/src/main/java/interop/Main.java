@@ -51,10 +51,11 @@ public final class Main {
         new Check("properties", 30, Bodies::properties),
         new Check("request-reply", 30, RequestReply::roundTrip));
     private static final List<Check> PLUGINS =
-        List.of(new Check("ingress", 60, Places::ingress), new Check("group-filter", 90, Places::filter));
+        List.of(new Check("ingress", 60, Places::ingress), new Check("group-filter", 90, Places::filter),
+            new Check("upgrade", 120, Upgrade::underLoad));
     /** What a Sluice alone can do is checked when its REST address is known, and is not there to be counted when it is not. */
     private static final List<Check> CHECKS =
-        Stream.concat(ROCKETMQ.stream(), (Places.REST == null ? List.<Check>of() : PLUGINS).stream()).toList();
+        Stream.concat(ROCKETMQ.stream(), (Rest.BASE == null ? List.<Check>of() : PLUGINS).stream()).toList();
 
     private Main() {
     }

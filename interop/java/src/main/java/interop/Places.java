@@ -5,13 +5,6 @@ import static interop.Check.same;
 import static interop.World.await;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
-import java.io.IOException;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -41,11 +34,9 @@ import org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfi
 /**
  * Plugins of Sluice where official clients meet them: before a topic's messages are stored, and before a group receives them.
  *
- * <p>Sluice only: they need REST, the address of its API. PLUGIN is a file to upload as json-filter if it is not there.
+ * <p>Sluice only: see {@link Rest}.
  */
 final class Places {
-    static final String REST = System.getenv("REST");
-    private static final HttpClient HTTP = HttpClient.newHttpClient();
     private static final String PAID = "\"plugin\": \"json-filter\", \"config\": {\"path\": \"/status\", \"equals\": \"paid\"}";
     private static final int TOTAL = 200;
     /** Long enough for a message that should not come to come. */
@@ -56,8 +47,8 @@ final class Places {
 
     static String ingress(World world) throws Exception {
         String topic = world.topic(2);
-        upload();
-        put("/topics/" + topic + "/ingress", "{\"steps\": [{" + PAID + "}]}");
+        Rest.upload("json-filter");
+        Rest.put("/topics/" + topic + "/ingress", "{\"steps\": [{" + PAID + "}]}");
         String said = "ingress of topic \"" + topic + "\": plugin json-filter@1.0.0 rejects";
         DefaultMQProducer producer = world.producer();
         producer.setRetryTimesWhenSendFailed(3);
@@ -111,7 +102,7 @@ final class Places {
             require(thrown.toString().contains(said) || String.valueOf(thrown.getCause()).contains(said), "it said %s", thrown);
         }
         // One attempt each: the client does not try again what it was told is illegal.
-        String counts = get("/topics/" + topic + "/ingress");
+        String counts = Rest.get("/topics/" + topic + "/ingress");
         same(refusals + 6L, number(counts, "rejected"), "refused messages, three of them a batch, in " + counts);
         same((long) TOTAL - refusals, number(counts, "out"), "messages that passed");
         return String.format("%d stored, %d refused with code 13 and the plugin's name, each tried once", TOTAL - refusals, refusals + 6);
@@ -119,13 +110,13 @@ final class Places {
 
     static String filter(World world) throws Exception {
         String topic = world.topic(4);
-        upload();
+        Rest.upload("json-filter");
         String pushed = group(world);
         String popped = group(world);
         String pulled = group(world);
         world.admin().setMessageRequestMode(world.brokerAddress(), topic, popped, MessageRequestMode.POP, 0, 5_000);
         for (String group : List.of(pushed, popped, pulled)) {
-            put("/groups/" + group + "/filters/" + topic, "{" + PAID + "}");
+            Rest.put("/groups/" + group + "/filters/" + topic, "{" + PAID + "}");
         }
         Set<String> byPush = ConcurrentHashMap.newKeySet();
         Set<String> byPop = ConcurrentHashMap.newKeySet();
@@ -160,7 +151,7 @@ final class Places {
         Texts.sameIds(wanted, byPush, "messages pushed");
         Texts.sameIds(wanted, byPop, "messages popped");
         Texts.sameIds(wanted, byPull, "messages pulled");
-        await(15, "no message to be left to the group that pops", () -> number(get("/groups/" + popped), "lag") == 0);
+        await(15, "no message to be left to the group that pops", () -> number(Rest.get("/groups/" + popped), "lag") == 0);
         return String.format("of %d messages push, POP and lite pull each got the %d that the plugin keeps", TOTAL, wanted.size());
     }
 
@@ -207,35 +198,6 @@ final class Places {
             return;
         }
         throw new Check.Failed("a message was taken that the ingress does not want");
-    }
-
-    private static synchronized void upload() throws Exception {
-        HttpRequest known = request("/plugins/json-filter").GET().build();
-        if (HTTP.send(known, HttpResponse.BodyHandlers.discarding()).statusCode() == 200) {
-            return;
-        }
-        String file = System.getenv("PLUGIN");
-        require(file != null, "json-filter is not at %s, and PLUGIN names no file with it", REST);
-        byte[] component = Files.readAllBytes(Path.of(file));
-        answer(request("/plugins/json-filter").PUT(HttpRequest.BodyPublishers.ofByteArray(component)).build());
-    }
-
-    private static void put(String path, String json) throws IOException, InterruptedException {
-        answer(request(path).header("Content-Type", "application/json").PUT(HttpRequest.BodyPublishers.ofString(json)).build());
-    }
-
-    private static String get(String path) throws IOException, InterruptedException {
-        return answer(request(path).GET().build());
-    }
-
-    private static String answer(HttpRequest request) throws IOException, InterruptedException {
-        HttpResponse<String> response = HTTP.send(request, HttpResponse.BodyHandlers.ofString());
-        require(response.statusCode() / 100 == 2, "%s answered %d: %s", request.uri(), response.statusCode(), response.body());
-        return response.body();
-    }
-
-    private static HttpRequest.Builder request(String path) {
-        return HttpRequest.newBuilder(URI.create(REST + "/api/v1" + path));
     }
 
     /** The first number under a name. */
