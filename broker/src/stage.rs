@@ -21,8 +21,8 @@ pub struct StageUnit {
     pub next: QueueOffset,
     /// Messages for the sinks, with topic and queue.
     pub outputs: Vec<Message>,
-    /// The next change of the stage's state, and the topic that holds its changes.
-    pub state: Option<(TopicName, Bytes)>,
+    /// The next change of the stage's state, and where its changes are held.
+    pub state: Option<(TopicName, QueueId, Bytes)>,
     /// A document that is put with it: kind, name and body.
     pub document: Option<(&'static str, String, Bytes)>,
 }
@@ -88,12 +88,12 @@ impl Broker {
             }
         }
         let position = Position { group: unit.group, topic: unit.topic, queue: unit.queue, offset: unit.next };
-        if let Some((topic, body)) = unit.state {
-            let known = self.topic(&topic).is_some_and(|known| unit.queue.0 < known.write_queues);
+        if let Some((topic, queue, body)) = unit.state {
+            let known = self.topic(&topic).is_some_and(|known| queue.0 < known.write_queues);
             if !known {
                 return Err(Error::not_found("topic", &topic));
             }
-            messages.push(Message::new(topic, unit.queue, now, Properties::default(), body));
+            messages.push(Message::new(topic, queue, now, Properties::default(), body));
         }
         if let Some((kind, name, body)) = unit.document {
             messages.push(record(&SYSTEM.documents, documents::properties(kind, &name, Some(""))?, body, now));

@@ -159,10 +159,11 @@ impl Stage {
         self.counters
     }
 
-    /// Brings the state's file up to date, so that the next start has little to read from the log.
+    /// Brings the state's file up to date, so that the next start has little to read from the log, and closes it: whoever shares the
+    /// partition finds it gone.
     pub fn close(self, sink: &dyn Sink) {
-        let Some(state) = &self.plan.state else { return };
-        if let Some(partition) = state.partition.lock().as_mut()
+        let partition = self.plan.state.as_ref().and_then(|state| state.partition.lock().take());
+        if let Some(mut partition) = partition
             && let Err(problem) = partition.close(sink.durable_changes())
         {
             tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, %problem, "the state's file is not up to date");
@@ -179,7 +180,7 @@ impl Stage {
         let mut place = shared.lock();
         let mut home = place.take();
         if home.is_none() {
-            return self.stop("the state is away".to_owned());
+            return self.stop("what it keeps is closed: the pipeline is being changed".to_owned());
         }
         let turn = self.turn_at_home(source, sink, now, &mut home);
         *place = home;

@@ -234,7 +234,7 @@ impl Sink for Output {
             from: self.position,
             next,
             outputs,
-            state: self.state.clone().zip(unit.state),
+            state: self.state.clone().zip(unit.state).map(|(topic, change)| (topic, self.queue, change)),
             document: None,
         };
         let with_dead_letters = !unit.dead_letters.is_empty();

@@ -249,6 +249,8 @@ impl Work {
         }
         self.publish();
         self.stages.into_iter().for_each(|of| of.stage.close(&of.output));
+        // Whoever looks into the state holds on to it, and must not hold on to its file.
+        self.states.iter().for_each(|states| states.close());
     }
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.

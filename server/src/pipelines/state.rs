@@ -68,8 +68,9 @@ pub(super) fn remove(file: &Path) {
 /// The state of a running pipeline: a partition for each queue of its source.
 pub struct States {
     shell: Shell,
-    topic: TopicName,
-    engine: Arc<Engine>,
+    pub(super) topic: TopicName,
+    /// `None` when it is closed.
+    engine: Mutex<Option<Arc<Engine>>>,
     /// Memory for what is hot, of all queues together, bytes.
     memory: usize,
     partitions: Mutex<Vec<Shared>>,
@@ -85,6 +86,7 @@ pub struct Found {
 impl States {
     pub(super) fn open(shell: Shell, place: &Place, memory: usize) -> Result<Self> {
         let engine = engine(&place.file)?;
+        let engine = Mutex::new(Some(engine));
         Ok(Self { shell, topic: place.topic.clone(), engine, memory, partitions: Mutex::default() })
     }
 
@@ -98,10 +100,22 @@ impl States {
     pub(super) fn open_queue(&self, queue: QueueId, queues: u32) -> Result<Shared> {
         let mut changes = Changes { reader: self.shell.reader.clone(), topic: self.topic.clone(), queue };
         let memory = self.memory / queues.max(1) as usize;
-        let partition = Partition::open(self.engine.clone(), queue.0, memory, &mut changes).map_err(|e| broken(&e))?;
+        let engine = self.engine.lock().clone().ok_or_else(closed)?;
+        let partition = Partition::open(engine, queue.0, memory, &mut changes).map_err(|e| broken(&e))?;
         let shared: Shared = Arc::new(Mutex::new(Some(Box::new(partition))));
         self.partitions.lock().push(shared.clone());
         Ok(shared)
+    }
+
+    /// Lets go of the file, once the stages have closed what they share.
+    pub(super) fn close(&self) {
+        self.engine.lock().take();
+    }
+
+    /// What is kept of a queue of the source, to be shared with its stage; fails with `NotFound`.
+    pub(super) fn partition(&self, queue: QueueId) -> Result<Shared> {
+        let found = self.partitions.lock().get(queue.0 as usize).cloned();
+        found.ok_or_else(|| Failure::not_found("queue", format!("{queue} of the pipeline's source")))
     }
 
     /// How many changes of a queue are on the log's disk.
@@ -144,9 +158,9 @@ impl States {
         let partitions = self.partitions.lock().clone();
         let mut all = Vec::new();
         for (queue, shared) in (0..).zip(partitions) {
-            if let Some(partition) = shared.lock().as_mut() {
-                all.extend(of(queue, partition).map_err(|error| broken(&error))?);
-            }
+            let mut place = shared.lock();
+            let partition = place.as_mut().ok_or_else(closed)?;
+            all.extend(of(queue, partition).map_err(|error| broken(&error))?);
         }
         Ok(all)
     }
@@ -164,6 +178,10 @@ pub(super) fn engine(file: &Path) -> Result<Arc<Engine>> {
 pub(super) fn alone(engine: Arc<Engine>, queue: QueueId, memory: usize) -> Result<Shared> {
     let partition = Partition::without_log(engine, queue.0, memory).map_err(|error| broken(&error))?;
     Ok(Arc::new(Mutex::new(Some(Box::new(partition)))))
+}
+
+fn closed() -> Failure {
+    Failure::new(Kind::Busy, "the pipeline is being changed")
 }
 
 fn broken(error: &StateError) -> Failure {

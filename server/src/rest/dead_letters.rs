@@ -146,7 +146,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::POST,
             "/pipelines/{name}/dlq:replay",
             "Run dead letters again: through the pipeline's own plugins to its sinks, once. Nobody else who reads the source sees them. \
-             What comes of a letter and that it was replayed are one unit. Not for pipelines that keep state: reset those.",
+             What comes of a letter, what it changes of what is kept, and that it was replayed are one unit.",
             |o| o.takes::<ReplayBody>().answers::<ReplayedView>(200, "What was done."),
             replay,
         )

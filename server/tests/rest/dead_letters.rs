@@ -1,3 +1,4 @@
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use crate::kit::World;
@@ -240,10 +241,50 @@ async fn what_cannot_be_replayed_is_refused_with_the_reason() {
     for path in ["/pipelines/q/dlq:replay", "/pipelines/q/dlq:purge"] {
         world.post(path, ALL).await.problem(404, "not-found", Some("pipeline"));
     }
+}
 
-    let sums = json!([{ "plugin": "aggregate", "config": {} }]);
-    world.put("/pipelines/p", spec(sums)).await.expect(200);
-    let refused = replay(all()).await.problem(409, "conflict", None);
-    assert!(refused["detail"].as_str().unwrap().contains("reset the pipeline instead"), "{refused}");
-    assert_eq!(letters(&world, "").await.len(), 1);
+/// Waits until so many outputs and waiting letters are there.
+async fn came(world: &World, outputs: u64, waiting: usize) {
+    let wait = async {
+        while messages(world, "out").await < outputs || letters(world, "").await.len() < waiting {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), wait).await.expect("outputs and dead letters in time");
+}
+
+/// What the pipeline kept of a customer: how many records.
+async fn count_of(world: &World, who: &str) -> u64 {
+    let entry = world.get(&format!("/pipelines/p/state/totals/{who}")).await.expect(200).json();
+    let bytes = BASE64_STANDARD.decode(entry["value_base64"].as_str().unwrap()).unwrap();
+    u64::from_le_bytes(bytes[..8].try_into().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_is_replayed_with_what_the_pipeline_keeps_and_counts_there() {
+    let mut world = world().await;
+    let sums = |config: Value| spec(json!([{ "plugin": "aggregate", "config": config }]));
+    world.put("/pipelines/p", sums(json!({ "by": "/who", "sum": "/n" }))).await.expect(200);
+    let sale = |body: &str, queue: u32| json!({ "body": body, "queue": queue });
+    // Each queue has an ada of its own.
+    let sales = [r#"{"who":"ada","n":200}"#, r#"{"who":"ada"}"#, r#"{"who":"ada","n":300}"#];
+    world.post("/topics/in/messages", json!([sale(r#"{"who":"ada","n":1}"#, 0)])).await.expect(201);
+    world.post("/topics/in/messages", json!(sales.map(|body| sale(body, 1)))).await.expect(201);
+    came(&world, 3, 1).await;
+
+    world.post("/pipelines/p:pause", "").await.expect(200);
+    world.post("/pipelines/p/dlq:replay", ALL).await.problem(409, "conflict", None);
+    world.post("/pipelines/p:resume", "").await.expect(200);
+    assert_eq!(replay(&world, all()).await, done(1, 0, 1, 1));
+    world.put("/pipelines/p", sums(json!({ "by": "/who" }))).await.expect(200);
+    assert_eq!(replay(&world, all()).await, done(1, 1, 0, 0));
+    let out = world.get("/topics/out/messages?queue=1&offset=0").await.json()["items"].clone();
+    assert_eq!(out[2]["body"], r#"{"count":3,"key":"ada"}"#);
+
+    world.restart().await;
+    assert_eq!(count_of(&world, "ada").await, 1, "of queue 0");
+    world.post("/topics/in/messages", json!([sale(r#"{"who":"ada"}"#, 1)])).await.expect(201);
+    came(&world, 5, 0).await;
+    let out = world.get("/topics/out/messages?queue=1&offset=0").await.json()["items"].clone();
+    assert_eq!(out[3]["body"], r#"{"count":4,"key":"ada"}"#);
 }

@@ -1,13 +1,14 @@
 //! Runs dead letters again: through their own pipeline's plugins to its own sinks, past everybody else who reads the source.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use sluice_broker::{Fetch, Filter, StageUnit};
-use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, limits};
+use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, TopicName, limits};
 use sluice_runtime::{
     Begin, Given, Plan, Policy, Record, Stage, Then, Turn,
     ports::{PortError, Sink, Unit},
@@ -15,13 +16,13 @@ use sluice_runtime::{
 
 use super::{super::Pipelines, DeadLetters, KIND, Marks};
 use crate::{
-    clock,
     failure::{Failure, Result},
     observer::Logs,
     pipelines::{
         queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
         run::plan,
         spec::Checked,
+        state::States,
     },
     plugins::Wanted,
 };
@@ -75,14 +76,18 @@ impl Pipelines {
 
     /// Runs dead letters of a pipeline again, as long as `go_on` says so.
     ///
-    /// Fails with `Conflict` when the pipeline keeps state, or when a letter that is named is dealt with already.
+    /// A letter of a pipeline that keeps something is run with what is kept of the queue that it came from, as it stands now, and what it
+    /// changes there is in the unit as well.
+    ///
+    /// Fails with `Conflict` when the pipeline keeps something and does not run, or when a letter that is named is dealt with already.
     pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
         let (checked, logs) = self.chain(name, replay.plugin.as_deref())?;
         let letters = self.dead_letters(name)?;
         let _dealing = self.dealing(name)?;
         let until = Instant::now() + REPLAY_TIME;
         let marks = letters.begin()?;
-        let mut run = Run { letters: &letters, checked: &checked, logs, marks, done: Replayed::default() };
+        let states = checked.keeps_state.then(|| self.states(name)).transpose()?;
+        let mut run = Run { letters: &letters, checked: &checked, logs, states, marks, done: Replayed::default() };
         let go_on = || go_on() && Instant::now() < until;
         match &replay.which {
             Which::All { code } => run.all(code.as_deref(), &go_on)?,
@@ -105,7 +110,7 @@ impl Pipelines {
     }
 
     /// The chain of a pipeline as it runs now, or would when resumed; with `plugin` in the place of the step of that name.
-    fn chain(&self, name: &str, plugin: Option<&str>) -> Result<(Checked, std::sync::Arc<Logs>)> {
+    fn chain(&self, name: &str, plugin: Option<&str>) -> Result<(Checked, Arc<Logs>)> {
         let (_, stored) = self.stored(name)?;
         let mut revision = stored.live;
         if let Some(reference) = plugin {
@@ -124,12 +129,6 @@ impl Pipelines {
         }
         let checked = revision.check(&self.shell, &self.plugins);
         let checked = if plugin.is_some() { checked.map_err(of_plugin) } else { checked }?;
-        if checked.keeps_state {
-            let text = format!(
-                "pipeline \"{name}\" keeps state, and dead letters cannot be run past it; reset the pipeline instead"
-            );
-            return Err(Failure::new(Kind::Conflict, text));
-        }
         Ok((checked, self.logs(name)?))
     }
 }
@@ -208,10 +207,15 @@ fn letter(record: &Bytes) -> Result<Letter> {
 struct Run<'a> {
     letters: &'a DeadLetters,
     checked: &'a Checked,
-    logs: std::sync::Arc<Logs>,
+    logs: Arc<Logs>,
+    /// What the pipeline keeps, if it does.
+    states: Option<Arc<States>>,
     marks: Marks,
     done: Replayed,
 }
+
+/// The stages of one queue of dead letters, by the queue that the letters came from.
+type Stages = BTreeMap<QueueId, Stage>;
 
 impl Run<'_> {
     /// Letters that wait now, in order. Those that fail again are behind them, and are not met.
@@ -219,11 +223,11 @@ impl Run<'_> {
         for queue in self.letters.queues() {
             let end = self.letters.end(queue);
             let mut at = self.marks.next_open(queue, QueueOffset(0)).0;
-            let mut stage = None;
+            let mut stages = Stages::new();
             while at < end && self.goes_on(go_on) {
                 let (chosen, next) = self.read(queue, at, end, code)?;
                 if !chosen.is_empty() {
-                    self.run(queue, &mut stage, chosen, go_on)?;
+                    self.run(queue, &mut stages, chosen, go_on)?;
                 }
                 at = self.marks.next_open(queue, QueueOffset(next)).0;
             }
@@ -237,7 +241,7 @@ impl Run<'_> {
             by_queue.entry(queue).or_default().push_back(record);
         }
         for (queue, mut records) in by_queue {
-            let mut stage = None;
+            let mut stages = Stages::new();
             while !records.is_empty() && self.goes_on(go_on) {
                 let mut bytes = 0;
                 let mut chosen = VecDeque::new();
@@ -248,7 +252,7 @@ impl Run<'_> {
                     bytes += record.len();
                     chosen.push_back(letter(&record)?);
                 }
-                self.run(queue, &mut stage, chosen, go_on)?;
+                self.run(queue, &mut stages, chosen, go_on)?;
             }
         }
         Ok(())
@@ -294,49 +298,58 @@ impl Run<'_> {
         Ok((chosen, next))
     }
 
-    /// Runs some letters through the chain, which is started with the first of them.
+    /// Runs some letters of one queue through the chain, those from one queue of the source after those from another.
     fn run(
         &mut self,
         queue: QueueId,
-        stage: &mut Option<Stage>,
+        stages: &mut Stages,
         letters: VecDeque<Letter>,
         go_on: &dyn Fn() -> bool,
     ) -> Result<()> {
-        let (Some(first), Some(last)) = (letters.front(), letters.back()) else { return Ok(()) };
-        let (begin, end) = (first.record.offset, last.record.offset + 1);
-        let stage = match stage {
-            Some(stage) => stage,
-            None => stage.insert(self.open(queue, begin)?),
-        };
-        let (records, origins): (Vec<Record>, BTreeMap<u64, Origin>) =
-            letters.into_iter().map(|Letter { record, origin }| (record.clone(), (record.offset, origin))).unzip();
-        let mut source = Given { records: &records, next: end };
-        let before = stage.counters();
-        let mut sink =
-            Outbox { letters: self.letters, checked: self.checked, queue, marks: self.marks.clone(), origins };
-        while stage.position() < end && self.goes_on(go_on) {
-            match stage.turn(&mut source, &mut sink, u64::try_from(clock::now().0).unwrap_or(0)) {
-                Turn::Progressed { .. } => {}
-                Turn::Wait(wait) => std::thread::sleep(wait),
-                Turn::Idle => break,
-                Turn::Stopped(reason) => self.done.stopped = Some(reason),
-            }
+        let mut by_source: BTreeMap<QueueId, Vec<Letter>> = BTreeMap::new();
+        for letter in letters {
+            by_source.entry(letter.origin.queue).or_default().push(letter);
         }
-        self.marks = sink.marks;
-        let after = stage.counters();
-        self.done.replayed += after.read - before.read;
-        self.done.sent += after.sent - before.sent;
-        self.done.dead_lettered += after.dead_lettered - before.dead_lettered;
+        for (source, letters) in by_source {
+            let (Some(first), Some(last)) = (letters.first(), letters.last()) else { continue };
+            let (begin, end) = (first.record.offset, last.record.offset + 1);
+            let stage = match stages.entry(source) {
+                Entry::Occupied(stage) => stage.into_mut(),
+                Entry::Vacant(place) => place.insert(self.open(source, begin)?),
+            };
+            let (records, origins): (Vec<Record>, BTreeMap<u64, Origin>) =
+                letters.into_iter().map(|Letter { record, origin }| (record.clone(), (record.offset, origin))).unzip();
+            let state = self.states.as_ref().map(|states| (states.topic.clone(), source));
+            let marks = self.marks.clone();
+            let mut outbox = Outbox { letters: self.letters, checked: self.checked, queue, state, marks, origins };
+            let before = stage.counters();
+            while stage.position() < end && self.goes_on(go_on) {
+                // Timers are the pipeline's own business: at this time none is due.
+                match stage.turn(&mut Given { records: &records, next: end }, &mut outbox, 0) {
+                    Turn::Progressed { .. } => {}
+                    Turn::Wait(wait) => std::thread::sleep(wait),
+                    Turn::Idle => break,
+                    Turn::Stopped(reason) => self.done.stopped = Some(reason),
+                }
+            }
+            self.marks = outbox.marks;
+            let after = stage.counters();
+            self.done.replayed += after.read - before.read;
+            self.done.sent += after.sent - before.sent;
+            self.done.dead_lettered += after.dead_lettered - before.dead_lettered;
+        }
         Ok(())
     }
 
-    fn open(&self, queue: QueueId, begin: u64) -> Result<Stage> {
+    /// The chain for letters that came from a queue of the source.
+    fn open(&self, source: QueueId, begin: u64) -> Result<Stage> {
+        let partition = self.states.as_ref().map(|states| states.partition(source)).transpose()?;
         let plan = Plan {
             // Whoever replays is the one who tries again.
             policy: Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter },
             batch_records: BATCH_RECORDS,
             batch_bytes: BATCH_BYTES,
-            ..plan(self.checked, queue, self.logs.clone(), None)
+            ..plan(self.checked, source, self.logs.clone(), partition)
         };
         Stage::open(plan, &mut Begin(begin)).map_err(|error| match error {
             sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
@@ -350,6 +363,8 @@ struct Outbox<'a> {
     letters: &'a DeadLetters,
     checked: &'a Checked,
     queue: QueueId,
+    /// Where the changes of what is kept are held.
+    state: Option<(TopicName, QueueId)>,
     marks: Marks,
     /// Of the letters that are not done with.
     origins: BTreeMap<u64, Origin>,
@@ -392,7 +407,7 @@ impl Sink for Outbox<'_> {
             from,
             next,
             outputs,
-            state: None,
+            state: self.state.clone().zip(unit.state).map(|((topic, queue), change)| (topic, queue, change)),
             document: Some((KIND, self.letters.pipeline.clone(), document)),
         };
         let (of, with_dead_letters) = (self.letters.of.clone(), !unit.dead_letters.is_empty());
@@ -409,6 +424,7 @@ impl Sink for Outbox<'_> {
     }
 
     fn durable_changes(&self) -> u64 {
-        0
+        let durable = |(topic, queue): &(TopicName, QueueId)| States::durable(self.letters.reader(), topic, *queue);
+        self.state.as_ref().map_or(0, durable)
     }
 }
