@@ -87,6 +87,8 @@ pub(crate) struct DeadlineReached;
 
 pub(crate) struct Memory {
     pub(crate) limit: u64,
+    /// Bytes that it has.
+    pub(crate) size: u64,
     pub(crate) refused: bool,
 }
 
@@ -94,6 +96,9 @@ impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         let fits = desired as u64 <= self.limit;
         self.refused |= !fits;
+        if fits {
+            self.size = desired as u64;
+        }
         Ok(fits)
     }
 
@@ -129,7 +134,7 @@ impl State {
         watch: Watch,
     ) -> State {
         State {
-            memory: Memory { limit: limits.memory, refused: false },
+            memory: Memory { limit: limits.memory, size: 0, refused: false },
             context,
             limits,
             now: 0,

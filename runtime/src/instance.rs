@@ -106,6 +106,12 @@ impl Instance {
         self.dead
     }
 
+    /// Bytes of its linear memory.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.store.data().memory.size
+    }
+
     /// Asks a filter which records it keeps.
     ///
     /// # Errors

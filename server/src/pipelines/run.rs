@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
 use sluice_model::{QueueId, TopicName};
-use sluice_runtime::{Counters, Plan, Stage, StatePlan, Turn};
+use sluice_runtime::{Counters, Plan, Stage, StatePlan, StepStatus, Turn};
 
 use super::{
     queue::{Input, Output},
@@ -47,6 +47,7 @@ pub struct QueueStatus {
     /// Messages not read yet.
     pub lag: u64,
     pub counters: Counters,
+    pub steps: Vec<StepStatus>,
     /// Why it stands still, when it does.
     pub stopped: Option<String>,
 }
@@ -281,6 +282,7 @@ impl Work {
             position: of.stage.position(),
             lag: of.output.lag(),
             counters: of.stage.counters(),
+            steps: of.stage.steps(),
             stopped: match &of.next {
                 Next::Never(reason) => Some(reason.clone()),
                 _ => None,

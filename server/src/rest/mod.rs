@@ -26,6 +26,7 @@ mod tail;
 mod topics;
 mod transactions;
 mod trial;
+mod usage;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 

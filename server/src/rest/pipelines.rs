@@ -1,5 +1,7 @@
 //! `/pipelines`: plugins between topics.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     body::Body,
@@ -19,6 +21,7 @@ use super::{
     rates::Rates,
     routes::Routes,
     tagged,
+    usage::{self, StepView},
 };
 use crate::{
     failure::{Failure, Result},
@@ -42,6 +45,10 @@ struct PipelineView {
     rates: Rates,
     #[serde(flatten)]
     sums: Counts,
+    /// Processor time of its plugins for 1,000 records of the source, microseconds; null before the first.
+    cpu_us_per_1000_records: Option<f64>,
+    /// In their order, over all queues.
+    steps: Vec<StepView>,
     queues: Vec<QueueView>,
 }
 
@@ -62,8 +69,10 @@ pub struct Counts {
     pub retries: u64,
     /// Calls that ended an instance.
     pub traps: u64,
-    /// Time spent in plugins, ms.
+    /// Time spent in plugins by the clock on the wall, ms.
     pub busy_ms: u64,
+    /// Processor time of its plugins, microseconds.
+    pub cpu_us: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -91,6 +100,7 @@ impl Counts {
             retries: counters.retries,
             traps: counters.traps,
             busy_ms: u64::try_from(counters.busy.as_millis()).unwrap_or(u64::MAX),
+            cpu_us: u64::try_from(cpu(queue).as_micros()).unwrap_or(u64::MAX),
         }
     }
 
@@ -104,6 +114,7 @@ impl Counts {
         self.retries += other.retries;
         self.traps += other.traps;
         self.busy_ms += other.busy_ms;
+        self.cpu_us += other.cpu_us;
     }
 
     pub fn sum(queues: &[QueueStatus]) -> Self {
@@ -112,6 +123,11 @@ impl Counts {
             sum
         })
     }
+}
+
+/// Processor time of a queue's plugins.
+fn cpu(queue: &QueueStatus) -> Duration {
+    queue.steps.iter().map(|step| step.counters.cpu).sum()
 }
 
 /// Where a pipeline that is reset begins.
@@ -247,6 +263,7 @@ async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: He
 
 fn view(rest: &Rest, of: Description) -> PipelineView {
     let sums = Counts::sum(&of.queues);
+    let steps = usage::of(&of.queues).iter().map(usage::view).collect();
     let running = of.queues.iter().map(|queue| QueueView {
         queue: queue.queue.0,
         position: queue.position,
@@ -270,7 +287,9 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         version: of.version,
         lag: queues.iter().map(|queue| queue.lag).sum(),
         rates: rest.rates.of(&of.spec.name),
+        cpu_us_per_1000_records: usage::per_1000(Duration::from_micros(sums.cpu_us), sums.read),
         sums,
+        steps,
         spec: of.spec,
         queues,
     }
