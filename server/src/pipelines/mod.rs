@@ -68,12 +68,14 @@ struct Pipeline {
 }
 
 /// How a pipeline stands.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Description {
     pub spec: Spec,
     pub version: u64,
     pub status: Status,
     pub queues: Vec<QueueStatus>,
+    /// What its plugins say.
+    pub logs: Arc<Logs>,
 }
 
 /// The registry of pipelines. Its calls block; they are not for async tasks.
@@ -144,6 +146,8 @@ impl Pipelines {
     fn start(&self, pipeline: &mut Pipeline) -> Result<()> {
         let checked = pipeline.spec.clone().check(&self.shell, &self.plugins)?;
         let place = Place::new(&self.folder, &pipeline.spec.name, pipeline.incarnation)?;
+        let outbox = checked.log_topic.is_some().then(Arc::default);
+        pipeline.logs = Arc::new(Logs::new(checked.log_level, outbox));
         pipeline.digests = checked.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
         pipeline.running =
             Some(Running::start(self.shell.clone(), checked, pipeline.id, pipeline.logs.clone(), &place)?);
@@ -349,5 +353,5 @@ fn description(pipeline: &Pipeline) -> Description {
         (None, false, Some(reason)) => Status::Stopped(reason),
         (None, false, None) => Status::Running,
     };
-    Description { spec: pipeline.spec.clone(), version: pipeline.version, status, queues }
+    Description { spec: pipeline.spec.clone(), version: pipeline.version, status, queues, logs: pipeline.logs.clone() }
 }

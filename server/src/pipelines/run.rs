@@ -19,7 +19,7 @@ use super::{
     spec::Checked,
     state::{Place, States},
 };
-use crate::{clock, failure::Result, observer::Logs, shell::Shell};
+use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, shell::Shell};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -81,6 +81,8 @@ pub struct Running {
     queues: Arc<Mutex<Vec<QueueStatus>>>,
     states: Option<Arc<States>>,
     thread: Option<JoinHandle<()>>,
+    /// Ends after the thread, whose lines it sends.
+    _log_topic: Option<LogTopic>,
 }
 
 impl Running {
@@ -93,6 +95,12 @@ impl Running {
         let states = keeps.map(Arc::new);
         let state_topic = states.is_some().then(|| place.topic.clone());
         let its_states = states.clone();
+        let log_topic = checked
+            .log_topic
+            .clone()
+            .zip(logs.outbox.clone())
+            .map(|(topic, outbox)| LogTopic::start(shell.clone(), &checked.spec.name, topic, outbox));
+        let log_topic = log_topic.transpose()?;
         let stages = Vec::new();
         let mut work =
             Work { shell, checked, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
@@ -103,7 +111,7 @@ impl Running {
             .name(name)
             .spawn(move || work.run(&its_bell, &its_stop))
             .map_err(|error| crate::failure::Failure::new(sluice_model::Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, queues, states, thread: Some(thread) })
+        Ok(Self { bell, stop, queues, states, thread: Some(thread), _log_topic: log_topic })
     }
 
     pub fn wake(&self) {

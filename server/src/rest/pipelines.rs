@@ -16,6 +16,7 @@ use sluice_model::{GroupName, QueueId, TopicName};
 use super::{
     Rest, blocking,
     input::{self, BODY_LIMIT, Guard, Path, Query},
+    logs::{self, LineCounts},
     page::{Page, PageQuery},
     problem::{Answer, Problem, named_field},
     rates::Rates,
@@ -47,6 +48,7 @@ struct PipelineView {
     sums: Counts,
     /// Processor time of its plugins for 1,000 records of the source, microseconds; null before the first.
     cpu_us_per_1000_records: Option<f64>,
+    log_lines: LineCounts,
     /// In their order, over all queues.
     steps: Vec<StepView>,
     queues: Vec<QueueView>,
@@ -288,6 +290,7 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         lag: queues.iter().map(|queue| queue.lag).sum(),
         rates: rest.rates.of(&of.spec.name),
         cpu_us_per_1000_records: usage::per_1000(Duration::from_micros(sums.cpu_us), sums.read),
+        log_lines: logs::line_counts(&of.logs),
         sums,
         steps,
         spec: of.spec,

@@ -1,5 +1,6 @@
 //! `/metrics`, in the OpenMetrics text form that Prometheus reads. Names that RocketMQ 5 has are RocketMQ's.
 
+mod measures;
 mod out;
 mod pipelines;
 

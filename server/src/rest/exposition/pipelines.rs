@@ -2,11 +2,15 @@
 
 use sluice_runtime::Latency;
 
-use super::out::{Distribution, Labels, Out};
+use super::{
+    measures,
+    out::{Distribution, Labels, Out},
+};
 use crate::{
     pipelines::{Description, Status},
     rest::{
         Rest,
+        logs::{self, LineCounts},
         pipelines::Counts,
         usage::{self, Usage},
     },
@@ -29,7 +33,9 @@ struct Sums {
 pub fn encode(rest: &Rest, out: &mut Out<'_>) -> std::fmt::Result {
     let sums: Vec<Sums> = rest.parts.pipelines.list().into_iter().map(Sums::of).collect();
     pipelines(&sums, out)?;
-    steps(&sums, out)
+    steps(&sums, out)?;
+    lines(&sums, out)?;
+    measures::encode(&sums.iter().map(|of| (of.name(), &of.of.logs.measures)).collect::<Vec<_>>(), out)
 }
 
 impl Sums {
@@ -104,6 +110,16 @@ fn steps(sums: &[Sums], out: &mut Out<'_>) -> std::fmt::Result {
     out.gauges("sluice_pipeline_step_memory_bytes", "Memory of a step's instances, one for each queue", rows)?;
     let rows = each().map(|(labels, counters)| (labels, distribution(&counters.calls)));
     out.histograms("sluice_pipeline_step_call_seconds", "Calls of a step's plugin, each with a batch of records", rows)
+}
+
+fn lines(sums: &[Sums], out: &mut Out<'_>) -> std::fmt::Result {
+    let rows = sums.iter().flat_map(|of| {
+        let LineCounts { written, sent, lost } = logs::line_counts(&of.of.logs);
+        [("written", written), ("sent", sent), ("lost", lost)]
+            .map(|(outcome, count)| ([of.name(), vec![("outcome", outcome)]].concat(), count))
+    });
+    let help = "Lines of a pipeline's plugins: written, sent to the topic of its logs, and lost on the way there";
+    out.counters("sluice_pipeline_log_lines", help, rows)
 }
 
 fn distribution(latency: &Latency) -> Distribution {
