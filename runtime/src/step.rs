@@ -28,6 +28,14 @@ pub struct Step {
     pub prefilter: Option<Arc<dyn Prefilter>>,
 }
 
+impl Step {
+    /// What its plugin is used as in a pipeline.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        used_as(&self.plugin)
+    }
+}
+
 /// The partition of the stage's queue, away from where others look into it while a turn runs.
 pub(crate) type Home = Option<Box<Partition>>;
 

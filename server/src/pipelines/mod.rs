@@ -1,6 +1,7 @@
 //! Pipelines: plugins between topics. Each is a document in the log and, unless paused, a thread.
 
 mod dead;
+mod pinned;
 mod queue;
 mod run;
 mod spec;
@@ -23,7 +24,7 @@ use sluice_model::{GroupName, Kind};
 
 pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use run::{QueueStatus, Status};
-pub use spec::Spec;
+pub use spec::{Checked, Spec};
 pub use state::{Found, States};
 
 use crate::{

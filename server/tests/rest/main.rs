@@ -12,3 +12,4 @@ mod pipelines;
 mod plugins;
 mod problems;
 mod topics;
+mod trace;

@@ -166,7 +166,7 @@ async fn what_a_processor_keeps_is_seen_survives_a_restart_and_ends_with_a_reset
 }
 
 /// The pipeline as soon as it is as wanted.
-async fn settled(world: &World, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+pub async fn settled(world: &World, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     let wait = async {
         loop {
             let pipeline = world.get("/pipelines/p").await.expect(200).json();
