@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Latency;
+
 /// Buckets of each power of two.
 const FINE_BITS: u32 = 6;
 const FINE: usize = 1 << FINE_BITS;
@@ -50,6 +52,21 @@ impl Histogram {
 
     pub fn max(&self) -> Duration {
         Duration::from_nanos(self.max)
+    }
+
+    /// How many were recorded.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    pub fn latency(&self) -> Latency {
+        let us = |latency: Duration| latency.as_nanos() as f64 / 1e3;
+        Latency {
+            p50_us: us(self.quantile(0.5)),
+            p99_us: us(self.quantile(0.99)),
+            p999_us: us(self.quantile(0.999)),
+            max_us: us(self.max()),
+        }
     }
 }
 

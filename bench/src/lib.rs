@@ -1,17 +1,19 @@
 //! A load generator for any broker that speaks RocketMQ's remoting protocol.
 //!
-//! [`produce`] and [`consume`] carry out a plan and answer with a [`Report`].
+//! [`produce`] and [`consume`] carry out a plan and answer with a [`Report`]; [`relay`] looks at single messages on their way.
 
 mod consume;
 mod histogram;
 mod process;
 mod produce;
+mod relay;
 mod report;
 mod stop;
 
 pub use consume::{Consume, consume};
 pub use process::Process;
 pub use produce::{Fate, Produce, produce};
+pub use relay::{Relay, RelayReport, relay};
 pub use report::{Latency, Report};
 pub use sluice_client::Filter;
 pub use stop::Stop;

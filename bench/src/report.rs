@@ -52,7 +52,6 @@ impl Tally {
 
     pub fn report(&self, took: Duration, process: Option<Process>) -> Report {
         let seconds = took.as_secs_f64().max(1e-9);
-        let us = |latency: Duration| latency.as_nanos() as f64 / 1e3;
         Report {
             messages: self.messages,
             bytes: self.bytes,
@@ -60,12 +59,7 @@ impl Tally {
             seconds,
             messages_per_second: self.messages as f64 / seconds,
             mib_per_second: self.bytes as f64 / MIB / seconds,
-            latency: Latency {
-                p50_us: us(self.latencies.quantile(0.5)),
-                p99_us: us(self.latencies.quantile(0.99)),
-                p999_us: us(self.latencies.quantile(0.999)),
-                max_us: us(self.latencies.max()),
-            },
+            latency: self.latencies.latency(),
             process,
         }
     }

@@ -18,6 +18,8 @@ pub(crate) struct Flow {
 #[derive(Default)]
 pub(crate) struct Ran {
     pub(crate) flows: Vec<Flow>,
+    /// Records that were tried; those behind `cut` were not.
+    pub(crate) tried: u64,
     /// Failures by source record.
     pub(crate) failed: Vec<(usize, Fall)>,
     /// The source record that ended the step: none after it was tried.
@@ -107,6 +109,7 @@ pub(crate) fn run<E>(
         match answer {
             Ok(Answer::Without { index, fall }) => {
                 let behind = part.split_off(index + 1);
+                ran.tried += 1;
                 ran.failed.extend(part.pop().map(|flow| (flow.source, fall)));
                 todo.push(behind);
                 todo.push(part);
@@ -114,6 +117,7 @@ pub(crate) fn run<E>(
             Ok(answer) => {
                 let last = part.last().map_or(0, |flow| flow.source);
                 ran.entered = ran.entered.max(last + 1);
+                ran.tried += part.len() as u64;
                 ran.accept(part, answer);
                 if full && !todo.iter().all(Vec::is_empty) {
                     ran.cut = Some(last);
@@ -122,6 +126,7 @@ pub(crate) fn run<E>(
             }
             Err(Failure::Fault { action, code, reason }) => {
                 let fall = Fall { action, code, reason };
+                ran.tried += part.len() as u64;
                 ran.failed.extend(part.iter().map(|flow| (flow.source, fall.clone())));
             }
             Err(failure) => {
@@ -142,6 +147,7 @@ pub(crate) fn run<E>(
 
 impl Ran {
     fn fall(&mut self, source: usize, fall: Fall) {
+        self.tried += 1;
         self.failed.push((source, fall));
         self.cut = Some(source);
     }

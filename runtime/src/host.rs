@@ -48,6 +48,8 @@ pub struct Grants {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine<'a> {
     pub context: &'a Context,
+    /// Lower-case hexadecimal SHA-256 of the plugin.
+    pub plugin: &'a str,
     pub level: Level,
     pub message: &'a str,
     pub fields: &'a [(String, String)],
@@ -87,6 +89,8 @@ pub(crate) struct DeadlineReached;
 
 pub(crate) struct Memory {
     pub(crate) limit: u64,
+    /// Bytes that it has.
+    pub(crate) size: u64,
     pub(crate) refused: bool,
 }
 
@@ -94,6 +98,9 @@ impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> Result<bool> {
         let fits = desired as u64 <= self.limit;
         self.refused |= !fits;
+        if fits {
+            self.size = desired as u64;
+        }
         Ok(fits)
     }
 
@@ -105,6 +112,8 @@ impl ResourceLimiter for Memory {
 /// Everything that belongs to one instance.
 pub(crate) struct State {
     pub(crate) context: Context,
+    /// Digest of the plugin.
+    plugin: String,
     pub(crate) limits: Limits,
     pub(crate) memory: Memory,
     pub(crate) now: u64,
@@ -122,6 +131,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(
+        plugin: String,
         context: Context,
         limits: Limits,
         grants: Grants,
@@ -129,8 +139,9 @@ impl State {
         watch: Watch,
     ) -> State {
         State {
-            memory: Memory { limit: limits.memory, refused: false },
+            memory: Memory { limit: limits.memory, size: 0, refused: false },
             context,
+            plugin,
             limits,
             now: 0,
             watch,
@@ -163,11 +174,14 @@ impl State {
         }
         if self.lines > limit {
             let text = format!("more than {limit} lines in one call, the rest is dropped");
-            let line = LogLine { context: &self.context, level: Level::Warn, message: &text, fields: &[] };
-            return self.observer.log(&line);
+            return self.observer.log(&self.line(Level::Warn, &text, &[]));
         }
         let (message, fields) = cut(message, fields, self.limits.log_line);
-        self.observer.log(&LogLine { context: &self.context, level, message, fields });
+        self.observer.log(&self.line(level, message, fields));
+    }
+
+    fn line<'a>(&'a self, level: Level, message: &'a str, fields: &'a [(String, String)]) -> LogLine<'a> {
+        LogLine { context: &self.context, plugin: &self.plugin, level, message, fields }
     }
 }
 

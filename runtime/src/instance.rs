@@ -69,7 +69,8 @@ impl Instance {
         let name = plugin.manifest().name.clone();
         let keeps_as = setup.keeps_as.unwrap_or_else(|| name.clone());
         let watch = Watch::new(program.runtime.shared.ticker.clock());
-        let mut state = State::new(setup.context, setup.limits, setup.grants, setup.observer, watch);
+        let mut state =
+            State::new(program.digest.clone(), setup.context, setup.limits, setup.grants, setup.observer, watch);
         state.keep.lateness = setup.lateness;
         let mut store = new_store(program, state);
         let deadline = program.runtime.shared.config.start_deadline;
@@ -104,6 +105,12 @@ impl Instance {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead
+    }
+
+    /// Bytes of its linear memory.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.store.data().memory.size
     }
 
     /// Asks a filter which records it keeps.
@@ -295,7 +302,8 @@ fn load(program: &Program, store: &mut Store<State>, instance: &WasmInstance) ->
 pub(crate) fn describe(program: &Program) -> Result<wit::Manifest, (RefusalCode, String)> {
     let limits = Limits { memory: program.runtime.shared.config.memory, ..Limits::default() };
     let watch = Watch::new(program.runtime.shared.ticker.clock());
-    let state = State::new(Context::default(), limits, Grants::default(), Arc::new(Silent), watch);
+    let digest = program.digest.clone();
+    let state = State::new(digest, Context::default(), limits, Grants::default(), Arc::new(Silent), watch);
     let mut store = new_store(program, state);
     let deadline = program.runtime.shared.config.start_deadline;
     let instance = call(program, &mut store, deadline, |store| program.pre.instantiate(store))

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::batch::Record;
+use crate::counters::Counters;
 use crate::error::Error;
 use crate::given::{Begin, Given};
 use crate::ports::{DeadLetter, Outgoing, PortError, Sink, Unit};
-use crate::stage::{Counters, Plan, Policy, Stage, Then, Turn};
+use crate::stage::{Plan, Policy, Stage, Then, Turn};
 
 /// The live version of a chain and the one that may follow it, on one queue.
 pub struct Shadow {

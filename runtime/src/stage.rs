@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::batch::{Batch, Record};
 use crate::bindings::Action;
 use crate::bisect::{self, Fall, Flow, Ran};
+use crate::counters::{Counters, StepStatus};
 use crate::error::{Error, Failure};
 use crate::host::Observer;
 use crate::limits::Limits;
@@ -88,39 +89,6 @@ pub enum Turn {
     Stopped(String),
 }
 
-/// Sums since the stage was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Source records that were done with.
-    pub read: u64,
-    pub sent: u64,
-    /// Source records that became no output without a failure.
-    pub dropped: u64,
-    pub dead_lettered: u64,
-    /// Source records skipped after a failure.
-    pub skipped: u64,
-    pub retries: u64,
-    /// Calls that ended an instance.
-    pub traps: u64,
-    /// Time in plugins.
-    pub busy: Duration,
-}
-
-impl std::iter::Sum for Counters {
-    fn sum<I: Iterator<Item = Counters>>(all: I) -> Counters {
-        all.fold(Counters::default(), |sum, of| Counters {
-            read: sum.read + of.read,
-            sent: sum.sent + of.sent,
-            dropped: sum.dropped + of.dropped,
-            dead_lettered: sum.dead_lettered + of.dead_lettered,
-            skipped: sum.skipped + of.skipped,
-            retries: sum.retries + of.retries,
-            traps: sum.traps + of.traps,
-            busy: sum.busy + of.busy,
-        })
-    }
-}
-
 /// A chain of plugins on one queue, with its instances. Synchronous; give it a thread for each turn.
 pub struct Stage {
     plan: Plan,
@@ -131,6 +99,8 @@ pub struct Stage {
     stopped: Option<String>,
     /// Records of the next turn: fewer after a missed deadline.
     batch_records: usize,
+    /// When the turn began, and the broker's time then, milliseconds since 1970.
+    began: (Instant, u64),
     counters: Counters,
 }
 
@@ -144,8 +114,8 @@ impl Stage {
         let steps = (0..plan.steps.len()).map(|index| Running::start(&plan, index)).collect::<Result<_, _>>()?;
         let position = progress.load()?;
         let batch_records = plan.batch_records;
-        let counters = Counters::default();
-        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, counters })
+        let (began, counters) = ((Instant::now(), 0), Counters::default());
+        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, began, counters })
     }
 
     /// Offset that is read next.
@@ -156,7 +126,13 @@ impl Stage {
 
     #[must_use]
     pub fn counters(&self) -> Counters {
-        self.counters
+        Counters { cpu: self.steps.iter().map(|step| step.counters.cpu).sum(), ..self.counters }
+    }
+
+    /// The steps, in their order.
+    #[must_use]
+    pub fn steps(&self) -> Vec<StepStatus> {
+        self.steps.iter().map(Running::status).collect()
     }
 
     /// Brings the state's file up to date, so that the next start has little to read from the log, and closes it: whoever shares the
@@ -173,6 +149,7 @@ impl Stage {
     /// Reads, runs and commits one batch, or fires timers that are due. Bounded by the plan's limits; never waits for records. `now` is the
     /// broker's time, milliseconds since 1970.
     pub fn turn(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64) -> Turn {
+        self.began = (Instant::now(), now);
         let Some(shared) = self.plan.state.as_ref().map(|state| state.partition.clone()) else {
             return self.turn_at_home(source, sink, now, &mut None);
         };
@@ -323,12 +300,14 @@ impl Stage {
                             output.failed.pop().map(|f| Fall { action: f.action, code: f.code, reason: f.reason })
                         }
                         Err(failure) => {
-                            self.counters.traps +=
-                                u64::from(!matches!(failure, Failure::Nonsense(_) | Failure::Fault { .. }));
+                            let trap = u64::from(!matches!(failure, Failure::Nonsense(_) | Failure::Fault { .. }));
+                            self.counters.traps += trap;
+                            self.steps[index].counters.traps += trap;
                             Some(Fall::of(&failure))
                         }
                     };
                     chained.falls[from] = fall.map(|fall| (index, fall));
+                    self.steps[index].counters.failed += u64::from(chained.falls[from].is_some());
                 }
                 _ => {
                     let middle = from + (to - from) / 2;
@@ -337,6 +316,8 @@ impl Stage {
                 }
             }
         }
+        let counters = &mut self.steps[index].counters;
+        (counters.read, counters.sent) = (counters.read + timers.len() as u64, counters.sent + flows.len() as u64);
         self.chain_from(index + 1, flows, &mut chained, |_| 0, home)?;
         let mut settled = Settled::default();
         for (source, record) in records.iter().enumerate() {
@@ -404,7 +385,9 @@ impl Stage {
             });
             running.batch = batch;
             running.instance = held;
-            let Ran { flows: passed, failed, cut, entered, traps, deadline_missed } = ran?;
+            let ran = ran?;
+            running.count(&ran);
+            let Ran { flows: passed, failed, cut, entered, traps, deadline_missed, .. } = ran;
             self.counters.traps += traps;
             slow |= deadline_missed;
             if running.keeps_state() {
@@ -520,6 +503,9 @@ impl Stage {
                 self.retry = None;
                 self.counters.read += chained.done as u64;
                 self.counters.dropped += dropped;
+                let (began, now) = self.began;
+                let now = now.saturating_add(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+                self.counters.done(done.iter().map(|record| record.stored_at), now);
             }
             self.position = position;
             self.counters.sent += sent;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::batch::Batch;
-use crate::bisect::{Answer, Called, Fall};
+use crate::bisect::{Answer, Called, Fall, Ran};
+use crate::counters::{Meter, StepCounters, StepStatus};
 use crate::error::{Error, Failure};
 use crate::host::{Context, Grants};
 use crate::instance::Instance;
@@ -27,6 +28,14 @@ pub struct Step {
     pub prefilter: Option<Arc<dyn Prefilter>>,
 }
 
+impl Step {
+    /// What its plugin is used as in a pipeline.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        used_as(&self.plugin)
+    }
+}
+
 /// The partition of the stage's queue, away from where others look into it while a turn runs.
 pub(crate) type Home = Option<Box<Partition>>;
 
@@ -35,6 +44,7 @@ pub(crate) struct Running {
     pub(crate) step: Step,
     pub(crate) batch: Batch,
     pub(crate) instance: Option<Instance>,
+    pub(crate) counters: StepCounters,
     /// What the plugin is used as.
     role: Role,
     outputs: usize,
@@ -50,6 +60,7 @@ impl Running {
         let mut running = Self {
             batch: Batch::new(step.plugin.manifest().needs, plan.queue),
             instance: None,
+            counters: StepCounters::default(),
             role: used_as(&step.plugin),
             outputs: if last { plan.sinks.len() } else { 1 },
             keeps_as: keeps_as(plan, index),
@@ -68,6 +79,23 @@ impl Running {
                 partition.store(&store_name(&self.keeps_as, &store.name));
             }
         }
+    }
+
+    pub(crate) fn status(&self) -> StepStatus {
+        let memory = self.instance.as_ref().map_or(0, Instance::memory);
+        StepStatus {
+            name: self.step.name.clone(),
+            digest: self.step.plugin.digest().to_owned(),
+            counters: StepCounters { memory, ..self.counters },
+        }
+    }
+
+    /// Takes what came of a run into the counters.
+    pub(crate) fn count(&mut self, ran: &Ran) {
+        self.counters.read += ran.tried;
+        self.counters.sent += ran.flows.len() as u64;
+        self.counters.failed += ran.failed.len() as u64;
+        self.counters.traps += ran.traps;
     }
 
     pub(crate) fn keeps_state(&self) -> bool {
@@ -98,17 +126,18 @@ impl Running {
     /// # Errors
     /// No instance could be had, or the state cannot be read or written.
     pub(crate) fn call(
-        &self,
+        &mut self,
         plan: &Plan,
         held: &mut Option<Instance>,
         batch: &Batch,
         home: &mut Home,
     ) -> Result<Called, Error> {
-        let answer = self.with_instance(plan, held, |instance| match self.role {
+        let (role, outputs) = (self.role, self.outputs);
+        let answer = self.with_instance(plan, held, |instance| match role {
             Role::Process => {
-                with_journal(home, |home| instance.process(batch, self.outputs, home)).map(|done| done.map(split))
+                with_journal(home, |home| instance.process(batch, outputs, home)).map(|done| done.map(split))
             }
-            Role::Transform => Ok(instance.transform(batch, self.outputs).map(Answer::Output)),
+            Role::Transform => Ok(instance.transform(batch, outputs).map(Answer::Output)),
             Role::Filter | Role::CheckTransaction => Ok(instance.filter(batch).map(Answer::Verdict)),
         })?;
         let written = home.as_ref().map_or(0, |partition| partition.written());
@@ -142,29 +171,32 @@ impl Running {
     /// # Errors
     /// As [`Running::call`].
     pub(crate) fn on_timers(
-        &self,
+        &mut self,
         plan: &Plan,
         held: &mut Option<Instance>,
         due: &[Timer],
         now: u64,
         home: &mut Home,
     ) -> Result<Result<Output, Failure>, Error> {
+        let outputs = self.outputs;
         self.with_instance(plan, held, |instance| {
-            with_journal(home, |home| instance.on_timers(due, now, self.outputs, home))
+            with_journal(home, |home| instance.on_timers(due, now, outputs, home))
         })
     }
 
     fn with_instance<R>(
-        &self,
+        &mut self,
         plan: &Plan,
         held: &mut Option<Instance>,
         call: impl FnOnce(&mut Instance) -> Result<R, Error>,
     ) -> Result<R, Error> {
+        let meter = Meter::start();
         let mut instance = match held.take() {
             Some(instance) => instance,
             None => self.instantiate(plan)?,
         };
         let answer = call(&mut instance);
+        self.counters.spent(&meter);
         if !instance.is_dead() {
             *held = Some(instance);
         }

@@ -180,6 +180,49 @@ fn steps_follow_each_other() {
 }
 
 #[test]
+fn each_step_counts_its_records_and_what_they_cost() {
+    let mut plan = plan(policy(0, Then::Skip));
+    plan.steps.push(Step { name: "second".into(), ..plan.steps[0].clone() });
+    let (_, stage, ..) = run(plan, &["a", "drop", "trap", "b"]);
+    let steps = stage.steps();
+    let counts = |at: usize| {
+        let of = &steps[at].counters;
+        (steps[at].name.as_str(), of.read, of.sent, of.failed, of.traps)
+    };
+    assert_eq!((counts(0), counts(1)), (("hostile", 4, 2, 1, 3), ("second", 2, 2, 0, 0)));
+    for step in &steps {
+        assert_eq!(step.digest, PLUGIN.digest());
+        assert!(step.counters.memory >= 64 * 1024 && step.counters.memory <= 16 << 20, "{step:?}");
+        assert!(step.counters.cpu > Duration::ZERO, "{step:?}");
+    }
+    // The batch, its halves and what was left of it.
+    assert_eq!(steps[0].counters.calls.counts().iter().sum::<u64>(), 5);
+}
+
+#[test]
+fn a_loop_costs_the_processor_time_that_it_had() {
+    let mut plan = plan(policy(0, Then::Skip));
+    plan.steps[0].config = mode("loop");
+    let (_, stage, ..) = run(plan, &["a"]);
+    let of = stage.steps().remove(0).counters;
+    // A deadline of 20 ms is at least 10 ms on the processor, however busy the machine is.
+    assert!(of.cpu >= Duration::from_millis(10) && of.cpu <= of.calls.sum(), "{of:?}");
+    assert_eq!((of.read, of.failed, of.traps, of.memory), (1, 1, 1, 0));
+}
+
+#[test]
+fn the_time_from_storing_to_commit_is_counted_once_for_each_record_that_is_done_with() {
+    let (mut store, mut queue) = (Store { busy: true, ..Store::default() }, Queue(records(&["a", "drop", "b"])));
+    let mut stage = Stage::open(plan(Policy::default()), &mut store).unwrap();
+    for _ in 0..2 {
+        stage.turn(&mut queue, &mut store, 2000);
+    }
+    let latency = stage.counters().latency;
+    assert_eq!(latency.counts().iter().sum::<u64>(), 3);
+    assert!(latency.sum() >= Duration::from_millis(1000 + 999 + 998), "{latency:?}");
+}
+
+#[test]
 fn a_plan_that_does_not_fit_together_is_refused() {
     let error = |plan| Stage::open(plan, &mut Store::default()).err().unwrap().to_string();
     assert_eq!(error(Plan { steps: vec![], ..plan(Policy::default()) }), "steps: expected 1 to 32, got 0");

@@ -7,6 +7,8 @@ mod failure;
 mod filters;
 mod flow;
 mod ingress;
+mod log_topic;
+mod measures;
 mod metrics;
 mod observer;
 mod pipelines;

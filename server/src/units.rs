@@ -1,8 +1,9 @@
-//! Durations and sizes as users write them: `10ms`, `1s`, `5m`, `2h`, `3d`; `512`, `64KiB`, `16MiB`, `1GiB`.
+//! Durations, sizes and times as users write and read them: `10ms`, `1s`, `5m`, `2h`, `3d`; `512`, `64KiB`, `16MiB`, `1GiB`; RFC 3339.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de::Error};
+use sluice_model::Timestamp;
 
 const DURATIONS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const SIZES: [(&str, u64); 7] = [
@@ -68,6 +69,11 @@ pub fn size<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         Form::Bytes(bytes) => Ok(bytes),
         Form::Text(text) => parse_size(&text).map_err(D::Error::custom),
     }
+}
+
+/// RFC 3339, UTC, with milliseconds.
+pub fn time_text(time: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| time.to_string(), |time| format!("{time:.3}"))
 }
 
 #[cfg(test)]

@@ -127,6 +127,25 @@ enum Verb {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Follow one message of the source: where it went, and what each step makes of it when it is run again. Nothing is written.
+    #[command(after_help = "\
+Example:
+  sluice pipeline trace big-orders --queue 0 --offset 12
+  sluice pipeline trace big-orders --id AC1100023F6718B4AAC2104F1AD20000")]
+    Trace {
+        pipeline: String,
+        /// A queue of the source.
+        #[arg(long, requires = "offset", required_unless_present = "id")]
+        queue: Option<u32>,
+        /// The message's offset in that queue.
+        #[arg(long, requires = "queue")]
+        offset: Option<u64>,
+        /// The message's id or unique key, instead.
+        #[arg(long, conflicts_with_all = ["queue", "offset"])]
+        id: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Delete a pipeline; its topics stay.
     #[command(after_help = "Example:\n  sluice pipeline delete big-orders")]
     Delete { pipeline: String },
@@ -216,6 +235,14 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
                 [("at", "/at"), ("level", "/level"), ("step", "/step"), ("queue", "/queue"), ("message", "/message")];
             output.list(&rest.get(&format!("{}/logs", path(&pipeline)))?, &columns)
         }
+        Verb::Trace { pipeline, queue, offset, id, output } => {
+            let of = match (queue, offset, id) {
+                (Some(queue), Some(offset), _) => format!("queue={queue}&offset={offset}"),
+                (.., id) => format!("id={}", segment(&id.unwrap_or_default())),
+            };
+            let traced = rest.get(&format!("{}/trace?{of}", path(&pipeline)))?;
+            output.one_as(&traced, &trace_view(&traced))
+        }
         Verb::Delete { pipeline } => {
             rest.delete(&path(&pipeline))?;
             say(format!("pipeline {pipeline} is deleted"))
@@ -235,6 +262,45 @@ fn parameter(name: &str, value: Option<&str>) -> String {
 
 fn path(pipeline: &str) -> String {
     format!("/pipelines/{}", segment(pipeline))
+}
+
+/// A trace for people: a line for each place where the message is, and for each record in each step.
+fn trace_view(traced: &Value) -> Value {
+    let place = |message: &Value| {
+        json!({ "topic": message["topic"], "queue": message["queue"], "offset": message["offset"], "id": message["id"],
+                "stored_at": message["stored_at"], "error": message["failure"]["reason"] })
+    };
+    let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
+    let places: Vec<Value> =
+        [&traced["sinks"], &traced["dead_letters"]].into_iter().flat_map(list).map(|message| place(&message)).collect();
+    let mut steps = Vec::new();
+    for step in list(&traced["explanation"]) {
+        let row = |record: &Value| {
+            let outputs = list(&record["outputs"]);
+            let columns: Vec<Value> = outputs.iter().flat_map(|output| list(&output["changed"])).collect();
+            let sinks: Vec<&Value> =
+                outputs.iter().map(|output| &output["sink"]).filter(|sink| !sink.is_null()).collect();
+            json!({ "step": step["step"], "outcome": record["outcome"], "us": record["microseconds"], "changed": columns,
+                    "outputs": outputs.len(), "sinks": sinks, "why": record["error"]["reason"] })
+        };
+        let records = list(&step["records"]);
+        steps.extend(records.iter().map(row));
+        if !step["not_run"].is_null() {
+            steps.push(
+                json!({ "step": step["step"], "outcome": "not run", "us": null, "changed": null, "outputs": null,
+                               "sinks": null, "why": step["not_run"] }),
+            );
+        }
+    }
+    let logs: Vec<Value> = list(&traced["explanation"]).iter().flat_map(|step| list(&step["logs"])).collect();
+    let logs: Vec<Value> = logs
+        .iter()
+        .map(|line| json!({ "step": line["step"], "level": line["level"], "message": line["message"] }))
+        .collect();
+    let source = &traced["source"];
+    json!({ "pipeline": traced["pipeline"], "topic": source["topic"], "queue": source["queue"], "offset": source["offset"],
+            "unique_key": source["unique_key"], "wanted": traced["wanted"], "passed": traced["passed"],
+            "position": traced["position"], "places": places, "steps": steps, "logs": logs })
 }
 
 /// The text of a pipeline's file and the name that it gives itself. JSON is YAML as well.

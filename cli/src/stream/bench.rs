@@ -1,7 +1,7 @@
 //! `sluice bench`
 
 use clap::{Args, Subcommand};
-use sluice_bench::{Consume, Fate, Filter, Produce, Report, Stop};
+use sluice_bench::{Consume, Fate, Filter, Produce, Relay, Report, Stop};
 
 use super::{
     NameServers,
@@ -80,6 +80,30 @@ Example:
     /// Run a filter between two topics of a running server, from log to log; with topics of its own, which it deletes again.
     #[command(after_help = "Example:\n  sluice bench pipeline --records 2000000 --size 200B")]
     Pipeline(PipelineArgs),
+    /// Send messages at a steady rate, and tell how long they take to be acknowledged and to reach a consumer.
+    #[command(after_help = "\
+Example:
+  sluice bench latency --topic orders --rate 500 --duration 10s
+  sluice bench latency --topic orders --sink big-orders -o json    through the pipeline between them")]
+    Latency {
+        #[command(flatten)]
+        names: NameServers,
+        #[arg(long)]
+        topic: String,
+        /// Where a pipeline puts what it reads from the topic; the topic itself when left out.
+        #[arg(long)]
+        sink: Option<String>,
+        /// Messages a second.
+        #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: u32,
+        /// Size of a body, JSON; at least 64 bytes.
+        #[arg(long, default_value = "200B")]
+        size: Size,
+        #[arg(long, default_value = "10s", value_name = "DURATION")]
+        duration: Span,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Read a topic as fast as the broker gives it.
     #[command(after_help = "Example:\n  sluice bench consume --consumers 4 -o json")]
     Consume {
@@ -142,6 +166,18 @@ pub fn run(args: BenchArgs, rest: &Rest) -> anyhow::Result<()> {
                     pid: common.pid,
                 };
                 common.print(&sluice_bench::produce(plan).await?)
+            }
+            Load::Latency { names, topic, sink, rate, size, duration, output } => {
+                let plan = Relay {
+                    name_servers: names.addresses()?,
+                    sink: sink.unwrap_or_else(|| topic.clone()),
+                    topic,
+                    rate,
+                    size: usize::try_from(size.0)?,
+                    duration: duration.0,
+                };
+                let report = sluice_bench::relay(plan).await?;
+                output.done(&serde_json::to_value(&report)?, &report.to_string())
             }
             Load::Pipeline(args) => bench_pipeline::run(args, rest).await,
             Load::Consume { consumers, sql, ordered, common } => {

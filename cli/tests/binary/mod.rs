@@ -83,6 +83,12 @@ impl Dev {
         format!("127.0.0.1:{}", 9876 + self.offset)
     }
 
+    /// What monitoring gets.
+    pub fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", 8082 + self.offset);
+        ureq::get(url).call().unwrap().into_body().read_to_string().unwrap()
+    }
+
     /// Runs a command against it.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()

@@ -248,7 +248,9 @@ impl Judge {
             self.told = Some(Instant::now());
             let context = Context { step: plugin.unwrap_or_default().to_owned(), ..self.plan.context.clone() };
             let message = format!("{}: failed on {count} of {} messages: {reason}", self.plan.place, outcomes.len());
-            self.logs.log(&LogLine { context: &context, level: Level::Error, message: &message, fields: &[] });
+            let step = self.plan.steps.iter().find(|step| Some(step.label.as_str()) == *plugin);
+            let plugin = step.map_or("", |step| step.plugin.digest());
+            self.logs.log(&LogLine { context: &context, plugin, level: Level::Error, message: &message, fields: &[] });
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod change;
 mod dead;
+mod pinned;
 mod queue;
 mod revision;
 mod run;
@@ -27,7 +28,7 @@ pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use revision::{Candidate, Mode, Offsets, Reason, Revision};
 pub use run::{QueueStatus, Status};
 pub use shadow::{Became, Example, Report};
-pub use spec::Spec;
+pub use spec::{Checked, Spec};
 pub use state::{Found, States};
 
 use crate::{
@@ -60,7 +61,7 @@ struct Pipeline {
 }
 
 /// How a pipeline stands.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Description {
     pub spec: Spec,
     pub version: u64,
@@ -70,6 +71,8 @@ pub struct Description {
     pub candidate: Option<Candidate>,
     pub status: Status,
     pub queues: Vec<QueueStatus>,
+    /// What its plugins say.
+    pub logs: Arc<Logs>,
 }
 
 /// All revisions of a pipeline.
@@ -182,6 +185,8 @@ impl Pipelines {
                 }
             }
         }
+        let outbox = versions.live.log_topic.is_some().then(Arc::default);
+        pipeline.logs = Arc::new(pipeline.logs.followed_by(versions.live.log_level, outbox));
         let running = Running::start(self.shell.clone(), versions, pipeline.id, pipeline.logs.clone(), &place)?;
         pipeline.running = Some(running);
         Ok(())
@@ -285,6 +290,7 @@ fn description(pipeline: &Pipeline) -> Description {
         candidate: candidate.clone(),
         status,
         queues,
+        logs: pipeline.logs.clone(),
     }
 }
 

@@ -12,14 +12,14 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
 use sluice_model::{QueueId, TopicName};
-use sluice_runtime::{Counters, Observer, Plan, Stage, StatePlan, Turn, state::Shared};
+use sluice_runtime::{Counters, Observer, Plan, Stage, StatePlan, StepStatus, Turn, state::Shared};
 
 use super::{
     queue::{Input, Output},
     spec::Checked,
     state::{Place, States},
 };
-use crate::{clock, failure::Result, observer::Logs, shell::Shell};
+use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, shell::Shell};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -69,6 +69,7 @@ pub struct QueueStatus {
     /// Messages not read yet.
     pub lag: u64,
     pub counters: Counters,
+    pub steps: Vec<StepStatus>,
     /// Why it stands still, when it does.
     pub stopped: Option<String>,
 }
@@ -102,6 +103,8 @@ pub struct Running {
     queues: Arc<Mutex<Vec<QueueStatus>>>,
     states: Option<Arc<States>>,
     thread: Option<JoinHandle<()>>,
+    /// Ends after the thread, whose lines it sends.
+    _log_topic: Option<LogTopic>,
 }
 
 impl Running {
@@ -114,6 +117,13 @@ impl Running {
         let states = keeps.map(Arc::new);
         let state_topic = states.is_some().then(|| place.topic.clone());
         let its_states = states.clone();
+        let log_topic = versions
+            .live
+            .log_topic
+            .clone()
+            .zip(logs.outbox.clone())
+            .map(|(topic, outbox)| LogTopic::start(shell.clone(), &versions.live.spec.name, topic, outbox));
+        let log_topic = log_topic.transpose()?;
         let stages = Vec::new();
         let mut work =
             Work { shell, versions, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
@@ -124,7 +134,7 @@ impl Running {
             .name(name)
             .spawn(move || work.run(&its_bell, &its_stop))
             .map_err(|error| crate::failure::Failure::new(sluice_model::Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, queues, states, thread: Some(thread) })
+        Ok(Self { bell, stop, queues, states, thread: Some(thread), _log_topic: log_topic })
     }
 
     pub fn wake(&self) {
@@ -318,6 +328,7 @@ impl Work {
             position: of.stage.position(),
             lag: of.output.lag(),
             counters: of.stage.counters(),
+            steps: of.stage.steps(),
             stopped: match &of.next {
                 Next::Never(reason) => Some(reason.clone()),
                 _ => None,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Filter;
 use sluice_model::{GroupName, Timestamp, TopicName};
-use sluice_runtime::{Context, Limits, Policy, Role, Step, Then};
+use sluice_runtime::{Context, Level, Limits, Policy, Role, Step, Then};
 
 use crate::{
     failure::{Failure, Result},
@@ -38,6 +38,31 @@ pub struct Spec {
     /// How much older than the newest a record may be and still be on time for timers and windows; `0s` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lateness: Option<String>,
+    /// What becomes of the lines that its plugins write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsSpec>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogsSpec {
+    /// Each line becomes a message of this topic: JSON, its key is the pipeline, its tag the level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Lines below it are neither kept nor sent.
+    #[serde(default)]
+    pub level: LevelSpec,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LevelSpec {
+    Trace,
+    Debug,
+    #[default]
+    Info,
+    Warn,
+    Error,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, JsonSchema)]
@@ -118,6 +143,9 @@ pub struct Checked {
     pub state_memory: usize,
     /// Milliseconds.
     pub lateness: u64,
+    /// Where the lines of its plugins go besides.
+    pub log_topic: Option<TopicName>,
+    pub log_level: Level,
 }
 
 impl Checked {
@@ -137,6 +165,12 @@ impl Spec {
         serde_norway::from_str(text).map_err(|error| Failure::invalid("body", format!("pipeline: {error}")))
     }
 
+    /// Whether it reads or writes this topic.
+    pub fn uses_topic(&self, name: &str) -> bool {
+        let logs = self.logs.as_ref().and_then(|logs| logs.topic.as_deref());
+        self.source.topic == name || logs == Some(name) || self.sinks.iter().any(|sink| sink == name)
+    }
+
     /// Looks every name up and checks every value. Starts each plugin once with its config.
     ///
     /// With `pins`, a digest for each step, exactly those versions run, whatever was uploaded since; without, the newest that are meant.
@@ -153,6 +187,8 @@ impl Spec {
             keeps_state,
             state_memory: self.state_memory()?,
             lateness: self.lateness()?,
+            log_topic: self.log_topic(shell, &topic)?,
+            log_level: self.logs.as_ref().map_or(LevelSpec::default(), |logs| logs.level).into(),
             group,
             start: parse_start("source.start", &self.source.start)?,
             topic,
@@ -239,11 +275,33 @@ impl Spec {
         Ok(size)
     }
 
+    fn log_topic(&self, shell: &Shell, source: &TopicName) -> Result<Option<TopicName>> {
+        let Some(name) = self.logs.as_ref().and_then(|logs| logs.topic.as_ref()) else { return Ok(None) };
+        let topic = existing(shell, "logs.topic", name)?;
+        if topic == *source {
+            let text = format!("logs.topic: topic {name:?} is the source as well, the pipeline would never end");
+            return Err(Failure::invalid("logs.topic", text));
+        }
+        Ok(Some(topic))
+    }
+
     fn lateness(&self) -> Result<u64> {
         let Some(text) = &self.lateness else { return Ok(0) };
         let lateness =
             units::parse_duration(text).map_err(|text| Failure::invalid("lateness", format!("lateness: {text}")))?;
         Ok(u64::try_from(lateness.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<LevelSpec> for Level {
+    fn from(level: LevelSpec) -> Self {
+        match level {
+            LevelSpec::Trace => Self::Trace,
+            LevelSpec::Debug => Self::Debug,
+            LevelSpec::Info => Self::Info,
+            LevelSpec::Warn => Self::Warn,
+            LevelSpec::Error => Self::Error,
+        }
     }
 }
 

@@ -99,7 +99,8 @@ fn views(records: &[bytes::Bytes]) -> Result<Page<MessageView>> {
     Ok(Page::whole(records.iter().map(|record| message::view(record)).collect::<Result<_>>()?))
 }
 
-fn by_id(reader: &Reader, topic: &TopicName, id: &str) -> Result<Vec<bytes::Bytes>> {
+/// The record with this `id` or `unique_key`, if the topic has it.
+pub fn by_id(reader: &Reader, topic: &TopicName, id: &str) -> Result<Vec<bytes::Bytes>> {
     if let Some(record) = message::place(id).and_then(|at| reader.record_at(at).ok())
         && RecordView::parse(&record).is_ok_and(|view| view.topic() == topic.as_str())
     {

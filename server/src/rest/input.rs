@@ -14,6 +14,7 @@ use sluice_model::{Kind, Timestamp};
 
 use super::problem::{Problem, named_field};
 use crate::failure::{Failure, Result};
+pub use crate::units::time_text;
 
 /// Largest body of a request that says nothing else, bytes.
 pub const BODY_LIMIT: usize = 1024 * 1024;
@@ -160,11 +161,6 @@ pub fn time(field: &str, text: &str) -> Result<Timestamp> {
         .parse::<Time>()
         .map(|time| Timestamp(time.as_millisecond()))
         .map_err(|_| Failure::invalid(field, format!("{field}: expected a time as 2026-01-31T12:00:00Z, got {text:?}")))
-}
-
-/// RFC 3339, UTC, with milliseconds.
-pub fn time_text(time: Timestamp) -> String {
-    Time::from_millisecond(time.0).map_or_else(|_| time.to_string(), |time| format!("{time:.3}"))
 }
 
 #[cfg(test)]

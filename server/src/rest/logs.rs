@@ -49,12 +49,29 @@ pub struct LogsQuery {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LineView {
     at: String,
-    /// `info`, `warn` or `error`
+    /// `trace`, `debug`, `info`, `warn` or `error`
     level: &'static str,
     step: String,
     queue: u32,
+    plugin_digest: String,
     message: String,
     fields: BTreeMap<String, String>,
+}
+
+/// What became of the lines of a pipeline's plugins since it was last started.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
+pub struct LineCounts {
+    /// Lines that were kept, the newest of them for reading.
+    pub written: u64,
+    /// Lines that are in the topic of its logs.
+    pub sent: u64,
+    /// Lines that came too fast for that topic, or that it did not take.
+    pub lost: u64,
+}
+
+pub fn line_counts(logs: &Logs) -> LineCounts {
+    let (sent, lost) = logs.outbox.as_ref().map_or((0, 0), |outbox| (outbox.sent(), outbox.lost()));
+    LineCounts { written: logs.written(), sent, lost }
 }
 
 pub fn line_view(line: Line) -> LineView {
@@ -63,6 +80,7 @@ pub fn line_view(line: Line) -> LineView {
         level: line.level,
         step: line.step,
         queue: line.queue,
+        plugin_digest: format!("sha256:{}", line.plugin),
         message: line.message,
         fields: line.fields.into_iter().collect(),
     }

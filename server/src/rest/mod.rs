@@ -1,10 +1,12 @@
 //! The REST door: topics, messages, groups, plugins, pipelines, checkers, and what monitoring asks.
 
+mod bench;
 mod bindings;
 mod browse;
 mod checkers;
 mod cluster;
 mod dead_letters;
+mod explanation;
 mod exposition;
 mod filters;
 mod groups;
@@ -25,8 +27,10 @@ mod routes;
 mod state;
 mod tail;
 mod topics;
+mod trace;
 mod transactions;
 mod trial;
+mod usage;
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -122,6 +126,7 @@ fn api() -> (Router<Rest>, Value) {
     let routes = dead_letters::routes(routes);
     let routes = state::routes(routes);
     let routes = logs::routes(routes);
+    let routes = trace::routes(routes);
     let routes = transactions::routes(routes);
     cluster::routes(routes).finish()
 }
@@ -189,6 +194,7 @@ mod tests {
             "/pipelines/{name}/candidate",
             "/pipelines/{name}:rollback",
             "/pipelines/{name}/dlq",
+            "/pipelines/{name}/trace",
             "/pipelines/{name}/dlq:replay",
             "/pipelines/{name}/dlq:purge",
             "/transactions",

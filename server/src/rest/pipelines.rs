@@ -1,5 +1,7 @@
 //! `/pipelines`: plugins between topics.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     body::Body,
@@ -15,12 +17,14 @@ use sluice_runtime::Counters;
 use super::{
     Rest, blocking,
     input::{self, BODY_LIMIT, Guard, Path, Query},
+    logs::{self, LineCounts},
     page::{Page, PageQuery},
     problem::{Answer, Problem, named_field},
     rates::Rates,
     revisions::{Tried, pinned},
     routes::Routes,
     tagged,
+    usage::{self, StepView},
 };
 use crate::{
     failure::{Failure, Result},
@@ -51,6 +55,11 @@ pub struct PipelineView {
     rates: Rates,
     #[serde(flatten)]
     sums: Counts,
+    /// Processor time of its plugins for 1,000 records of the source, microseconds; null before the first.
+    cpu_us_per_1000_records: Option<f64>,
+    log_lines: LineCounts,
+    /// In their order, over all queues.
+    steps: Vec<StepView>,
     queues: Vec<QueueView>,
 }
 
@@ -71,8 +80,10 @@ pub struct Counts {
     pub retries: u64,
     /// Calls that ended an instance.
     pub traps: u64,
-    /// Time spent in plugins, ms.
+    /// Time spent in plugins by the clock on the wall, ms.
     pub busy_ms: u64,
+    /// Processor time of its plugins, microseconds.
+    pub cpu_us: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -101,6 +112,7 @@ impl Counts {
             retries: counters.retries,
             traps: counters.traps,
             busy_ms: u64::try_from(counters.busy.as_millis()).unwrap_or(u64::MAX),
+            cpu_us: u64::try_from(counters.cpu.as_micros()).unwrap_or(u64::MAX),
         }
     }
 
@@ -280,6 +292,7 @@ async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: He
 
 fn view(rest: &Rest, of: Description) -> PipelineView {
     let sums = Counts::sum(&of.queues);
+    let steps = usage::of(&of.queues).iter().map(usage::view).collect();
     let running = of.queues.iter().map(|queue| QueueView {
         queue: queue.queue.0,
         revision: queue.revision,
@@ -307,7 +320,10 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         candidate: of.candidate.as_ref().map(Tried::of),
         lag: queues.iter().map(|queue| queue.lag).sum(),
         rates: rest.rates.of(&of.spec.name),
+        cpu_us_per_1000_records: usage::per_1000(Duration::from_micros(sums.cpu_us), sums.read),
+        log_lines: logs::line_counts(&of.logs),
         sums,
+        steps,
         spec: of.spec,
         queues,
     }

@@ -22,6 +22,7 @@ use super::{
     routes::Routes,
     tagged,
     trial::OutputMessage,
+    usage,
 };
 use crate::{
     failure::{Failure, Result},
@@ -87,8 +88,8 @@ struct CandidateView {
 struct SideView {
     #[serde(flatten)]
     counts: Counts,
-    /// Time in plugins for a thousand records, µs; null before the first record.
-    us_per_1000_records: Option<f64>,
+    /// Processor time of its plugins for 1,000 records, microseconds; null before the first.
+    cpu_us_per_1000_records: Option<f64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -278,8 +279,8 @@ impl Tried {
 
 impl SideView {
     fn of(counters: &Counters) -> Self {
-        let each = (counters.read > 0).then(|| counters.busy.as_secs_f64() * 1e9 / counters.read as f64);
-        Self { counts: Counts::of(counters), us_per_1000_records: each }
+        let each = usage::per_1000(counters.cpu, counters.read);
+        Self { counts: Counts::of(counters), cpu_us_per_1000_records: each }
     }
 }
 

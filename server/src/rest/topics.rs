@@ -268,11 +268,9 @@ fn ingresses_into(rest: &Rest, name: &TopicName) -> Vec<String> {
     sends.map(|(topic, _)| topic.to_string()).collect()
 }
 
-/// Pipelines that read or write a topic.
+/// Pipelines that read or write a topic, or write their logs there.
 fn pipelines_on(rest: &Rest, name: &TopicName) -> Vec<String> {
-    let pipelines = rest.parts.pipelines.list().into_iter();
-    let uses = pipelines
-        .filter(|of| of.spec.source.topic == name.as_str() || of.spec.sinks.iter().any(|sink| sink == name.as_str()));
+    let uses = rest.parts.pipelines.list().into_iter().filter(|of| of.spec.uses_topic(name.as_str()));
     uses.map(|of| of.spec.name).collect()
 }
 

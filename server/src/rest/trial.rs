@@ -9,13 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_model::{Properties, key, limits};
-use sluice_runtime::{
-    Action, Batch, Context, Decision, Failure as Trouble, HalfMessage, Instance, Outputs, Plugin, Record,
-    RecordFailure, Role, Setup, state::Partition,
-};
+use sluice_runtime::{Context, Decision, HalfMessage, Outputs, Plugin, Record, Role, Setup};
 
 use super::{
-    Rest, blocking, input,
+    Rest,
+    bench::{Bench, ErrorView, Ran},
+    blocking, input,
     logs::{LineView, line_view},
     message::{properties, text_or_base64},
     problem::Answer,
@@ -93,14 +92,6 @@ struct Outcome {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-struct ErrorView {
-    code: String,
-    reason: String,
-    /// What is to become of the message: `retry`, `dead-letter`, `skip` or `stop`; null after a trap.
-    action: Option<&'static str>,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
 pub struct OutputMessage {
     /// Which output, from 0.
     output: usize,
@@ -132,7 +123,7 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
     let view = blocking(move || {
         let version = plugins.resolve(&name)?;
         let role = role(&version.plugin, trial.role.as_deref())?;
-        Bench::new(&name, version.plugin, role, trial)?.run()
+        Try::new(&name, version.plugin, role, trial)?.run()
     });
     Ok(Json(view.await?).into_response())
 }
@@ -149,25 +140,20 @@ fn role(plugin: &Plugin, wanted: Option<&str>) -> Result<Role> {
     })
 }
 
-/// A plugin with all it needs to run outside any pipeline.
-struct Bench {
+/// A plugin on its bench, and what it is tried on.
+struct Try {
     name: String,
-    plugin: Plugin,
-    role: Role,
-    setup: Setup,
     ports: Vec<String>,
     given: Vec<Given>,
     logs: Arc<Logs>,
-    instance: Instance,
-    /// What a processor keeps from one message to the next.
-    state: Option<Box<Partition>>,
+    bench: Bench,
 }
 
-impl Bench {
+impl Try {
     fn new(name: &str, plugin: Plugin, role: Role, trial: Trial) -> Result<Self> {
         let logs = Arc::new(Logs::default());
         let sinks = if trial.sinks.is_empty() { vec!["out".to_owned()] } else { trial.sinks };
-        let ports = match &plugin.manifest().outputs {
+        let ports: Vec<String> = match &plugin.manifest().outputs {
             Outputs::Ports(ports) => ports.iter().map(|port| port.name.clone()).collect(),
             Outputs::OnePerSink => sinks.clone(),
         };
@@ -179,70 +165,45 @@ impl Bench {
             output_topics: sinks,
         };
         let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
-        let instance = start(&plugin, &setup)?;
-        let state = (role == Role::Process).then(Partition::fresh).transpose();
-        let state = state.map_err(|error| Failure::new(sluice_model::Kind::Internal, error.to_string()))?.map(Box::new);
-        Ok(Self { name: name.to_owned(), plugin, role, setup, ports, given: trial.messages, logs, instance, state })
+        let bench = Bench::start(plugin, role, setup, ports.len())?;
+        Ok(Self { name: name.to_owned(), ports, given: trial.messages, logs, bench })
     }
 
     /// Each message alone, so that one which traps leaves the others their results.
     fn run(mut self) -> Result<TrialView> {
         let mut results = Vec::with_capacity(self.given.len());
         for (at, given) in std::mem::take(&mut self.given).into_iter().enumerate() {
-            if self.instance.is_dead() {
-                self.instance = start(&self.plugin, &self.setup)?;
-            }
             let value = given.bytes().map_err(|text| {
                 let field = format!("messages[{at}].value");
                 Failure::invalid(&field, format!("{field}: {text}"))
             })?;
-            results.push(match self.role {
-                Role::CheckTransaction => self.check(given, value),
-                Role::Filter | Role::Transform | Role::Process => self.apply(&given.record(at, value)?),
+            results.push(match self.bench.role() {
+                Role::CheckTransaction => self.check(given, value)?,
+                Role::Filter | Role::Transform | Role::Process => self.apply(&given.record(at, value)?)?,
             });
         }
         Ok(TrialView {
             plugin: self.name,
-            digest: format!("sha256:{}", self.plugin.digest()),
-            role: self.role.as_str(),
+            digest: format!("sha256:{}", self.bench.plugin().digest()),
+            role: self.bench.role().as_str(),
             results,
             logs: self.logs.newest(LOG_LINES).into_iter().map(line_view).collect(),
         })
     }
 
-    fn apply(&mut self, record: &Record) -> Outcome {
-        let mut batch = Batch::new(self.plugin.manifest().needs, 0);
-        if !batch.push(record, 0) {
-            return Outcome::failed("too-large", "the message does not fit into a batch", None);
-        }
-        if self.role == Role::Filter {
-            return match self.instance.filter(&batch) {
-                Err(trouble) => Outcome::trouble(&trouble),
-                Ok(verdict) => match verdict.failed.first() {
-                    Some(failed) => Outcome::of_record(failed),
-                    None => Outcome { keep: Some(verdict.keeps(0)), ..Outcome::default() },
-                },
-            };
-        }
-        let done = match self.role {
-            Role::Process => self.instance.process(&batch, self.ports.len(), &mut self.state),
-            _ => self.instance.transform(&batch, self.ports.len()),
-        };
-        match done {
-            Err(trouble) => Outcome::trouble(&trouble),
-            Ok(output) => match output.failed.first() {
-                Some(failed) => Outcome::of_record(failed),
-                None => {
-                    let produced = output.produced.into_iter();
-                    let produced =
-                        produced.map(|one| OutputMessage::of(one.target, &self.ports, &one.applied_to(record)));
-                    Outcome { outputs: Some(produced.collect()), ..Outcome::default() }
-                }
-            },
-        }
+    fn apply(&mut self, record: &Record) -> Result<Outcome> {
+        Ok(match self.bench.apply(record)? {
+            Ran::Judged(keep) => Outcome { keep: Some(keep), ..Outcome::default() },
+            Ran::Made(outputs) => {
+                let outputs =
+                    outputs.into_iter().map(|(record, target)| OutputMessage::of(target, &self.ports, &record));
+                Outcome { outputs: Some(outputs.collect()), ..Outcome::default() }
+            }
+            Ran::Failed(error) => Outcome { error: Some(error), ..Outcome::default() },
+        })
     }
 
-    fn check(&mut self, given: Given, body: Bytes) -> Outcome {
+    fn check(&mut self, given: Given, body: Bytes) -> Result<Outcome> {
         let now = u64::try_from(clock::now().0).unwrap_or(0);
         let half = HalfMessage {
             transaction_id: "try".to_owned(),
@@ -256,18 +217,11 @@ impl Bench {
             max_attempts: 1,
             now,
         };
-        match self.instance.check(&half) {
-            Err(trouble) => Outcome::trouble(&trouble),
+        Ok(match self.bench.check(&half)? {
+            Err(error) => Outcome { error: Some(error), ..Outcome::default() },
             Ok(decision) => Outcome::decided(decision),
-        }
+        })
     }
-}
-
-fn start(plugin: &Plugin, setup: &Setup) -> Result<Instance> {
-    plugin.instance(setup.clone()).map_err(|error| match error {
-        sluice_runtime::Error::Full(_) => Failure::new(sluice_model::Kind::Busy, error.to_string()),
-        error => Failure::invalid("config", format!("config: {error}")),
-    })
 }
 
 impl OutputMessage {
@@ -318,23 +272,6 @@ impl Given {
 }
 
 impl Outcome {
-    fn failed(code: &str, reason: &str, action: Option<&'static str>) -> Self {
-        let error = ErrorView { code: code.to_owned(), reason: reason.to_owned(), action };
-        Self { error: Some(error), ..Self::default() }
-    }
-
-    fn of_record(failed: &RecordFailure) -> Self {
-        Self::failed(&failed.code, &failed.reason, Some(action_text(failed.action)))
-    }
-
-    fn trouble(trouble: &Trouble) -> Self {
-        let action = match trouble {
-            Trouble::Fault { action, .. } => Some(action_text(*action)),
-            _ => None,
-        };
-        Self::failed(trouble.code(), &trouble.to_string(), action)
-    }
-
     fn decided(decision: Decision) -> Self {
         let outcome = |decision| Self { decision: Some(decision), ..Self::default() };
         match decision {
@@ -345,14 +282,5 @@ impl Outcome {
                 Self { after: Some(units::duration_text(wait)), ..outcome("ask-again-after") }
             }
         }
-    }
-}
-
-fn action_text(action: Action) -> &'static str {
-    match action {
-        Action::Retry => "retry",
-        Action::DeadLetter => "dead-letter",
-        Action::Skip => "skip",
-        Action::Stop => "stop",
     }
 }

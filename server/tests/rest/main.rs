@@ -13,3 +13,4 @@ mod plugins;
 mod problems;
 mod revisions;
 mod topics;
+mod trace;

@@ -62,6 +62,25 @@ async fn a_pipeline_is_applied_watched_paused_and_deleted() {
     world.get("/pipelines/p/logs").await.expect(200);
     let metrics = world.get("//metrics").await.text;
     assert!(metrics.contains("sluice_pipeline_records_total{pipeline=\"p\",outcome=\"sent\"} 2"), "{metrics}");
+    let step = &done["steps"][0];
+    let counts = [&step["in"], &step["out"], &step["failed"], &step["traps"]].map(|count| count.as_u64().unwrap());
+    assert_eq!((step["step"].as_str(), counts), (Some("only"), [4, 2, 1, 0]), "{step}");
+    let digest = step["plugin_digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    for cost in [&step["cpu_us"], &step["cpu_us_per_1000_records"], &step["memory"], &done["cpu_us_per_1000_records"]] {
+        assert!(cost.as_f64().unwrap() > 0.0, "{done}");
+    }
+    let labels = format!("pipeline=\"p\",step=\"only\",position=\"0\",plugin=\"{}\"", &digest[..12]);
+    for line in [
+        format!("sluice_pipeline_step_records_total{{{labels},outcome=\"in\"}} 4\n"),
+        format!("sluice_pipeline_step_records_total{{{labels},outcome=\"failed\"}} 1\n"),
+        format!("sluice_pipeline_step_traps_total{{{labels}}} 0\n"),
+        format!("sluice_pipeline_step_memory_bytes{{{labels}}} "),
+        format!("sluice_pipeline_step_cpu_seconds_total{{{labels}}} 0.0"),
+        format!("sluice_pipeline_step_call_seconds_bucket{{le=\"+Inf\",{labels}}} "),
+        "sluice_pipeline_latency_seconds_count{pipeline=\"p\"} 4\n".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
 
     let used = world.delete("/plugins/only").await.problem(409, "conflict", None);
     assert_eq!(used["used_by"]["pipelines"], json!(["p"]));
@@ -147,7 +166,7 @@ async fn what_a_processor_keeps_is_seen_survives_a_restart_and_ends_with_a_reset
 }
 
 /// The pipeline as soon as it is as wanted.
-async fn settled(world: &World, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+pub async fn settled(world: &World, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     let wait = async {
         loop {
             let pipeline = world.get("/pipelines/p").await.expect(200).json();

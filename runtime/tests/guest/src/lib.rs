@@ -63,6 +63,19 @@ fn spin() {
     }
 }
 
+/// Counts its records, tells how long the last one is, and how long each is.
+fn measure(batch: &Batch) {
+    let [records, last, sizes] =
+        [("records", metrics::Kind::Counter), ("last_size", metrics::Kind::Gauge), ("sizes", metrics::Kind::Histogram)]
+            .map(|(name, kind)| metrics::register(name, kind).unwrap());
+    for value in values(batch) {
+        let size = value.len() as f64;
+        metrics::observe(records, 1.0);
+        metrics::observe(last, size);
+        metrics::observe(sizes, size);
+    }
+}
+
 /// What any role does before its work.
 fn misbehave(batch: &Batch) {
     match mode() {
@@ -74,6 +87,7 @@ fn misbehave(batch: &Batch) {
             }
         }
         "metric" => metrics::observe(77, 1.0),
+        "measure" => measure(batch),
         _ => {}
     }
     for value in values(batch) {

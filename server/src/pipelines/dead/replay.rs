@@ -24,7 +24,6 @@ use crate::{
         spec::Checked,
         state::States,
     },
-    plugins::Wanted,
 };
 
 /// Most ids of one request.
@@ -81,7 +80,7 @@ impl Pipelines {
     ///
     /// Fails with `Conflict` when the pipeline keeps something and does not run, or when a letter that is named is dealt with already.
     pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
-        let (checked, logs) = self.chain(name, replay.plugin.as_deref())?;
+        let (checked, logs) = self.pinned(name, replay.plugin.as_deref())?;
         let letters = self.dead_letters(name)?;
         let _dealing = self.dealing(name)?;
         let until = Instant::now() + REPLAY_TIME;
@@ -108,33 +107,6 @@ impl Pipelines {
         let text = || format!("dead letters are being dealt with, those of \"{name}\" have to wait");
         self.dealing.try_lock_for(Duration::from_secs(5)).ok_or_else(|| Failure::new(Kind::Busy, text()))
     }
-
-    /// The chain of a pipeline as it runs now, or would when resumed; with `plugin` in the place of the step of that name.
-    fn chain(&self, name: &str, plugin: Option<&str>) -> Result<(Checked, Arc<Logs>)> {
-        let (_, stored) = self.stored(name)?;
-        let mut revision = stored.live;
-        if let Some(reference) = plugin {
-            let (wanted, mut found) = (Wanted::parse(reference).name, false);
-            for (step, digest) in revision.spec.steps.iter_mut().zip(&mut revision.plugins) {
-                if Wanted::parse(&step.plugin).name == wanted {
-                    found = true;
-                    reference.clone_into(&mut step.plugin);
-                    self.plugins.resolve(reference).map_err(of_plugin)?.digest().clone_into(digest);
-                }
-            }
-            if !found {
-                let text = format!("plugin: no step of pipeline \"{name}\" is {reference:?}");
-                return Err(Failure::invalid("plugin", text));
-            }
-        }
-        let checked = revision.check(&self.shell, &self.plugins);
-        let checked = if plugin.is_some() { checked.map_err(of_plugin) } else { checked }?;
-        Ok((checked, self.logs(name)?))
-    }
-}
-
-fn of_plugin(failure: Failure) -> Failure {
-    Failure { field: Some("plugin".to_owned()), ..failure }
 }
 
 /// A dead letter that is to be run again.

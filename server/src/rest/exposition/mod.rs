@@ -1,5 +1,9 @@
 //! `/metrics`, in the OpenMetrics text form that Prometheus reads. Names that RocketMQ 5 has are RocketMQ's.
 
+mod measures;
+mod out;
+mod pipelines;
+
 use axum::{
     extract::State,
     http::header,
@@ -7,14 +11,14 @@ use axum::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text::encode},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, text::encode},
     registry::Registry,
 };
 use sluice_model::QueueId;
 
-use super::{Rest, groups, pipelines::Counts, problem::Answer};
-use crate::{failure::Failure, pipelines::Status};
+use self::out::{Labels, Out};
+use super::{Rest, groups, problem::Answer};
+use crate::failure::Failure;
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -42,17 +46,13 @@ impl std::fmt::Debug for Exposition {
     }
 }
 
-/// One of a pipeline's counts.
-type Count = fn(&Counts) -> u64;
-type Labels<'a> = Vec<(&'static str, &'a str)>;
-
 impl Collector for Exposition {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut out = Out { encoder };
         self.broker(&mut out)?;
         self.topics(&mut out)?;
         self.lags(&mut out)?;
-        self.pipelines(&mut out)?;
+        pipelines::encode(&self.rest, &mut out)?;
         self.ingresses(&mut out)?;
         self.filters(&mut out)
     }
@@ -114,41 +114,6 @@ impl Exposition {
         out.gauges("rocketmq_consumer_lag_messages", "Messages that a group has not consumed yet", rows)
     }
 
-    fn pipelines(&self, out: &mut Out<'_>) -> std::fmt::Result {
-        let pipelines = self.rest.parts.pipelines.list();
-        let name = |at: usize| pipelines[at].spec.name.as_str();
-        let sums: Vec<Counts> = pipelines.iter().map(|of| Counts::sum(&of.queues)).collect();
-        let outcomes = |counts: &Counts| {
-            [
-                ("read", counts.read),
-                ("sent", counts.sent),
-                ("dropped", counts.dropped),
-                ("dead_lettered", counts.dead_lettered),
-                ("skipped", counts.skipped),
-            ]
-        };
-        let rows = sums.iter().enumerate().flat_map(|(at, counts)| {
-            outcomes(counts)
-                .into_iter()
-                .map(move |(outcome, count)| (vec![("pipeline", name(at)), ("outcome", outcome)], count))
-        });
-        out.counters("sluice_pipeline_records", "Records of a pipeline since its stages were started", rows)?;
-        let events: [(&str, &str, Count); 2] = [
-            ("sluice_pipeline_retries", "Records tried again", |counts| counts.retries),
-            ("sluice_pipeline_traps", "Calls that ended a plugin's instance", |counts| counts.traps),
-        ];
-        for (metric, help, of) in events {
-            let rows = sums.iter().enumerate().map(|(at, counts)| (vec![("pipeline", name(at))], of(counts)));
-            out.counters(metric, help, rows)?;
-        }
-        let lags = pipelines.iter().map(|of| of.queues.iter().map(|queue| queue.lag).sum::<u64>());
-        let rows = lags.enumerate().map(|(at, lag)| (vec![("pipeline", name(at))], lag as f64));
-        out.gauges("sluice_pipeline_lag", "Messages that a pipeline has not read yet", rows)?;
-        let running = pipelines.iter().map(|of| f64::from(u8::from(of.status == Status::Running)));
-        let rows = running.enumerate().map(|(at, on)| (vec![("pipeline", name(at))], on));
-        out.gauges("sluice_pipeline_running", "1 while a pipeline runs", rows)
-    }
-
     fn ingresses(&self, out: &mut Out<'_>) -> std::fmt::Result {
         let bound = self.rest.parts.ingresses.list();
         let topics: Vec<String> = bound.iter().map(|(topic, _)| topic.to_string()).collect();
@@ -181,56 +146,4 @@ fn chains(out: &mut Out<'_>, (word, place): (&str, &str), rows: &[ChainRow<'_>])
     out.counters(&format!("sluice_{word}_traps"), "Calls that ended a plugin's instance", traps)?;
     let busy = rows.iter().map(|(labels, counts)| (labels.clone(), counts.busy_ms));
     out.counters(&format!("sluice_{word}_busy_milliseconds"), &format!("Time spent in the plugins of {place}"), busy)
-}
-
-/// Writes families of metrics.
-struct Out<'a> {
-    encoder: DescriptorEncoder<'a>,
-}
-
-impl Out<'_> {
-    fn gauge(&mut self, name: &str, help: &str, value: f64) -> std::fmt::Result {
-        self.gauges(name, help, std::iter::once((Labels::new(), value)))
-    }
-
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> std::fmt::Result {
-        self.counters(name, help, std::iter::once((Labels::new(), value)))
-    }
-
-    fn gauges<'l>(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl Iterator<Item = (Labels<'l>, f64)>,
-    ) -> std::fmt::Result {
-        self.family(name, help, MetricType::Gauge, rows.map(|(labels, value)| (labels, ConstGauge::new(value))))
-    }
-
-    /// The encoder adds `_total` to the name.
-    fn counters<'l>(
-        &mut self,
-        name: &str,
-        help: &str,
-        rows: impl Iterator<Item = (Labels<'l>, u64)>,
-    ) -> std::fmt::Result {
-        self.family(name, help, MetricType::Counter, rows.map(|(labels, value)| (labels, ConstCounter::new(value))))
-    }
-
-    fn family<'l, M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        kind: MetricType,
-        rows: impl Iterator<Item = (Labels<'l>, M)>,
-    ) -> std::fmt::Result {
-        let mut metrics = self.encoder.encode_descriptor(name, help, None, kind)?;
-        for (labels, metric) in rows {
-            if labels.is_empty() {
-                // A family of one: an empty set of labels would be written as `{}`.
-                return metric.encode(metrics);
-            }
-            metric.encode(metrics.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
 }

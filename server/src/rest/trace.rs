@@ -1,0 +1,154 @@
+//! `/pipelines/{name}/trace`: one message of the source, and what became of it.
+
+use std::collections::BTreeSet;
+
+use axum::{Json, extract::State, http::Method, response::IntoResponse};
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sluice_broker::Reader;
+use sluice_model::{Kind, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits};
+use sluice_runtime::{Columns, Record};
+
+use super::{
+    Rest, blocking, browse,
+    explanation::{self, StepTrace},
+    input::{Path, Query},
+    message::{self, MessageView},
+    problem::Answer,
+    routes::Routes,
+};
+use crate::{
+    failure::{Failure, Result},
+    pipelines::Checked,
+    record::of_stored,
+};
+
+/// Which message: `queue` and `offset`, or `id`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TraceQuery {
+    /// A queue of the source.
+    queue: Option<u32>,
+    /// The message's offset there.
+    offset: Option<u64>,
+    /// The message's `id` or `unique_key`.
+    id: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct TraceView {
+    pipeline: String,
+    source: MessageView,
+    /// Whether the source's `where` lets it in.
+    wanted: bool,
+    /// Offset that the pipeline reads next in the message's queue; null when it has not begun there.
+    position: Option<u64>,
+    /// The pipeline reads behind it: it is done with it, or began behind it.
+    passed: bool,
+    /// Messages of the sinks with its `unique_key`. Of a record that became several only the first has it.
+    sinks: Vec<MessageView>,
+    /// Dead letters of it.
+    dead_letters: Vec<MessageView>,
+    /// What the steps that run now make of it, tried just now in instances of their own; empty when it is not wanted.
+    explanation: Vec<StepTrace>,
+}
+
+pub fn routes(routes: Routes) -> Routes {
+    routes.serve(
+        Method::GET,
+        "/pipelines/{name}/trace",
+        "Follow one message of the source: what the log has of it in the sinks and among the dead letters, and what each step makes of it \
+         when it is run again. Nothing is written.",
+        |o| o.query::<TraceQuery>().answers::<TraceView>(200, "What became of the message, and why."),
+        trace,
+    )
+}
+
+async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<TraceQuery>) -> Answer {
+    let parts = rest.parts.clone();
+    let view = blocking(move || {
+        let (checked, _) = parts.pipelines.pinned(&name, None)?;
+        let letters = parts.pipelines.dead_letters(&name)?.topic;
+        view(&parts.shell.reader, &checked, &letters, &query)
+    });
+    Ok(Json(view.await?).into_response())
+}
+
+fn view(reader: &Reader, checked: &Checked, letters: &TopicName, query: &TraceQuery) -> Result<TraceView> {
+    let stored = find(reader, &checked.topic, query)?;
+    let source = RecordView::parse(&stored)?;
+    let (queue, offset) = (source.queue(), source.queue_offset());
+    let record = of_stored(&source, &stored, Columns::all()).map_err(|text| Failure::new(Kind::Corrupt, text))?;
+    let position = reader.offset(&checked.group, &checked.topic, queue);
+    let wanted = is_wanted(checked, &record);
+    let (mut sinks, mut dead_letters) = (Vec::new(), Vec::new());
+    if let Some(unique) = source.property(key::UNIQUE_KEY) {
+        for sink in checked.sinks.iter().collect::<BTreeSet<_>>() {
+            sinks.extend(with_id(reader, sink, unique)?);
+        }
+        dead_letters = with_id(reader, letters, unique)?;
+        dead_letters.retain(|letter| {
+            let failure = letter.failure.as_ref();
+            failure.is_some_and(|of| (of.source_queue, of.source_offset) == (queue.0, offset.0))
+        });
+    }
+    Ok(TraceView {
+        pipeline: checked.spec.name.clone(),
+        source: message::view(&stored)?,
+        wanted,
+        position: position.map(|position| position.0),
+        passed: position.is_some_and(|position| position > offset),
+        sinks,
+        dead_letters,
+        explanation: if wanted { explanation::explain(checked, queue.0, record)? } else { Vec::new() },
+    })
+}
+
+/// The message that is asked for.
+fn find(reader: &Reader, topic: &TopicName, query: &TraceQuery) -> Result<Bytes> {
+    match (&query.id, query.queue, query.offset) {
+        (Some(id), None, None) => {
+            let found = browse::by_id(reader, topic, id)?.pop();
+            found.ok_or_else(|| missing("id", &format!("topic {topic:?} has no message {id:?}")))
+        }
+        (None, Some(queue), Some(offset)) => {
+            let width = reader.topic(topic)?;
+            let all = width.read_queues.max(width.write_queues);
+            if queue >= all {
+                let text = format!("queue: expected 0 to {}, got {queue}", all.saturating_sub(1));
+                return Err(Failure::invalid("queue", text));
+            }
+            let (first, end) = reader.bounds(topic, QueueId(queue));
+            let place = reader.log_offset(topic, QueueId(queue), QueueOffset(offset));
+            let there = place.filter(|_| (first..end).contains(&QueueOffset(offset)));
+            let text = || format!("queue {queue} of topic {topic:?} holds offsets from {first} to before {end}");
+            Ok(reader.record_at(there.ok_or_else(|| missing("offset", &text()))?)?)
+        }
+        (Some(_), ..) => Err(Failure::invalid("id", "id: expected id, or queue and offset, got both")),
+        (None, None, _) => Err(Failure::invalid("queue", "queue: expected queue and offset, or id")),
+        (None, Some(_), None) => Err(Failure::invalid("offset", "offset: expected the message's offset in its queue")),
+    }
+}
+
+fn missing(field: &str, text: &str) -> Failure {
+    Failure { field: Some(field.to_owned()), ..Failure::new(Kind::NotFound, format!("{field}: {text}")) }
+}
+
+fn is_wanted(checked: &Checked, record: &Record) -> bool {
+    let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
+    checked.filter.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
+}
+
+/// Messages of a topic with this unique key, the oldest first. None when there is no such topic: that of dead letters is made with the first.
+fn with_id(reader: &Reader, topic: &TopicName, unique: &str) -> Result<Vec<MessageView>> {
+    let ever = (Timestamp(0), Timestamp(i64::MAX));
+    let found = match reader.by_key(topic, unique, ever, limits::QUERY_MESSAGES).map_err(Failure::from) {
+        Err(failure) if failure.kind == Kind::NotFound => Vec::new(),
+        found => found?,
+    };
+    let mut views = found.iter().rev().map(|record| message::view(record)).collect::<Result<Vec<_>>>()?;
+    // Another's key may be the same.
+    views.retain(|view| view.unique_key.as_deref() == Some(unique));
+    Ok(views)
+}
