@@ -16,7 +16,7 @@ use crate::{
     plugins::Plugins,
     record::of_stored,
     shell::Shell,
-    steps::{LimitsSpec, StepSpec},
+    steps::{LimitsSpec, Pins, StepSpec},
 };
 
 /// The plugin that says what a group receives of a topic.
@@ -88,7 +88,7 @@ impl Place for GroupFilter {
         spec.on_failure == FilterFailure::Deliver
     }
 
-    fn plan(of: &Subscribed, spec: &FilterSpec, _: &Shell, plugins: &Plugins) -> Result<Plan> {
+    fn plan(of: &Subscribed, spec: &FilterSpec, pins: Option<&Pins>, _: &Shell, plugins: &Plugins) -> Result<Plan> {
         if is_system(of.topic.as_str()) || of.topic.is_retry() || of.topic.is_dead_letter() {
             let text = format!("topic: expected a topic of a user's, got {:?}", of.topic);
             return Err(Failure::invalid("topic", text));
@@ -102,7 +102,7 @@ impl Place for GroupFilter {
         let step = StepSpec { plugin: spec.plugin.clone(), config: spec.config.clone() };
         Ok(Plan {
             place: Self::name(of),
-            steps: check_steps(plugins, &[step], |_, part| part.to_owned(), &[Role::Filter], &context)?,
+            steps: check_steps(plugins, pins, &[step], |_, part| part.to_owned(), &[Role::Filter], &context)?,
             context,
             sinks: vec![of.topic.clone()],
             limits: check_limits(&spec.limits, plugins)?,

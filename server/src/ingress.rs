@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Result},
     plugins::Plugins,
     shell::Shell,
-    steps::{LimitsSpec, StepSpec},
+    steps::{LimitsSpec, Pins, StepSpec},
 };
 
 /// Most topics that one ingress sends to.
@@ -79,7 +79,13 @@ impl Place for Ingress {
         spec.on_failure == IngressFailure::Pass
     }
 
-    fn plan(topic: &TopicName, spec: &IngressSpec, shell: &Shell, plugins: &Plugins) -> Result<Plan> {
+    fn plan(
+        topic: &TopicName,
+        spec: &IngressSpec,
+        pins: Option<&Pins>,
+        shell: &Shell,
+        plugins: &Plugins,
+    ) -> Result<Plan> {
         users_own("topic", topic)?;
         let sinks = sinks(topic, spec, &shell.reader)?;
         let context = Context {
@@ -89,7 +95,7 @@ impl Place for Ingress {
             ..Context::default()
         };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
-        let steps = check_steps(plugins, &spec.steps, field, &[Role::Filter, Role::Transform], &context)?;
+        let steps = check_steps(plugins, pins, &spec.steps, field, &[Role::Filter, Role::Transform], &context)?;
         check_outputs(&steps, sinks.len())?;
         Ok(Plan {
             place: Self::name(topic),

@@ -152,6 +152,11 @@ impl Plugins {
         found.ok_or_else(|| Failure::not_found("plugin", reference))
     }
 
+    /// Exactly this version of the plugin that `reference` names; fails with `NotFound`, naming it.
+    pub fn resolve_digest(&self, reference: &str, digest: &str) -> Result<Version> {
+        self.resolve(&format!("{}@sha256:{digest}", Wanted::parse(reference).name))
+    }
+
     /// [`Self::resolve`], and the plugin must have the role.
     pub fn resolve_for(&self, reference: &str, role: Role) -> Result<Version> {
         let version = self.resolve(reference)?;

@@ -45,10 +45,14 @@ pub struct Found {
     pub prefilter: Option<Arc<dyn Prefilter>>,
 }
 
-/// Finds every plugin with `find` and starts each once with its config. `field` names a part of a step in errors; `context` is what the
+/// Digests of the plugins of some steps, in their order: exactly these versions run, whatever was uploaded since.
+pub type Pins = Vec<String>;
+
+/// Finds every plugin, with `pins` exactly those, and starts each once with its config. `field` names a part of a step in errors; `context` is what the
 /// step with this index sees, but for its own name.
 pub fn check(
-    find: impl Fn(usize, &str) -> Result<Version>,
+    plugins: &Plugins,
+    pins: Option<&Pins>,
     steps: &[StepSpec],
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
@@ -63,8 +67,11 @@ pub fn check(
             let field = field(at, part);
             Failure::invalid(&field, format!("{field}: {text}"))
         };
-        let version = find(at, &step.plugin)
-            .map_err(|failure| Failure { kind: failure.kind, ..wrong("plugin", failure.text) })?;
+        let found = match pins.and_then(|pins| pins.get(at)) {
+            Some(digest) => plugins.resolve_digest(&step.plugin, digest),
+            None => plugins.resolve(&step.plugin),
+        };
+        let version = found.map_err(|failure| Failure { kind: failure.kind, ..wrong("plugin", failure.text) })?;
         let plugin = &version.plugin;
         if !roles.iter().any(|role| plugin.has(*role)) {
             let expected: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();

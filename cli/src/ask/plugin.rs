@@ -106,6 +106,30 @@ enum Verb {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Measure an uploaded plugin on the server: a stage of its own runs messages again and again, and what comes of them goes nowhere.
+    #[command(
+        after_help = "Example:\n  sluice plugin bench json-filter --config '{\"path\": \"/status\", \"equals\": \"paid\"}' --message '{\"status\": \"paid\"}'\n  sluice plugin bench big-orders@1 --file orders.jsonl --seconds 5"
+    )]
+    Bench {
+        /// name, name@1 or name@sha256:…; a filter, transformer or processor.
+        plugin: String,
+        /// The plugin's values by name, JSON.
+        #[arg(long, value_name = "JSON")]
+        config: Option<String>,
+        /// Value of a message; may come several times.
+        #[arg(long, value_name = "TEXT", required_unless_present = "file")]
+        message: Vec<String>,
+        /// Each line is the value of a message, 1,000 at the most; `-` reads standard input.
+        #[arg(short, long, value_name = "FILE", conflicts_with = "message")]
+        file: Option<PathBuf>,
+        /// Name of a sink that a transformer writes to; may come several times.
+        #[arg(long, value_name = "TOPIC")]
+        sink: Vec<String>,
+        #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10))]
+        seconds: u64,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// Delete a plugin, or one version of it.
     #[command(after_help = "Example:\n  sluice plugin delete big-orders@1.2.0")]
     Delete {
@@ -142,6 +166,21 @@ pub fn run(args: PluginArgs, rest: &Rest) -> anyhow::Result<()> {
         Verb::Check { file, output } => {
             let name = name_of(&file)?;
             output.one(&rest.post(&format!("{}:check", path(&name)), Content::Wasm(read(&file)?))?)
+        }
+        Verb::Bench { plugin, config, message, file, sink, seconds, output } => {
+            let lines = |file: PathBuf| {
+                let text =
+                    String::from_utf8(super::read(&file)?).with_context(|| format!("{} is no text", file.display()))?;
+                anyhow::Ok(text.lines().map(str::to_owned).collect())
+            };
+            let messages: Vec<String> = file.map_or(Ok(message), lines)?;
+            let messages: Vec<Value> = messages.into_iter().map(|value| json!({ "value": value })).collect();
+            let mut test = json!({ "messages": messages, "sinks": sink, "seconds": seconds });
+            if let Some(config) = config {
+                test["config"] =
+                    serde_json::from_str(&config).with_context(|| format!("--config: expected JSON, got {config}"))?;
+            }
+            output.one(&rest.post(&format!("{}:bench", path(&plugin)), Content::Json(test))?)
         }
         Verb::Delete { plugin } => {
             let path = match plugin.split_once('@') {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sluice_broker::Reader;
 use sluice_model::Kind;
 
@@ -26,6 +26,7 @@ use crate::{
     pipelines::check_version,
     plugins::Plugins,
     shell::Shell,
+    steps::Pins,
 };
 
 /// Most bindings of one kind: each has threads.
@@ -51,16 +52,25 @@ pub trait Place: Send + Sync + 'static {
     /// Whether messages go on that a plugin fails on.
     fn is_lenient(spec: &Self::Spec) -> bool;
     /// Looks every name up and checks every value. Starts each plugin once with its config.
-    fn plan(key: &Self::Key, spec: &Self::Spec, shell: &Shell, plugins: &Plugins) -> Result<Plan>;
+    ///
+    /// Without `pins` the newest plugins are found that are meant.
+    fn plan(key: &Self::Key, spec: &Self::Spec, pins: Option<&Pins>, shell: &Shell, plugins: &Plugins) -> Result<Plan>;
+}
+
+/// What a binding's document holds.
+#[derive(Clone, Serialize, Deserialize)]
+struct Stored<S> {
+    spec: S,
+    plugins: Pins,
 }
 
 struct Bound<P: Place> {
     /// With the place of its document in the log.
-    spec: Mutex<(P::Spec, u64)>,
+    stored: Mutex<(Stored<P::Spec>, u64)>,
     chain: Chain<P::Work>,
 }
 
-/// A plugin as it was found when the binding was made, or when the server started.
+/// A plugin as it was found when the binding was made.
 #[derive(Clone, Debug)]
 pub struct Pinned {
     pub reference: String,
@@ -102,25 +112,26 @@ impl<P: Place> Bindings<P> {
         };
         for (name, document) in bindings.shell.reader.documents(P::KIND) {
             let Some((_, body)) = bindings.shell.reader.document(P::KIND, &name)? else { continue };
-            match serde_json::from_slice::<P::Spec>(&body) {
-                Ok(spec) => bindings.revive(&P::key(&name)?, spec, document.at.0)?,
+            match serde_json::from_slice::<Stored<P::Spec>>(&body) {
+                Ok(stored) => bindings.revive(&P::key(&name)?, stored, document.at.0)?,
                 Err(error) => tracing::error!(kind = P::KIND, name, %error, "a stored binding cannot be read"),
             }
         }
         Ok(bindings)
     }
 
-    fn revive(&self, key: &P::Key, spec: P::Spec, version: u64) -> Result<()> {
+    fn revive(&self, key: &P::Key, stored: Stored<P::Spec>, version: u64) -> Result<()> {
         if P::exists(key, &self.shell.reader).is_err() {
             // The crash came between the end of what it was bound to and its own.
             return self.forget(key);
         }
-        let plan = P::plan(key, &spec, &self.shell, &self.plugins).unwrap_or_else(|failure| {
+        let Stored { spec, plugins } = &stored;
+        let plan = P::plan(key, spec, Some(plugins), &self.shell, &self.plugins).unwrap_or_else(|failure| {
             tracing::error!("{} does not run: {failure}", P::name(key));
             let reason = format!("it does not run: {failure}");
-            Plan { broken: Some(reason), lenient: P::is_lenient(&spec), ..Plan::open(P::name(key)) }
+            Plan { broken: Some(reason), lenient: P::is_lenient(spec), ..Plan::open(P::name(key)) }
         });
-        let bound = Bound { spec: Mutex::new((spec, version)), chain: self.start(plan)? };
+        let bound = Bound { stored: Mutex::new((stored, version)), chain: self.start(plan)? };
         self.by_key.write().insert(key.clone(), Arc::new(bound));
         self.any.store(true, Ordering::Release);
         Ok(())
@@ -137,26 +148,28 @@ impl<P: Place> Bindings<P> {
     pub fn put(&self, key: &P::Key, spec: P::Spec, expected: Option<u64>) -> Result<Description<P::Spec>> {
         let _changing = self.changing.lock();
         let known = self.by_key.read().get(key).cloned();
-        check_version(&key.to_string(), expected, known.as_ref().map(|bound| bound.spec.lock().1))?;
+        check_version(&key.to_string(), expected, known.as_ref().map(|bound| bound.stored.lock().1))?;
         if known.is_none() && self.by_key.read().len() >= BINDINGS_LIMIT {
             return Err(Failure::new(Kind::Full, format!("there are {BINDINGS_LIMIT} of kind {} already", P::KIND)));
         }
         P::exists(key, &self.shell.reader)?;
-        let plan = P::plan(key, &spec, &self.shell, &self.plugins)?;
-        let body = serde_json::to_vec(&spec).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+        let plan = P::plan(key, &spec, None, &self.shell, &self.plugins)?;
+        let plugins = plan.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
+        let stored = Stored { spec, plugins };
+        let body = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
         let name = key.to_string();
         let put =
             move |broker: &mut sluice_broker::Broker, now| broker.put_document(P::KIND, &name, "", body.into(), now);
         match known {
             Some(bound) => {
                 let version = self.shell.ask_blocking(put)?.0;
-                *bound.spec.lock() = (spec, version);
+                *bound.stored.lock() = (stored, version);
                 bound.chain.replace(plan);
             }
             None => {
                 let chain = self.start(plan)?;
                 let version = self.shell.ask_blocking(put)?.0;
-                let bound = Bound { spec: Mutex::new((spec, version)), chain };
+                let bound = Bound { stored: Mutex::new((stored, version)), chain };
                 self.by_key.write().insert(key.clone(), Arc::new(bound));
                 self.any.store(true, Ordering::Release);
             }
@@ -237,14 +250,10 @@ impl<P: Place> Bindings<P> {
         all
     }
 
-    /// Where this digest is bound, or would be if it was found now.
+    /// Where this digest is bound.
     pub fn users_of(&self, digest: &str) -> Vec<String> {
         let by_key = self.by_key.read();
-        let finds = |reference: &str| self.plugins.resolve(reference).is_ok_and(|version| version.digest() == digest);
-        let uses = |bound: &Bound<P>| {
-            let plan = bound.chain.plan();
-            plan.steps.iter().any(|step| step.plugin.digest() == digest || finds(&step.reference))
-        };
+        let uses = |bound: &Bound<P>| bound.stored.lock().0.plugins.iter().any(|plugin| plugin == digest);
         by_key.iter().filter(|(_, bound)| uses(bound)).map(|(key, _)| key.to_string()).collect()
     }
 
@@ -256,7 +265,7 @@ impl<P: Place> Bindings<P> {
 }
 
 fn description<P: Place>(bound: &Bound<P>) -> Description<P::Spec> {
-    let (spec, version) = bound.spec.lock().clone();
+    let (Stored { spec, .. }, version) = bound.stored.lock().clone();
     let plan = bound.chain.plan();
     let pinned = plan.steps.iter().map(|step| Pinned {
         reference: step.reference.clone(),

@@ -9,7 +9,7 @@ use sluice_runtime::{Columns, Context, Limits, Plugin, Role, ports::Prefilter};
 use crate::{
     failure::{Failure, Result},
     plugins::Plugins,
-    steps::{self, Found, LimitsSpec, StepSpec},
+    steps::{self, Found, LimitsSpec, Pins, StepSpec},
 };
 
 /// One plugin of a chain, pinned to the version that was found.
@@ -75,12 +75,13 @@ impl Plan {
 /// Finds every plugin and starts each once with its config. `field` names a step in errors.
 pub fn check_steps(
     plugins: &Plugins,
+    pins: Option<&Pins>,
     steps: &[StepSpec],
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
     context: &Context,
 ) -> Result<Vec<Step>> {
-    let found = steps::check(|_, reference| plugins.resolve(reference), steps, field, roles, |_| context.clone())?;
+    let found = steps::check(plugins, pins, steps, field, roles, |_| context.clone())?;
     let step = |(step, Found { version, prefilter }): (&StepSpec, Found)| Step {
         reference: step.plugin.clone(),
         label: format!("{}@{}", version.name, version.version()),

@@ -13,6 +13,7 @@ use crate::{
     failure::{Failure, Result},
     plugins::Plugins,
     shell::Shell,
+    steps::Pins,
 };
 
 /// Most revisions that are kept of those that ran before.
@@ -42,7 +43,7 @@ pub struct Revision {
     pub number: u64,
     pub spec: Spec,
     /// Digests of the plugins, by step.
-    pub plugins: Vec<String>,
+    pub plugins: Pins,
     pub reason: Reason,
     /// When it took over, ms since 1970.
     pub since: i64,

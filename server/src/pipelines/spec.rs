@@ -10,9 +10,9 @@ use sluice_runtime::{Context, Level, Limits, Policy, Role, Step, Then};
 
 use crate::{
     failure::{Failure, Result},
-    plugins::{Plugins, Wanted},
+    plugins::Plugins,
     shell::Shell,
-    steps::{self, Found, LimitsSpec, StepSpec},
+    steps::{self, Found, LimitsSpec, Pins, StepSpec},
     units,
 };
 
@@ -150,7 +150,7 @@ pub struct Checked {
 
 impl Checked {
     /// The digest of each step's plugin.
-    pub fn digests(&self) -> Vec<String> {
+    pub fn digests(&self) -> Pins {
         self.steps.iter().map(|step| step.plugin.digest().to_owned()).collect()
     }
 }
@@ -173,8 +173,8 @@ impl Spec {
 
     /// Looks every name up and checks every value. Starts each plugin once with its config.
     ///
-    /// With `pins`, a digest for each step, exactly those versions run, whatever was uploaded since; without, the newest that are meant.
-    pub fn check(self, pins: Option<&[String]>, shell: &Shell, plugins: &Plugins) -> Result<Checked> {
+    /// Without `pins` the newest plugins are found that are meant.
+    pub fn check(self, pins: Option<&Pins>, shell: &Shell, plugins: &Plugins) -> Result<Checked> {
         let group = self.group()?;
         let topic = existing(shell, "source.topic", &self.source.topic)?;
         let sinks = self.sinks(shell, &topic)?;
@@ -225,7 +225,7 @@ impl Spec {
         Ok(sinks)
     }
 
-    fn steps(&self, pins: Option<&[String]>, plugins: &Plugins) -> Result<Vec<Step>> {
+    fn steps(&self, pins: Option<&Pins>, plugins: &Plugins) -> Result<Vec<Step>> {
         let last = self.steps.len().saturating_sub(1);
         let context = |at: usize| Context {
             pipeline: self.name.clone(),
@@ -234,12 +234,8 @@ impl Spec {
             ..Context::default()
         };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
-        let find = |at: usize, reference: &str| match pins.and_then(|pins| pins.get(at)) {
-            Some(digest) => plugins.resolve(&format!("{}@sha256:{digest}", Wanted::parse(reference).name)),
-            None => plugins.resolve(reference),
-        };
         let roles = [Role::Filter, Role::Transform, Role::Process];
-        let found = steps::check(find, &self.steps, field, &roles, context)?;
+        let found = steps::check(plugins, pins, &self.steps, field, &roles, context)?;
         let step = |(step, found): (&StepSpec, Found)| Step {
             name: step.plugin.clone(),
             plugin: found.version.plugin,

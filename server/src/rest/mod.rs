@@ -24,6 +24,7 @@ mod produce;
 mod rates;
 mod revisions;
 mod routes;
+mod speed;
 mod state;
 mod tail;
 mod topics;
@@ -121,6 +122,7 @@ fn api() -> (Router<Rest>, Value) {
     let routes = checkers::routes(routes);
     let routes = plugins::routes(routes);
     let routes = trial::routes(routes);
+    let routes = speed::routes(routes);
     let routes = pipelines::routes(routes);
     let routes = revisions::routes(routes);
     let routes = dead_letters::routes(routes);
@@ -189,6 +191,7 @@ mod tests {
             "/groups/{group}/filters/{topic}",
             "/producer-groups/{group}/checker",
             "/plugins/{name}:try",
+            "/plugins/{name}:bench",
             "/plugins/{name}/versions/{version}",
             "/pipelines/{name}:pause",
             "/pipelines/{name}/candidate",

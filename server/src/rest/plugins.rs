@@ -19,7 +19,7 @@ use super::{
     page::{Page, PageQuery},
     problem::{Answer, Problem},
     routes::Routes,
-    tagged, trial,
+    speed, tagged, trial,
 };
 use crate::{
     failure::{Failure, Result},
@@ -238,6 +238,7 @@ async fn check(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> An
 async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     match input::verb(&segment) {
         Some((name, "check")) => check(&rest, name.to_owned(), &headers, body).await,
+        Some((name, "bench")) => speed::run(&rest, name.to_owned(), &headers, body).await,
         Some((name, "try")) => trial::run(&rest, name.to_owned(), &headers, body).await,
         _ => Err(Problem::no_route("POST", &format!("/api/v1/plugins/{segment}"))),
     }

@@ -29,7 +29,7 @@ use crate::{
 
 /// Most messages of one try: each may use up its whole deadline, and the time to start again after it.
 const MESSAGES_LIMIT: usize = 64;
-const REQUEST_LIMIT: usize = limits::BODY_LEN / 3 * 4 + 1024 * 1024;
+pub const REQUEST_LIMIT: usize = limits::BODY_LEN / 3 * 4 + 1024 * 1024;
 const LOG_LINES: usize = 1_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -49,7 +49,7 @@ struct Trial {
 /// A message to try the plugin on; a half message for a checker.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Given {
+pub struct Given {
     key: Option<String>,
     tag: Option<String>,
     #[serde(default)]
@@ -173,13 +173,12 @@ impl Try {
     fn run(mut self) -> Result<TrialView> {
         let mut results = Vec::with_capacity(self.given.len());
         for (at, given) in std::mem::take(&mut self.given).into_iter().enumerate() {
-            let value = given.bytes().map_err(|text| {
-                let field = format!("messages[{at}].value");
-                Failure::invalid(&field, format!("{field}: {text}"))
-            })?;
             results.push(match self.bench.role() {
-                Role::CheckTransaction => self.check(given, value)?,
-                Role::Filter | Role::Transform | Role::Process => self.apply(&given.record(at, value)?)?,
+                Role::CheckTransaction => {
+                    let body = given.bytes(at)?;
+                    self.check(given, body)?
+                }
+                Role::Filter | Role::Transform | Role::Process => self.apply(&given.into_record(at)?)?,
             });
         }
         Ok(TrialView {
@@ -242,18 +241,26 @@ impl OutputMessage {
 }
 
 impl Given {
-    fn bytes(&self) -> std::result::Result<Bytes, String> {
+    /// The value; `at` is the message's index.
+    fn bytes(&self, at: usize) -> Result<Bytes> {
+        let wrong = |text: String| {
+            let field = format!("messages[{at}].value");
+            Failure::invalid(&field, format!("{field}: {text}"))
+        };
         match (&self.value, &self.value_base64) {
-            (Some(_), Some(_)) => Err("expected value or value_base64, got both".to_owned()),
+            (Some(_), Some(_)) => Err(wrong("expected value or value_base64, got both".to_owned())),
             (Some(text), None) => Ok(text.clone().into()),
-            (None, Some(text)) => {
-                BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|error| format!("expected Base64: {error}"))
-            }
+            (None, Some(text)) => BASE64_STANDARD
+                .decode(text)
+                .map(Bytes::from)
+                .map_err(|error| wrong(format!("expected Base64: {error}"))),
             (None, None) => Ok(Bytes::new()),
         }
     }
 
-    fn record(self, at: usize, value: Bytes) -> Result<Record> {
+    /// The message as a plugin sees it; `at` is its index, and its offset.
+    pub fn into_record(self, at: usize) -> Result<Record> {
+        let value = self.bytes(at)?;
         let now = u64::try_from(clock::now().0).unwrap_or(0);
         let own = [(key::KEYS, &self.key), (key::TAGS, &self.tag)];
         let own = own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::kit::World;
+use crate::kit::{World, later};
 
 const PATH: &str = "/topics/t/ingress";
 
@@ -148,4 +148,27 @@ async fn an_ingress_changes_and_routes_and_its_sinks_are_kept() {
     world.get(PATH).await.problem(404, "not-found", Some("ingress"));
     world.post("/topics/t/messages", json!({ "body": "plain" })).await.expect(201);
     world.delete("/topics/eu").await.expect(204);
+}
+
+/// Why a message is refused that the filter does not keep.
+async fn refused(world: &World) -> String {
+    let refused = world.post("/topics/t/messages", json!({ "body": { "status": "new" } })).await;
+    refused.problem(422, "message-refused", Some("ingress"))["detail"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_changes_no_ingress_until_it_is_put_again() {
+    let mut world = with_plugins(&["json-filter"]).await;
+    let step = json!({ "plugin": "json-filter", "config": { "path": "/status", "equals": "paid" } });
+    let spec = json!({ "steps": [step] });
+    world.put(PATH, &spec).await.expect(201);
+    let component = sluice_plugins::ready_made("json-filter").unwrap().component;
+    world.send("PUT", "/plugins/json-filter", &[], later(component)).await.expect(201);
+    world.restart().await;
+    assert!(refused(&world).await.contains("json-filter@1.0.0 rejects"));
+    // What is bound cannot go, and what is not may.
+    world.delete("/plugins/json-filter/versions/1.0.0").await.problem(409, "conflict", None);
+    world.put(PATH, &spec).await.expect(200);
+    assert!(refused(&world).await.contains("json-filter@2.0.0 rejects"));
+    world.delete("/plugins/json-filter/versions/1.0.0").await.expect(204);
 }

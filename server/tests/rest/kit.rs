@@ -59,6 +59,14 @@ impl Reply {
     }
 }
 
+/// Another version of a ready-made plugin: the same code, which says that it is 2.0.0.
+pub fn later(component: &[u8]) -> Vec<u8> {
+    let mut later = component.to_vec();
+    let places = component.windows(5).enumerate().filter(|(_, five)| five == b"1.0.0");
+    places.for_each(|(at, _)| later[at] = b'2');
+    later
+}
+
 pub fn config(data: &Path) -> Config {
     Config {
         data: data.to_owned(),

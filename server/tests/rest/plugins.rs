@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kit::World;
 
@@ -86,4 +86,46 @@ async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
     assert_eq!(used["used_by"]["producer_groups"], json!(["shop"]));
     world.delete(path).await.expect(204);
     world.delete("/plugins/ledger").await.expect(204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_is_measured_where_it_would_run() {
+    let world = World::new().await;
+    for plugin in ["json-filter", "aggregate", "ledger-checker"] {
+        let component = sluice_plugins::ready_made(plugin).unwrap().component;
+        world.send("PUT", &format!("/plugins/{plugin}"), &[], component).await.expect(201);
+    }
+    let messages =
+        json!([{ "value": r#"{"s":"paid"}"# }, { "value": r#"{"s":"new"}"# }, { "value": "junk" }, { "value": "[]" }]);
+    let config = json!({ "path": "/s", "equals": "paid" });
+    let test = json!({ "config": config, "messages": messages, "seconds": 1 });
+    let speed = world.post("/plugins/json-filter@1:bench", &test).await.expect(200).json();
+    let count = |name: &str| speed[name].as_u64().unwrap();
+    // Whole batches, and a batch has as many of each.
+    assert!(count("records") >= 512 && count("records") % 512 == 0, "{speed}");
+    assert_eq!(
+        (count("sent") * 4, count("failed") * 4, count("dropped") * 2),
+        (count("records"), count("records"), count("records"))
+    );
+    assert!(speed["cpu_us_per_1000_records"].as_f64().unwrap() > 0.0 && count("memory") > 0, "{speed}");
+    assert_eq!(speed["stopped"], Value::Null);
+
+    let kept = json!({ "config": { "by": "/s" }, "messages": [{ "value": r#"{"s":"paid"}"# }], "seconds": 1 });
+    let speed = world.post("/plugins/aggregate:bench", kept).await.expect(200).json();
+    assert!(speed["sent"] == speed["records"] && speed["failed"] == 0, "{speed}");
+
+    let refuse = |plugin: &str, test: Value| {
+        let (path, world) = (format!("/plugins/{plugin}:bench"), &world);
+        async move { world.post(&path, test).await }
+    };
+    refuse("none", test.clone()).await.problem(404, "not-found", Some("plugin"));
+    refuse("ledger-checker", test.clone()).await.problem(400, "invalid-field", Some("name"));
+    refuse("json-filter", json!({ "messages": messages })).await.problem(400, "invalid-field", Some("config"));
+    refuse("json-filter", json!({ "config": config, "messages": [] })).await.problem(
+        400,
+        "invalid-field",
+        Some("messages"),
+    );
+    let long = json!({ "config": config, "messages": messages, "seconds": 11 });
+    refuse("json-filter", long).await.problem(400, "invalid-field", Some("seconds"));
 }
