@@ -40,3 +40,4 @@ pub use output::{Output, Produced, RecordFailure, Verdict};
 pub use plugin::{Plugin, Setup};
 pub use stage::{Plan, Policy, Stage, StatePlan, Then, Turn};
 pub use step::Step;
+pub use watch::processor_time;

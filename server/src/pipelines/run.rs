@@ -19,7 +19,7 @@ use super::{
     spec::Checked,
     state::{Place, States},
 };
-use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, shell::Shell};
+use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, priority, shell::Shell};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -101,7 +101,7 @@ impl Running {
             .zip(logs.outbox.clone())
             .map(|(topic, outbox)| LogTopic::start(shell.clone(), &checked.spec.name, topic, outbox));
         let log_topic = log_topic.transpose()?;
-        let stages = Vec::new();
+        let (stages, shell) = (Vec::new(), shell.from_behind());
         let mut work =
             Work { shell, checked, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
         work.open_queues()?;
@@ -176,6 +176,16 @@ fn now_ms() -> u64 {
     u64::try_from(clock::now().0).unwrap_or(0)
 }
 
+/// Does nothing for so long, or until it is to stop.
+fn rest(bell: &Bell, stop: &AtomicBool, time: Duration) {
+    let until = Instant::now() + time;
+    while !stop.load(Ordering::Acquire)
+        && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
+        bell.sleep(left);
+    }
+}
+
 impl Work {
     /// Opens a stage for every queue of the source that has none; a topic may have got more.
     fn open_queues(&mut self) -> Result<()> {
@@ -210,12 +220,14 @@ impl Work {
     }
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
+        priority::stand_back();
         while !stop.load(Ordering::Acquire) {
-            let mut busy = false;
+            let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.stages.len() {
                 busy |= self.turn(at, stop);
             }
             self.publish();
+            rest(bell, stop, priority::rest(self.wasted().saturating_sub(wasted)));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
                 if let Err(failure) = self.open_queues() {
@@ -225,6 +237,11 @@ impl Work {
         }
         self.publish();
         self.stages.into_iter().for_each(|of| of.stage.close(&of.output));
+    }
+
+    /// Processor time of calls that ended their instance.
+    fn wasted(&self) -> Duration {
+        self.stages.iter().map(|of| of.stage.wasted()).sum()
     }
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.

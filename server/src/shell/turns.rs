@@ -66,6 +66,11 @@ impl Turns {
         }
     }
 
+    /// Leaves what was pushed to the writer's own thread.
+    pub fn leave(&self) {
+        self.commands.ring();
+    }
+
     /// Takes no more commands; [`Self::run`] ends when those that wait are done.
     pub fn close(&self) {
         self.commands.close();

@@ -1,0 +1,45 @@
+//! Threads that run plugins stand back behind those that serve sockets, the log and the disk.
+
+use std::time::Duration;
+
+/// How much nicer they are (`nice(2)`): beside a thread that serves, one of them gets about a tenth of the processor that both want.
+const NICER: i32 = 10;
+/// For the processor time that calls had which ended their instance, a thread rests so many times as long: one whose plugins
+/// fail on everything has a quarter of a processor at the most.
+const RESTS: u32 = 3;
+const REST_LIMIT: Duration = Duration::from_secs(2);
+
+/// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::from_behind`]:
+/// who holds the writer and does not get the processor holds up everybody.
+///
+/// [`Shell::from_behind`]: crate::shell::Shell::from_behind
+pub fn stand_back() {
+    // On Linux a thread has a priority of its own.
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    if let Err(error) = rustix::process::setpriority_process(None, own.saturating_add(NICER)) {
+        tracing::debug!(%error, "a thread of plugins keeps its priority");
+    }
+}
+
+/// How long a thread is to rest after so much processor time was wasted.
+pub fn rest(wasted: Duration) -> Duration {
+    wasted.saturating_mul(RESTS).min(REST_LIMIT)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_calling_thread_stands_back() {
+        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let before = priority();
+        let of_another = std::thread::spawn(move || {
+            stand_back();
+            priority()
+        });
+        assert_eq!(of_another.join().unwrap(), (before + NICER).min(19));
+        assert_eq!(priority(), before);
+    }
+}
