@@ -9,10 +9,10 @@ const NICER: i32 = 10;
 const RESTS: u32 = 3;
 const REST_LIMIT: Duration = Duration::from_secs(2);
 
-/// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::from_behind`]:
+/// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::standing_back`]:
 /// who holds the writer and does not get the processor holds up everybody.
 ///
-/// [`Shell::from_behind`]: crate::shell::Shell::from_behind
+/// [`Shell::standing_back`]: crate::shell::Shell::standing_back
 pub fn stand_back() {
     // On Linux a thread has a priority of its own.
     let own = rustix::process::getpriority_process(None).unwrap_or(0);
@@ -30,6 +30,13 @@ pub fn rest(wasted: Duration) -> Duration {
 #[allow(clippy::unwrap_used, reason = "a failed test panics")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rest_is_longer_than_what_was_wasted_and_has_an_end() {
+        assert_eq!(rest(Duration::ZERO), Duration::ZERO);
+        assert_eq!(rest(Duration::from_millis(10)), Duration::from_millis(30));
+        assert_eq!(rest(Duration::from_secs(3600)), REST_LIMIT);
+    }
 
     #[test]
     fn only_the_calling_thread_stands_back() {

@@ -127,7 +127,7 @@ impl<P: Place> Bindings<P> {
     }
 
     fn start(&self, plan: Plan) -> Result<Chain<P::Work>> {
-        let shell = self.shell.from_behind();
+        let shell = self.shell.standing_back();
         Chain::start(P::KIND, plan, move || shell.work())
     }
 

@@ -101,7 +101,7 @@ impl Running {
             .zip(logs.outbox.clone())
             .map(|(topic, outbox)| LogTopic::start(shell.clone(), &checked.spec.name, topic, outbox));
         let log_topic = log_topic.transpose()?;
-        let (stages, shell) = (Vec::new(), shell.from_behind());
+        let (stages, shell) = (Vec::new(), shell.standing_back());
         let mut work =
             Work { shell, checked, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
         work.open_queues()?;

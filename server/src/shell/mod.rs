@@ -90,7 +90,7 @@ pub struct Shell {
     failed: Arc<AtomicBool>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// What is sent is left to the writer's own thread.
-    from_behind: bool,
+    standing_back: bool,
     pub reader: Reader,
 }
 
@@ -110,7 +110,7 @@ impl Shell {
             std::thread::Builder::new().name("writer".to_owned()).spawn(move || own.run())?,
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run())?,
         ];
-        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), from_behind: false, reader })
+        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), standing_back: false, reader })
     }
 
     /// Whether the log still takes records; once it failed it never does again.
@@ -131,13 +131,13 @@ impl Shell {
     }
 
     /// A handle for threads that stand back: they never write themselves, since they may lose the processor at any moment, for long.
-    pub fn from_behind(&self) -> Self {
-        Self { from_behind: true, ..self.clone() }
+    pub fn standing_back(&self) -> Self {
+        Self { standing_back: true, ..self.clone() }
     }
 
     /// Does what was sent, or sees to it that it is done.
     pub fn work(&self) {
-        if self.from_behind { self.turns.leave() } else { self.turns.work() }
+        if self.standing_back { self.turns.leave() } else { self.turns.work() }
     }
 
     /// Runs a verb on the writer; `answer` is called once with its result, when what it staged is on disk.

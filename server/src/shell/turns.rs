@@ -3,7 +3,8 @@
 //! Whoever brings commands does them at once when nobody is at it: a lone sender's message is written by the thread that read
 //! it from the socket, with no other thread to wake. Who finds the writer taken leaves his commands to its holder, who looks
 //! again after every pass; so under load commands gather, and one write takes many. After a few passes the holder hands over to
-//! the writer's own thread, which also ticks, and is the only one that ever waits for room in the backlog.
+//! the writer's own thread, which also ticks, and is the only one that ever waits for room in the backlog. Threads of a lower
+//! priority leave everything to it.
 
 use std::{
     sync::{
