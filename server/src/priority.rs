@@ -4,9 +4,11 @@ use std::time::Duration;
 
 /// How much nicer they are (`nice(2)`): beside a thread that serves, one of them gets about a tenth of the processor that both want.
 const NICER: i32 = 10;
-/// For the processor time that calls had which ended their instance, a thread rests so many times as long: one whose plugins
-/// fail on everything has a quarter of a processor at the most.
-const RESTS: u32 = 3;
+/// A thread rests so many times as long as calls had the processor that ended their instance: a pipeline whose plugins fail on everything
+/// has a tenth of a processor at the most.
+pub const PIPELINE_RESTS: u32 = 9;
+/// The same for a thread of a chain. Senders and consumers wait for it, so it is less: a quarter of a processor.
+pub const CHAIN_RESTS: u32 = 3;
 const REST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::standing_back`]:
@@ -22,8 +24,8 @@ pub fn stand_back() {
 }
 
 /// How long a thread is to rest after so much processor time was wasted.
-pub fn rest(wasted: Duration) -> Duration {
-    wasted.saturating_mul(RESTS).min(REST_LIMIT)
+pub fn rest(wasted: Duration, times: u32) -> Duration {
+    wasted.saturating_mul(times).min(REST_LIMIT)
 }
 
 #[cfg(test)]
@@ -33,9 +35,9 @@ mod tests {
 
     #[test]
     fn a_rest_is_longer_than_what_was_wasted_and_has_an_end() {
-        assert_eq!(rest(Duration::ZERO), Duration::ZERO);
-        assert_eq!(rest(Duration::from_millis(10)), Duration::from_millis(30));
-        assert_eq!(rest(Duration::from_secs(3600)), REST_LIMIT);
+        assert_eq!(rest(Duration::ZERO, 9), Duration::ZERO);
+        assert_eq!(rest(Duration::from_millis(10), 3), Duration::from_millis(30));
+        assert_eq!(rest(Duration::from_secs(3600), 9), REST_LIMIT);
     }
 
     #[test]

@@ -280,7 +280,7 @@ impl<W: Work> Lane<W> {
                 shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
             }
             behind();
-            self.rest(priority::rest(current.wasted()));
+            self.rest(priority::rest(current.wasted(), priority::CHAIN_RESTS));
         }
     }
 

@@ -227,7 +227,8 @@ impl Work {
                 busy |= self.turn(at, stop);
             }
             self.publish();
-            rest(bell, stop, priority::rest(self.wasted().saturating_sub(wasted)));
+            let wasted = self.wasted().saturating_sub(wasted);
+            rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
                 if let Err(failure) = self.open_queues() {
