@@ -39,6 +39,8 @@ pub struct StepCounters {
     pub traps: u64,
     /// Time on the processor: of its calls, and of starting instances in the place of those that ended.
     pub cpu: Duration,
+    /// What of it calls had that ended their instance.
+    pub wasted: Duration,
     /// Memory of its instance, bytes; 0 while it has none.
     pub memory: u64,
     /// Of its calls, by the clock on the wall.
@@ -139,14 +141,18 @@ impl StepCounters {
         self.failed += other.failed;
         self.traps += other.traps;
         self.cpu = self.cpu.saturating_add(other.cpu);
+        self.wasted = self.wasted.saturating_add(other.wasted);
         self.memory += other.memory;
         self.calls.add(&other.calls);
     }
 
-    /// A call that began with `meter` is over.
-    pub(crate) fn spent(&mut self, meter: &Meter) {
+    /// A call that began with `meter` is over; `wasted`: it ended its instance.
+    pub(crate) fn spent(&mut self, meter: &Meter, wasted: bool) {
         let cpu = Duration::from_nanos(processor_time().saturating_sub(meter.processor));
         self.cpu = self.cpu.saturating_add(cpu);
+        if wasted {
+            self.wasted = self.wasted.saturating_add(cpu);
+        }
         self.calls.record(meter.wall.elapsed(), 1);
     }
 }

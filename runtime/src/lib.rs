@@ -44,3 +44,4 @@ pub use plugin::{Plugin, Setup};
 pub use shadow::{Compared, Difference, Fate, Shadow};
 pub use stage::{Plan, Policy, Stage, StatePlan, Then, Turn};
 pub use step::Step;
+pub use watch::processor_time;

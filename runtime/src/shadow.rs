@@ -66,6 +66,12 @@ impl Shadow {
         (self.live.stage.counters(), self.candidate.stage.counters())
     }
 
+    /// Processor time of calls that ended their instance, of both.
+    #[must_use]
+    pub fn wasted(&self) -> Duration {
+        self.live.stage.wasted() + self.candidate.stage.wasted()
+    }
+
     /// Runs both over the records before `next`, which lie at the position or behind it. `now` is the broker's time, milliseconds since 1970.
     pub fn run(&mut self, records: &[Record], next: u64, now: u64) -> Compared {
         for (name, side) in [("the live version", &mut self.live), ("the candidate", &mut self.candidate)] {

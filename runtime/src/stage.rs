@@ -135,6 +135,12 @@ impl Stage {
         self.steps.iter().map(Running::status).collect()
     }
 
+    /// Processor time of calls that ended their instance.
+    #[must_use]
+    pub fn wasted(&self) -> Duration {
+        self.steps.iter().map(|running| running.counters.wasted).sum()
+    }
+
     /// Brings the state's file up to date, so that the next start has little to read from the log, and closes it: whoever shares the
     /// partition finds it gone.
     pub fn close(self, sink: &dyn Sink) {

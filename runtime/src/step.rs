@@ -196,7 +196,7 @@ impl Running {
             None => self.instantiate(plan)?,
         };
         let answer = call(&mut instance);
-        self.counters.spent(&meter);
+        self.counters.spent(&meter, instance.is_dead());
         if !instance.is_dead() {
             *held = Some(instance);
         }

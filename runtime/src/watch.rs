@@ -66,8 +66,9 @@ impl Watch {
     }
 }
 
-/// The thread's time on the processor, nanoseconds.
-pub(crate) fn processor_time() -> u64 {
+/// The calling thread's time on the processor, nanoseconds. Takes some hundred nanoseconds itself.
+#[must_use]
+pub fn processor_time() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))

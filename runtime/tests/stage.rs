@@ -195,6 +195,9 @@ fn each_step_counts_its_records_and_what_they_cost() {
         assert!(step.counters.memory >= 64 * 1024 && step.counters.memory <= 16 << 20, "{step:?}");
         assert!(step.counters.cpu > Duration::ZERO, "{step:?}");
     }
+    let [trapped, second] = [0, 1].map(|at| steps[at].counters);
+    assert!(trapped.wasted > Duration::ZERO && trapped.wasted < trapped.cpu, "{trapped:?}");
+    assert_eq!(second.wasted, Duration::ZERO);
     // The batch, its halves and what was left of it.
     assert_eq!(steps[0].counters.calls.counts().iter().sum::<u64>(), 5);
 }

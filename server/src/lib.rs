@@ -13,6 +13,7 @@ mod metrics;
 mod observer;
 mod pipelines;
 mod plugins;
+mod priority;
 mod record;
 mod register;
 mod remoting;

@@ -105,10 +105,15 @@ struct Wanted(Filter);
 
 impl Prefilter for Wanted {
     fn wants(&self, record: &Record) -> bool {
-        // Headers of a record are checked where they come from.
-        let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
-        self.0.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
+        takes(&self.0, record)
     }
+}
+
+/// Whether a filter takes a record.
+pub fn takes(filter: &Filter, record: &Record) -> bool {
+    // Headers of a record are checked where they come from.
+    let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
+    filter.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
 }
 
 /// The prefilter of a plugin's manifest; fails when it is neither tags nor a condition.

@@ -138,7 +138,7 @@ impl<P: Place> Bindings<P> {
     }
 
     fn start(&self, plan: Plan) -> Result<Chain<P::Work>> {
-        let shell = self.shell.clone();
+        let shell = self.shell.standing_back();
         Chain::start(P::KIND, plan, move || shell.work())
     }
 

@@ -5,12 +5,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sluice_runtime::{
     Action, Batch, Context, Error, Failure, Grants, Instance, Level, LogLine, Observer, Output, Record, RecordFailure,
-    Setup, Verdict,
+    Setup, Verdict, processor_time,
 };
 
 use super::{
@@ -71,6 +71,8 @@ pub(super) struct Judge {
     /// No more calls are to be made.
     stopping: Arc<AtomicBool>,
     told: Option<Instant>,
+    /// Processor time of calls that ended their instance.
+    wasted: Duration,
 }
 
 impl Judge {
@@ -84,7 +86,12 @@ impl Judge {
         let seat =
             |step: &super::plan::Step| Seat { batch: Batch::new(step.plugin.manifest().needs, lane), instance: None };
         let seats = plan.steps.iter().map(seat).collect();
-        Self { plan, lane, seats, room: CALL_RECORDS, logs, counters, stopping, told: None }
+        Self { plan, lane, seats, room: CALL_RECORDS, logs, counters, stopping, told: None, wasted: Duration::ZERO }
+    }
+
+    /// Processor time of calls that ended their instance, since this was asked last.
+    pub fn wasted(&mut self) -> Duration {
+        std::mem::take(&mut self.wasted)
     }
 
     pub fn plan(&self) -> &Arc<Plan> {
@@ -169,7 +176,7 @@ impl Judge {
             Some(instance) => instance,
             None => self.start(at).map_err(Trouble::Start)?,
         };
-        let batch = &self.seats[at].batch;
+        let (batch, began) = (&self.seats[at].batch, processor_time());
         let said = if self.plan.steps[at].transforms {
             instance.transform(batch, sinks).map(|output| transformed(output, part, outcomes))
         } else {
@@ -177,6 +184,7 @@ impl Judge {
         };
         if instance.is_dead() {
             self.counters.traps.fetch_add(1, Ordering::Relaxed);
+            self.wasted += Duration::from_nanos(processor_time().saturating_sub(began));
         } else {
             self.seats[at].instance = Some(instance);
         }

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -21,6 +22,7 @@ use crate::{
     clock,
     failure::{Failure, Result},
     observer::Logs,
+    priority,
 };
 
 /// Threads of one chain, at the most.
@@ -257,6 +259,7 @@ impl<W: Work> Lane<W> {
     }
 
     fn run(&self, number: u32, shared: &Shared, behind: impl Fn()) {
+        priority::stand_back();
         let judge = |plan| {
             let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
             Judge::new(plan, number, logs, counters, shared.stopping.clone())
@@ -277,6 +280,14 @@ impl<W: Work> Lane<W> {
                 shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
             }
             behind();
+            self.rest(priority::rest(current.wasted(), priority::CHAIN_RESTS));
+        }
+    }
+
+    /// Does nothing for so long, or until no more is taken.
+    fn rest(&self, time: Duration) {
+        if !time.is_zero() {
+            self.rung.wait_while_for(&mut self.state.lock(), |state| !state.closed, time);
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
     spec::Checked,
     state::{Place, States},
 };
-use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, shell::Shell};
+use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, priority, shell::Shell};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -124,7 +124,7 @@ impl Running {
             .zip(logs.outbox.clone())
             .map(|(topic, outbox)| LogTopic::start(shell.clone(), &versions.live.spec.name, topic, outbox));
         let log_topic = log_topic.transpose()?;
-        let stages = Vec::new();
+        let (stages, shell) = (Vec::new(), shell.standing_back());
         let mut work =
             Work { shell, versions, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
         work.open_queues()?;
@@ -218,6 +218,16 @@ fn now_ms() -> u64 {
     u64::try_from(clock::now().0).unwrap_or(0)
 }
 
+/// Does nothing for so long, or until it is to stop.
+fn rest(bell: &Bell, stop: &AtomicBool, time: Duration) {
+    let until = Instant::now() + time;
+    while !stop.load(Ordering::Acquire)
+        && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
+        bell.sleep(left);
+    }
+}
+
 impl Work {
     fn name(&self) -> &str {
         &self.versions.live.spec.name
@@ -244,12 +254,15 @@ impl Work {
     }
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
+        priority::stand_back();
         while !stop.load(Ordering::Acquire) {
-            let mut busy = false;
+            let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.stages.len() {
                 busy |= self.turn(at, stop);
             }
             self.publish();
+            let wasted = self.wasted().saturating_sub(wasted);
+            rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
                 if let Err(failure) = self.open_queues() {
@@ -261,6 +274,11 @@ impl Work {
         self.stages.into_iter().for_each(|of| of.stage.close(&of.output));
         // Whoever looks into the state holds on to it, and must not hold on to its file.
         self.states.iter().for_each(|states| states.close());
+    }
+
+    /// Processor time of calls that ended their instance.
+    fn wasted(&self) -> Duration {
+        self.stages.iter().map(|of| of.stage.wasted()).sum()
     }
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.

@@ -27,6 +27,7 @@ use crate::{
     clock,
     failure::{Failure, Result},
     observer::{Line, Logs},
+    priority,
     shell::Shell,
 };
 
@@ -240,18 +241,26 @@ impl Work {
     }
 
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
+        priority::stand_back();
         loop {
-            let mut busy = false;
+            let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.queues.len() {
                 if matches!(stopped.try_recv(), Err(mpsc::TryRecvError::Disconnected)) {
                     return;
                 }
                 busy |= self.turn(at);
             }
-            if !busy && !matches!(stopped.recv_timeout(LOOK), Err(mpsc::RecvTimeoutError::Timeout)) {
+            let rest = priority::rest(self.wasted().saturating_sub(wasted), priority::PIPELINE_RESTS);
+            let rest = if busy { rest } else { rest.max(LOOK) };
+            if !matches!(stopped.recv_timeout(rest), Err(mpsc::RecvTimeoutError::Timeout)) {
                 return;
             }
         }
+    }
+
+    /// Processor time of calls that ended their instance.
+    fn wasted(&self) -> Duration {
+        self.queues.iter().map(|of| of.shadow.wasted()).sum()
     }
 
     /// Compares some records of one queue; answers whether there may be more at once.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Reader;
-use sluice_model::{Kind, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits};
-use sluice_runtime::{Columns, Record};
+use sluice_model::{Kind, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits};
+use sluice_runtime::Columns;
 
 use super::{
     Rest, blocking, browse,
@@ -22,6 +22,7 @@ use crate::{
     failure::{Failure, Result},
     pipelines::Checked,
     record::of_stored,
+    steps,
 };
 
 /// Which message: `queue` and `offset`, or `id`.
@@ -81,7 +82,7 @@ fn view(reader: &Reader, checked: &Checked, letters: &TopicName, query: &TraceQu
     let (queue, offset) = (source.queue(), source.queue_offset());
     let record = of_stored(&source, &stored, Columns::all()).map_err(|text| Failure::new(Kind::Corrupt, text))?;
     let position = reader.offset(&checked.group, &checked.topic, queue);
-    let wanted = is_wanted(checked, &record);
+    let wanted = steps::takes(&checked.filter, &record);
     let (mut sinks, mut dead_letters) = (Vec::new(), Vec::new());
     if let Some(unique) = source.property(key::UNIQUE_KEY) {
         for sink in checked.sinks.iter().collect::<BTreeSet<_>>() {
@@ -133,11 +134,6 @@ fn find(reader: &Reader, topic: &TopicName, query: &TraceQuery) -> Result<Bytes>
 
 fn missing(field: &str, text: &str) -> Failure {
     Failure { field: Some(field.to_owned()), ..Failure::new(Kind::NotFound, format!("{field}: {text}")) }
-}
-
-fn is_wanted(checked: &Checked, record: &Record) -> bool {
-    let properties = Properties::parse(record.headers.clone()).unwrap_or_default();
-    checked.filter.takes(&String::from_utf8_lossy(&record.tag), properties.iter())
 }
 
 /// Messages of a topic with this unique key, the oldest first. None when there is no such topic: that of dead letters is made with the first.

@@ -89,6 +89,8 @@ pub struct Shell {
     turns: Arc<Turns>,
     failed: Arc<AtomicBool>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// What is sent is left to the writer's own thread.
+    standing_back: bool,
     pub reader: Reader,
 }
 
@@ -108,7 +110,7 @@ impl Shell {
             std::thread::Builder::new().name("writer".to_owned()).spawn(move || own.run())?,
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run())?,
         ];
-        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), reader })
+        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), standing_back: false, reader })
     }
 
     /// Whether the log still takes records; once it failed it never does again.
@@ -128,9 +130,14 @@ impl Shell {
         }
     }
 
+    /// A handle for threads that stand back: they never write themselves, since they may lose the processor at any moment, for long.
+    pub fn standing_back(&self) -> Self {
+        Self { standing_back: true, ..self.clone() }
+    }
+
     /// Does what was sent, or sees to it that it is done.
     pub fn work(&self) {
-        self.turns.work();
+        if self.standing_back { self.turns.leave() } else { self.turns.work() }
     }
 
     /// Runs a verb on the writer; `answer` is called once with its result, when what it staged is on disk.

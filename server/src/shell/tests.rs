@@ -116,3 +116,21 @@ fn after_a_panic_the_log_takes_nothing_more() {
     assert_eq!((refused.kind, shell.is_writable()), (Kind::Unavailable, false));
     shell.stop();
 }
+
+#[test]
+fn who_stands_back_leaves_the_write_to_the_writers_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let shell = start(dir.path());
+    make(&shell, Durability::Async);
+    let behind = shell.standing_back();
+    for n in 0..20 {
+        let (told, hear) = mpsc::channel();
+        behind.send(one(n.to_string()), move |sent, _| {
+            sent.unwrap();
+            told.send(std::thread::current().name().map(str::to_owned)).unwrap();
+        });
+        behind.work();
+        assert_eq!(hear.recv_timeout(PATIENCE).unwrap().as_deref(), Some("writer"));
+    }
+    shell.stop();
+}

@@ -3,7 +3,8 @@
 //! Whoever brings commands does them at once when nobody is at it: a lone sender's message is written by the thread that read
 //! it from the socket, with no other thread to wake. Who finds the writer taken leaves his commands to its holder, who looks
 //! again after every pass; so under load commands gather, and one write takes many. After a few passes the holder hands over to
-//! the writer's own thread, which also ticks, and is the only one that ever waits for room in the backlog.
+//! the writer's own thread, which also ticks, and is the only one that ever waits for room in the backlog. Threads of a lower
+//! priority leave everything to it.
 
 use std::{
     sync::{
@@ -64,6 +65,11 @@ impl Turns {
         if !self.commands.is_empty() {
             self.commands.ring();
         }
+    }
+
+    /// Leaves what was pushed to the writer's own thread.
+    pub fn leave(&self) {
+        self.commands.ring();
     }
 
     /// Takes no more commands; [`Self::run`] ends when those that wait are done.

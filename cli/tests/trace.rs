@@ -1,0 +1,54 @@
+//! One message on its way, from the command line.
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod binary;
+mod guests;
+
+use std::time::{Duration, Instant};
+
+use binary::{Dev, stderr, stdout};
+
+#[track_caller]
+fn run(dev: &Dev, args: &[&str]) -> String {
+    let output = dev.run(args);
+    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+    stdout(&output)
+}
+
+#[test]
+fn a_trace_is_a_table_of_places_and_steps() {
+    let dev = Dev::start();
+    guests::push_hostile(&dev);
+    guests::push(&dev, &["json-map"]);
+    for topic in ["in", "out"] {
+        run(&dev, &["topic", "create", topic, "--queues", "1"]);
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let steps = "steps: [ { plugin: json-map, config: { set: { /seen: true } } }, { plugin: hostile, config: { mode: logs } } ]";
+    let spec = format!("name: p\nsource: {{ topic: in, start: earliest }}\nsinks: [ out ]\n{steps}\n");
+    std::fs::write(file.path(), spec).unwrap();
+    run(&dev, &["pipeline", "apply", "-f", file.path().to_str().unwrap()]);
+    assert!(dev.feed(&["produce", "in", "--key", "k1"], "{\"n\":1}\n").status.success());
+    let began = Instant::now();
+    while !run(&dev, &["pipeline", "trace", "p", "--queue", "0", "--offset", "0"]).contains("TOPIC") {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", run(&dev, &["pipeline", "describe", "p"]));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let text = run(&dev, &["pipeline", "trace", "p", "--queue", "0", "--offset", "0"]);
+    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    assert_eq!((field("passed "), field("position ")), (Some("true"), Some("1")), "{text}");
+    let row = |step: &str, outcome: &str| {
+        text.lines().any(|line| line.split_whitespace().any(|word| word == step) && line.contains(outcome))
+    };
+    assert!(row("json-map", "changed") && row("hostile", "kept") && row("hostile", "line 63"), "{text}");
+    let traced: serde_json::Value =
+        serde_json::from_str(&run(&dev, &["pipeline", "trace", "p", "--queue", "0", "--offset", "0", "-o", "json"]))
+            .unwrap();
+    let unique = traced["source"]["unique_key"].as_str().unwrap();
+    assert_eq!(traced["sinks"][0]["unique_key"], unique);
+    assert!(run(&dev, &["pipeline", "trace", "p", "--id", unique]).contains(unique));
+
+    let none = dev.run(&["pipeline", "trace", "p", "--queue", "0", "--offset", "7"]);
+    assert!(none.status.code() == Some(1) && stderr(&none).contains("offset"), "{}", stderr(&none));
+    assert_eq!(dev.run(&["pipeline", "trace", "p", "--queue", "0"]).status.code(), Some(2));
+}
