@@ -10,7 +10,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("storage", &["model"], &[]),
     ("transport", &["protocol", "model"], &[]),
     ("broker", &["storage", "model"], &[]),
-    ("runtime", &[], &["guest-build"]),
+    ("runtime", &[], &["guest-build", "sdk"]),
     ("server", &["runtime", "broker", "transport", "protocol", "model"], &["plugins"]),
     ("namesrv", &["transport", "protocol", "model"], &[]),
     ("client", &["transport", "protocol", "model"], &["namesrv"]),

@@ -85,8 +85,7 @@ impl Test {
         Err("give at least one of equals, not-equals, greater, less, at-least, at-most, contains, starts-with, one-of, exists".into())
     }
 
-    fn passes(&self, body: &Value) -> bool {
-        let field = body.pointer(&self.path);
+    fn passes(&self, field: Option<&Value>) -> bool {
         if self.exists.is_some_and(|expected| expected != field.is_some()) {
             return false;
         }
@@ -138,8 +137,8 @@ fn contains(field: &Value, part: &Value) -> bool {
 /// Keeps the records whose JSON body passes a test.
 #[filter(needs(value))]
 fn json_filter(r: Record<'_>, cfg: &Test) -> Result<bool, Failure> {
-    match (r.json(), cfg.on_invalid) {
-        (Ok(body), _) => Ok(cfg.passes(&body)),
+    match (r.json_at(&cfg.path), cfg.on_invalid) {
+        (Ok(field), _) => Ok(cfg.passes(field.as_ref())),
         (Err(_), OnInvalid::Drop) => Ok(false),
         (Err(_), OnInvalid::Keep) => Ok(true),
         (Err(e), OnInvalid::DeadLetter) => Err(Failure::dead_letter("not-json", e.to_string())),

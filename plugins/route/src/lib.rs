@@ -41,10 +41,11 @@ impl Routes {
         if let Some(header) = &self.header {
             return Ok(r.header(header).map(str::to_owned));
         }
-        let body = r.json().map_err(|e| Failure::dead_letter("not-json", e.to_string()))?;
-        Ok(match self.field.as_ref().and_then(|field| body.pointer(field)) {
+        let Some(field) = &self.field else { return Ok(None) };
+        let found = r.json_at(field).map_err(|e| Failure::dead_letter("not-json", e.to_string()))?;
+        Ok(match found {
             None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text.clone()),
+            Some(Value::String(text)) => Some(text),
             Some(other) => Some(other.to_string()),
         })
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sluice_runtime::Record;
 
-pub type Filter = Box<dyn FnMut(&Record) -> bool>;
+pub type Filter = Box<dyn FnMut(&Record) -> bool + Send>;
 pub type Transform = Box<dyn FnMut(&Record) -> Record>;
 
 pub fn trivial() -> Filter {
@@ -15,6 +15,13 @@ pub fn json() -> Filter {
     Box::new(|record| {
         let body: Result<serde_json::Value, _> = serde_json::from_slice(&record.value);
         body.is_ok_and(|body| body["amount"].as_u64().is_some_and(|amount| amount > 500))
+    })
+}
+
+pub fn field() -> Filter {
+    Box::new(|record| {
+        let amount = sluice_sdk::field::at(&record.value, "/amount");
+        amount.is_ok_and(|amount| amount.and_then(|amount| amount.as_u64()).is_some_and(|amount| amount > 500))
     })
 }
 

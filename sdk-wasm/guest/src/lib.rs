@@ -32,6 +32,7 @@ pub mod run;
 pub mod wit;
 
 pub mod context;
+pub mod field;
 pub mod join;
 pub mod log;
 pub mod lookup;

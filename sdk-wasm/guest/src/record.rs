@@ -1,5 +1,6 @@
 use std::str;
 
+use crate::field;
 use crate::wit::imports::types::{Batch, Column};
 
 /// One record of a batch. Reading borrows from the batch; nothing is copied.
@@ -30,6 +31,15 @@ impl<'a> Record<'a> {
     /// It is no JSON.
     pub fn json(&self) -> Result<serde_json::Value, serde_json::Error> {
         serde_json::from_slice(self.value())
+    }
+
+    /// The field of a JSON body at a JSON Pointer (RFC 6901), as `/items/0/price`; `None` if it is not there. Makes nothing of the rest of
+    /// the body, so it is several times faster than [`Record::json`].
+    ///
+    /// # Errors
+    /// The body is no JSON. Of what is passed over, numbers may be larger and values nested deeper than a [`serde_json::Value`] can hold.
+    pub fn json_at(&self, pointer: &str) -> Result<Option<serde_json::Value>, serde_json::Error> {
+        field::at(self.value(), pointer)
     }
 
     #[must_use]

@@ -15,6 +15,13 @@ fn json(r: sluice_sdk::Record<'_>) -> bool {
     r.json().is_ok_and(|body| body["amount"].as_u64().is_some_and(|amount| amount > 500))
 }
 
+#[cfg(feature = "field")]
+#[sluice_sdk::filter(needs(value))]
+fn field(r: sluice_sdk::Record<'_>) -> bool {
+    r.json_at("/amount")
+        .is_ok_and(|amount| amount.and_then(|amount| amount.as_u64()).is_some_and(|amount| amount > 500))
+}
+
 #[cfg(feature = "upper")]
 #[sluice_sdk::transform(needs(value))]
 fn upper(r: sluice_sdk::Record<'_>, out: &mut sluice_sdk::Out<'_>) {

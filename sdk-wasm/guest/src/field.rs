@@ -1,0 +1,169 @@
+//! One field of a JSON text, without making values of the rest.
+
+use std::fmt;
+
+use serde_core::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+/// The field at a JSON Pointer (RFC 6901), as [`Value::pointer`] finds it; an empty pointer is the whole text.
+///
+/// # Errors
+/// It is no JSON. Of what is passed over, numbers may be larger and values nested deeper than a [`Value`] can hold.
+pub fn at(json: &[u8], pointer: &str) -> Result<Option<Value>, serde_json::Error> {
+    let Ok(text) = str::from_utf8(json) else {
+        // It names the place.
+        return serde_json::from_slice::<Value>(json).map(|body| body.pointer(pointer).cloned());
+    };
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let found = if pointer.is_empty() || pointer.starts_with('/') {
+        At(pointer).deserialize(&mut reader)?
+    } else {
+        reader.deserialize_ignored_any(IgnoredAny).map(|_| None)?
+    };
+    reader.end()?;
+    Ok(found)
+}
+
+/// What is left of a pointer below the value at hand.
+struct At<'p>(&'p str);
+
+impl<'p> At<'p> {
+    /// The first token, as it is written, and what is below it.
+    fn split(&self) -> (&'p str, At<'p>) {
+        let path = &self.0[1..];
+        let end = path.find('/').unwrap_or(path.len());
+        (&path[..end], At(&path[end..]))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for At<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+        if self.0.is_empty() {
+            serde_core::Deserialize::deserialize(deserializer).map(Some)
+        } else {
+            deserializer.deserialize_any(self)
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Value>, A::Error> {
+        let (token, below) = self.split();
+        let mut found = None;
+        while let Some(is_it) = map.next_key_seed(Is(token))? {
+            if is_it {
+                // The last one of a name stands.
+                found = map.next_value_seed(At(below.0))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Option<Value>, A::Error> {
+        let (token, below) = self.split();
+        let plain = !token.starts_with('+') && (token == "0" || !token.starts_with('0'));
+        let wanted = if plain { token.parse().ok() } else { None };
+        let mut index = 0_usize;
+        let mut found = None;
+        loop {
+            if Some(index) == wanted {
+                match items.next_element_seed(At(below.0))? {
+                    Some(field) => found = field,
+                    None => return Ok(None),
+                }
+            } else if items.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(found);
+            }
+            index += 1;
+        }
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
+    }
+}
+
+/// Whether a name is that of the pointer's token.
+struct Is<'p>(&'p str);
+
+impl<'de> DeserializeSeed<'de> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<bool, E> {
+        let token = self.0;
+        Ok(name == token || (token.contains('~') && name == token.replace("~1", "/").replace("~0", "~")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#" {"a":{"b":[1,{"c":"x"},[null]],"~/":-2.5},"a/b":true,"":"empty","e\"":"\u00e9","n":1e2,"twice":1,"twice":{"b":2},"0":"zero"} "#;
+
+    #[test]
+    fn a_field_is_found_as_in_the_whole() {
+        let pointers = "|/|//|/a|/a/b|/a/b/0|/a/b/1/c|/a/b/2/0|/a/b/3|/a/b/01|/a/b/+1|/a/b/-|/a/b/0/0|/a/~0~1|/a~1b|/a/c|/e\"|/n|/n/x|/twice|/twice/b|/0|/missing|a|/a/b/1/c/d";
+        let whole: Value = serde_json::from_str(TEXT).unwrap();
+        for pointer in pointers.split('|') {
+            assert_eq!(at(TEXT.as_bytes(), pointer).unwrap(), whole.pointer(pointer).cloned(), "{pointer}");
+        }
+        assert_eq!(at(b"[[1,2],3]", "/0/1").unwrap(), Some(Value::from(2)));
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_wherever_it_breaks() {
+        for end in 1..TEXT.trim().len() {
+            let cut = &TEXT.trim().as_bytes()[..end];
+            assert!(at(cut, "/a/b").is_err(), "{}", String::from_utf8_lossy(cut));
+        }
+        for text in ["{} x", "{\"a\":1,}", "{\"b\":01}", "{\"b\":\"\n\"}", "", "{\"a\":1e999}"] {
+            assert!(at(text.as_bytes(), "/a").is_err(), "{text}");
+            assert!(text.contains('a') || at(text.as_bytes(), "a").is_err(), "{text}");
+        }
+        let error = at(b"{\"b\":\"\xff\"}", "/a").unwrap_err().to_string();
+        assert!(error.starts_with("invalid unicode code point"), "{error}");
+    }
+}
