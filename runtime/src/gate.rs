@@ -22,7 +22,7 @@ use crate::wasi;
 const CONTRACT: &str = "sluice:plugin/";
 const VERSION: &str = "@0.2.0";
 /// Interfaces of the contract that the host provides.
-const GRANTED: [&str; 7] = ["types", "log", "metrics", "context", "lookup", "state", "timers"];
+const GRANTED: [&str; 9] = ["types", "log", "metrics", "context", "state", "timers", "lookup", "secrets", "http"];
 /// Uploads compiled at the same time.
 const MAX_COMPILING: usize = 4;
 /// The compiler is recursive here and there.
