@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    ask::{dlq, group, pipeline, plugin, topic},
+    ask::{audit, dlq, group, pipeline, plugin, secret, topic},
     demo, log,
     rest::Rest,
     run,
@@ -57,6 +57,10 @@ enum Command {
     Pipeline(pipeline::PipelineArgs),
     /// Dead letters of pipelines.
     Dlq(dlq::DlqArgs),
+    /// Values that plugins may be granted by name.
+    Secret(secret::SecretArgs),
+    /// What plugins were granted, and what they did with it.
+    Audit(audit::AuditArgs),
     /// Measure a broker, Sluice's or Apache's.
     Bench(bench::BenchArgs),
     /// Print completions for a shell.
@@ -91,6 +95,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Plugin(args) => plugin::run(args, &rest),
         Command::Pipeline(args) => pipeline::run(args, &rest),
         Command::Dlq(args) => dlq::run(args, &rest),
+        Command::Secret(args) => secret::run(args, &rest),
+        Command::Audit(args) => audit::run(args, &rest),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
             Ok(())

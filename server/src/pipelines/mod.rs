@@ -27,6 +27,7 @@ pub use spec::Spec;
 pub use state::{Found, States};
 
 use crate::{
+    audit::Holding,
     clock,
     failure::{Failure, Result},
     observer::Logs,
@@ -62,6 +63,8 @@ struct Pipeline {
     running: Option<Running>,
     /// Digests of the plugins that run.
     digests: Vec<String>,
+    /// What they are granted while they run.
+    holdings: Vec<Holding>,
     /// Why it could not be started.
     broken: Option<String>,
     logs: Arc<Logs>,
@@ -136,6 +139,7 @@ impl Pipelines {
             incarnation,
             running: None,
             digests: Vec::new(),
+            holdings: Vec::new(),
             broken: None,
             logs: Arc::new(Logs::default()),
         }
@@ -145,8 +149,11 @@ impl Pipelines {
         let checked = pipeline.spec.clone().check(&self.shell, &self.plugins)?;
         let place = Place::new(&self.folder, &pipeline.spec.name, pipeline.incarnation)?;
         pipeline.digests = checked.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
+        let holdings = checked.holdings.clone();
         pipeline.running =
             Some(Running::start(self.shell.clone(), checked, pipeline.id, pipeline.logs.clone(), &place)?);
+        self.plugins.granter().audit().granted(&holdings);
+        pipeline.holdings = holdings;
         Ok(())
     }
 
@@ -308,8 +315,15 @@ impl Pipelines {
 
     /// Stops one. Its thread is waited for outside the lock, which it needs to be woken.
     fn stop(&self, name: &str) {
-        let running = self.by_name.lock().get_mut(name).and_then(|pipeline| pipeline.running.take());
-        drop(running);
+        let stopped = self
+            .by_name
+            .lock()
+            .get_mut(name)
+            .map(|pipeline| (pipeline.running.take(), std::mem::take(&mut pipeline.holdings)));
+        if let Some((running, holdings)) = stopped {
+            drop(running);
+            self.plugins.granter().audit().withdrawn(&holdings);
+        }
     }
 
     fn store(&self, stored: &Stored) -> Result<u64> {

@@ -85,7 +85,7 @@ pub struct Running {
 impl Running {
     /// Opens a stage a queue and starts the thread; fails when a plugin does not start.
     pub fn start(shell: Shell, checked: Checked, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
-        let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
+        let (bell, stop) = (Arc::new(Bell::default()), checked.stopping.clone());
         let queues = Arc::new(Mutex::new(Vec::new()));
         let keeps =
             checked.keeps_state.then(|| States::open(shell.clone(), place, checked.state_memory)).transpose()?;

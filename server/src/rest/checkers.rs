@@ -77,7 +77,9 @@ async fn put(State(rest): State<Rest>, Path(group): Path<String>, headers: Heade
         let known = checkers.get(&group).ok();
         let at = known.as_ref().map(|(_, version)| version.to_string());
         guard.check(group.as_str(), at.as_deref())?;
-        if let Some((same, version)) = known.as_ref().filter(|(known, _)| *known == spec) {
+        // The same again changes nothing; but with secrets, it has the plugin read them anew.
+        let same = |known: &CheckerSpec| *known == spec && spec.grants.secrets.is_empty();
+        if let Some((same, version)) = known.as_ref().filter(|(known, _)| same(known)) {
             return Ok((CheckerView { group: group.to_string(), spec: same.clone(), version: *version }, false));
         }
         let expected = (guard != Guard::None).then(|| known.as_ref().map_or(0, |(_, version)| *version));

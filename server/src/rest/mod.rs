@@ -1,5 +1,6 @@
 //! The REST door: topics, messages, groups, plugins, pipelines, checkers, and what monitoring asks.
 
+mod audit;
 mod bindings;
 mod browse;
 mod checkers;
@@ -7,6 +8,7 @@ mod cluster;
 mod dead_letters;
 mod exposition;
 mod filters;
+mod follow;
 mod groups;
 mod guard;
 mod health;
@@ -21,6 +23,7 @@ mod problem;
 mod produce;
 mod rates;
 mod routes;
+mod secrets;
 mod state;
 mod tail;
 mod topics;
@@ -121,6 +124,8 @@ fn api() -> (Router<Rest>, Value) {
     let routes = state::routes(routes);
     let routes = logs::routes(routes);
     let routes = transactions::routes(routes);
+    let routes = secrets::routes(routes);
+    let routes = audit::routes(routes);
     cluster::routes(routes).finish()
 }
 
@@ -188,6 +193,8 @@ mod tests {
             "/pipelines/{name}/dlq:replay",
             "/pipelines/{name}/dlq:purge",
             "/transactions",
+            "/secrets/{name}",
+            "/audit",
             "/brokers/{name}",
         ] {
             assert!(paths.contains_key(path), "{path}");

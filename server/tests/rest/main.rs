@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod filters;
+mod grants;
 mod groups;
 mod ingress;
 mod kit;
@@ -11,4 +12,5 @@ mod messages;
 mod pipelines;
 mod plugins;
 mod problems;
+mod secrets;
 mod topics;
