@@ -149,9 +149,10 @@ impl Checkers {
             None => self.install(group, bound, &site)?,
             Some(known) => {
                 let audit = self.plugins.granter().audit();
-                audit.granted(&bound.holding);
-                let before = std::mem::replace(&mut *known.bound.lock(), Arc::new(bound));
+                let bound = Arc::new(bound);
+                let before = std::mem::replace(&mut *known.bound.lock(), bound.clone());
                 audit.withdrawn(&before.holding);
+                audit.granted(&bound.holding);
             }
         }
         Ok((spec, at.0))

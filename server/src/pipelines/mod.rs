@@ -310,6 +310,7 @@ impl Pipelines {
     pub fn stop_all(&self) {
         let running: Vec<Running> =
             self.by_name.lock().values_mut().filter_map(|pipeline| pipeline.running.take()).collect();
+        running.iter().for_each(Running::stop);
         drop(running);
     }
 

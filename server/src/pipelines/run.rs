@@ -105,6 +105,12 @@ impl Running {
         Ok(Self { bell, stop, queues, states, thread: Some(thread) })
     }
 
+    /// Has the thread stop behind the unit at hand; dropping the handle waits for that.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
     pub fn wake(&self) {
         self.bell.ring();
     }
@@ -121,8 +127,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.bell.ring();
+        self.stop();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of a pipeline panicked");
         }
