@@ -29,6 +29,9 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Bytes of a refused name that are repeated in the error.
 const MAX_NAME: usize = 256;
 
+/// Requests and secrets of one call that came to nothing and that the audit hears of: a plugin that tries for ever shall not fill it.
+const MAX_FAILURES_HEARD: u32 = 16;
+
 /// Headers that say how a request travels, not what it asks: they are the host's own.
 const OWN_HEADERS: [&str; 13] = [
     "connection",
@@ -80,6 +83,8 @@ pub(crate) struct Uses {
     /// Look-ups that were refused.
     refused: u32,
     requests: u32,
+    /// Requests and secrets that came to nothing.
+    failures: u32,
     /// Time waited in this call.
     waited: Duration,
     /// Secrets that the instance has read, over all its calls.
@@ -108,14 +113,17 @@ impl State {
         Ok(done)
     }
 
-    fn audit(&self, of: &Use<'_>) {
-        if let Some(audit) = &self.grants.audit {
+    fn audit(&mut self, of: &Use<'_>) {
+        let failed = matches!(of, Use::Request { outcome: Err(_), .. } | Use::Secret { outcome: Err(_), .. });
+        self.uses.failures = self.uses.failures.saturating_add(u32::from(failed));
+        if let Some(audit) = self.grants.audit.as_ref().filter(|_| !failed || self.uses.failures <= MAX_FAILURES_HEARD)
+        {
             audit.used(&self.context, of);
         }
     }
 
     /// Tells how often the call that ended has looked something up.
-    pub(crate) fn audit_lookups(&self) {
+    pub(crate) fn audit_lookups(&mut self) {
         let Uses { lookups: count, refused, .. } = self.uses;
         if count > 0 {
             self.audit(&Use::Lookups { count, refused });

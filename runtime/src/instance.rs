@@ -264,7 +264,7 @@ impl Instance {
         state.now = now;
         state.wasi.seed(seed);
         let result = call(&self.plugin.program, &mut self.store, deadline, f);
-        self.store.data().audit_lookups();
+        self.store.data_mut().audit_lookups();
         result.map_err(|e| {
             self.dead = true;
             explain(&self.store, deadline, &e)

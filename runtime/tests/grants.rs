@@ -217,6 +217,8 @@ fn ten_thousand_requests_of_one_call_are_two_hundred_and_fifty_six() {
     let world = Arc::new(World { answer: answer("hello"), ..World::default() });
     assert_eq!(one(&world, &format!("flood {URL} 10000")), "256 more than 256 requests in one call");
     assert_eq!((world.asked.lock().unwrap().len(), uses(&world).len()), (256, 256));
+    assert!(one(&world, "flood https://evil.net/ 10000").starts_with("0 more than 256 requests"));
+    assert_eq!((world.asked.lock().unwrap().len(), uses(&world).len()), (256, 16), "the audit is not filled");
 }
 
 #[test]
