@@ -6,7 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    ask::{dlq, group, pipeline, plugin, topic},
+    ask::{audit, checker, dlq, group, pipeline, plugin, secret, topic},
     demo, log,
     rest::Rest,
     run,
@@ -55,8 +55,14 @@ enum Command {
     Plugin(plugin::PluginArgs),
     /// Plugins between topics.
     Pipeline(pipeline::PipelineArgs),
+    /// Plugins that decide half messages.
+    Checker(checker::CheckerArgs),
     /// Dead letters of pipelines.
     Dlq(dlq::DlqArgs),
+    /// Values that plugins may be granted by name.
+    Secret(secret::SecretArgs),
+    /// What plugins were granted, and what they did with it.
+    Audit(audit::AuditArgs),
     /// Measure a broker, Sluice's or Apache's.
     Bench(bench::BenchArgs),
     /// Print completions for a shell.
@@ -90,7 +96,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Group(args) => group::run(args, &rest),
         Command::Plugin(args) => plugin::run(args, &rest),
         Command::Pipeline(args) => pipeline::run(args, &rest),
+        Command::Checker(args) => checker::run(args, &rest),
         Command::Dlq(args) => dlq::run(args, &rest),
+        Command::Secret(args) => secret::run(args, &rest),
+        Command::Audit(args) => audit::run(args, &rest),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
             Ok(())

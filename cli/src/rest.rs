@@ -20,6 +20,7 @@ pub enum Content {
     Json(Value),
     Yaml(Vec<u8>),
     Wasm(Vec<u8>),
+    Text(Vec<u8>),
 }
 
 pub struct Rest {
@@ -86,6 +87,7 @@ impl Rest {
             Content::Json(value) => ("application/json", serde_json::to_vec(&value)?),
             Content::Yaml(text) => ("application/yaml", text),
             Content::Wasm(component) => ("application/wasm", component),
+            Content::Text(text) => ("text/plain", text),
         };
         let request = Request::builder().method(method).uri(self.url(path)).header("content-type", kind).body(body)?;
         answer(self.reached(self.agent.run(request))?)

@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("plugins/ledger-checker", &["sdk"], &[]),
     ("plugins/route", &["sdk"], &[]),
     ("examples/big-orders", &["sdk"], &[]),
+    ("examples/enrich-orders", &["sdk"], &["testkit"]),
     ("runtime/tests/guest", &[], &[]),
     ("runtime/tests/keeper", &["sdk"], &[]),
     ("runtime/examples/cost/guest", &["sdk"], &[]),

@@ -6,7 +6,7 @@ wasmtime::component::bindgen!({
         package sluice:host;
         world every-role {
             include sluice:plugin/basics@0.2.0;
-            import sluice:plugin/lookup@0.2.0;
+            include sluice:plugin/granted@0.2.0;
             import sluice:plugin/state@0.2.0;
             import sluice:plugin/timers@0.2.0;
             export sluice:plugin/filter@0.2.0;

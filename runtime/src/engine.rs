@@ -67,6 +67,8 @@ impl Runtime {
         imports::state::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::timers::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         imports::lookup::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::secrets::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
+        imports::http::add_to_linker::<_, HasSelf<_>>(&mut linker, |s: &mut State| s)?;
         crate::wasi::add_to_linker(&mut linker, component, &self.shared.engine)?;
         Ok(linker)
     }

@@ -134,6 +134,9 @@ pub enum Failure {
     /// The processor's state could not be read or written; no fault of the plugin.
     #[error("the state: {0}")]
     State(String),
+    /// What was granted to the plugin is not to be had now; no fault of the plugin. The call is to be made again later.
+    #[error("what it was granted is not to be had now: {0}")]
+    Unavailable(String),
     #[error("this instance ended with an earlier failure")]
     Dead,
 }
@@ -151,6 +154,7 @@ impl Failure {
             Failure::Nonsense(_) => "nonsense",
             Failure::Check(_) => "check-failed",
             Failure::State(_) => "state",
+            Failure::Unavailable(_) => "unavailable",
             Failure::Dead => "dead",
         }
     }

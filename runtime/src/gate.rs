@@ -16,13 +16,14 @@ use crate::error::{Refusal, RefusalCode};
 use crate::host::State;
 use crate::instance;
 use crate::manifest::{Manifest, Report, Role};
+use crate::packages;
 use crate::plugin::{Exports, Plugin, Program};
 use crate::wasi;
 
 const CONTRACT: &str = "sluice:plugin/";
 const VERSION: &str = "@0.2.0";
 /// Interfaces of the contract that the host provides.
-const GRANTED: [&str; 7] = ["types", "log", "metrics", "context", "lookup", "state", "timers"];
+const GRANTED: [&str; 9] = ["types", "log", "metrics", "context", "state", "timers", "lookup", "secrets", "http"];
 /// Uploads compiled at the same time.
 const MAX_COMPILING: usize = 4;
 /// The compiler is recursive here and there.
@@ -83,6 +84,9 @@ fn as_component(hint: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
             RefusalCode::CoreModule,
             format!("a core module without a component type, not a component; {HOW}"),
         );
+    }
+    if let Err(text) = packages::check(&bytes) {
+        return refuse(RefusalCode::NotAComponent, format!("the core module's component type: {text}"));
     }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use wasmtime::component::{Linker, WasmList, WasmStr};
 use wasmtime::{ResourceLimiter, Result, StoreContextMut, bail};
 
-use crate::bindings::sluice::plugin::{context, lookup, metrics};
+use crate::bindings::sluice::plugin::{context, metrics};
+use crate::grants::{Grants, Uses};
 use crate::keep::Keep;
 use crate::limits::Limits;
 use crate::output::short;
-use crate::ports::Lookup;
 use crate::wasi::Wasi;
 use crate::watch::Watch;
 
@@ -20,9 +20,6 @@ const MAX_METRICS: usize = 64;
 const MAX_FIELDS: usize = 32;
 /// Bytes kept of what a plugin says when it panics.
 const MAX_PANIC: usize = 1024;
-const MAX_HITS: u32 = 100;
-/// Lookups of one call.
-const MAX_LOOKUPS: u32 = 64;
 
 /// Where a plugin runs, as it may see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,14 +31,6 @@ pub struct Context {
     pub input_topic: String,
     /// The pipeline's sinks, by output.
     pub output_topics: Vec<String>,
-}
-
-/// What a plugin was given beyond its records.
-#[derive(Clone, Default)]
-pub struct Grants {
-    pub lookup: Option<Arc<dyn Lookup>>,
-    /// Topics that the lookup may read.
-    pub topics: Vec<String>,
 }
 
 /// A line that a plugin wrote.
@@ -122,10 +111,11 @@ pub(crate) struct State {
     pub(crate) panic: Option<String>,
     pub(crate) wasi: Wasi,
     pub(crate) keep: Keep,
-    grants: Grants,
+    /// Nothing until the plugin is configured.
+    pub(crate) grants: Grants,
+    pub(crate) uses: Uses,
     observer: Arc<dyn Observer>,
     lines: u32,
-    lookups: u32,
     metrics: Vec<(String, MetricKind)>,
 }
 
@@ -134,7 +124,6 @@ impl State {
         plugin: String,
         context: Context,
         limits: Limits,
-        grants: Grants,
         observer: Arc<dyn Observer>,
         watch: Watch,
     ) -> State {
@@ -148,10 +137,10 @@ impl State {
             panic: None,
             wasi: Wasi::default(),
             keep: Keep::default(),
-            grants,
+            grants: Grants::default(),
+            uses: Uses::default(),
             observer,
             lines: 0,
-            lookups: 0,
             metrics: Vec::new(),
         }
     }
@@ -160,7 +149,7 @@ impl State {
     pub(crate) fn begin(&mut self) {
         self.memory.refused = false;
         self.lines = 0;
-        self.lookups = 0;
+        self.uses.begin();
     }
 
     pub(crate) fn log(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
@@ -277,40 +266,6 @@ impl context::Host for State {
 
     fn now(&mut self) -> Result<u64> {
         Ok(self.now)
-    }
-}
-
-impl lookup::Host for State {
-    fn by_key(
-        &mut self,
-        topic: String,
-        key: String,
-        limit: u32,
-    ) -> Result<std::result::Result<Vec<lookup::Hit>, String>> {
-        self.lookups += 1;
-        if self.lookups > MAX_LOOKUPS {
-            return Ok(Err(format!("more than {MAX_LOOKUPS} lookups in one call")));
-        }
-        let Some(port) = self.grants.lookup.as_ref().filter(|_| self.grants.topics.contains(&topic)) else {
-            let granted = if self.grants.topics.is_empty() { "none".into() } else { self.grants.topics.join(", ") };
-            let topic = short(topic, 256);
-            return Ok(Err(format!("topic {topic} is not granted to this plugin; granted: {granted}")));
-        };
-        let hits = match port.by_key(&topic, &key, limit.min(MAX_HITS)) {
-            Ok(hits) => hits,
-            Err(e) => return Ok(Err(e.to_string())),
-        };
-        Ok(Ok(hits
-            .into_iter()
-            .take(limit.min(MAX_HITS) as usize)
-            .map(|hit| lookup::Hit {
-                queue: hit.queue,
-                offset: hit.offset,
-                stored_at: hit.stored_at,
-                headers: hit.headers,
-                body: hit.body.to_vec(),
-            })
-            .collect()))
     }
 }
 

@@ -8,7 +8,8 @@ use crate::batch::Batch;
 use crate::bindings::exports::sluice::plugin as exports;
 use crate::bindings::sluice::plugin::types as wit;
 use crate::error::{Error, Failure, RefusalCode};
-use crate::host::{Context, DeadlineReached, Grants, Silent, State};
+use crate::grants::NotNow;
+use crate::host::{Context, DeadlineReached, Silent, State};
 use crate::keep;
 use crate::limits::Limits;
 use crate::output::{self, Output, Verdict};
@@ -69,8 +70,7 @@ impl Instance {
         let name = plugin.manifest().name.clone();
         let keeps_as = setup.keeps_as.unwrap_or_else(|| name.clone());
         let watch = Watch::new(program.runtime.shared.ticker.clock());
-        let mut state =
-            State::new(program.digest.clone(), setup.context, setup.limits, setup.grants, setup.observer, watch);
+        let mut state = State::new(program.digest.clone(), setup.context, setup.limits, setup.observer, watch);
         state.keep.lateness = setup.lateness;
         let mut store = new_store(program, state);
         let deadline = program.runtime.shared.config.start_deadline;
@@ -93,6 +93,7 @@ impl Instance {
         let loaded = load(program, &mut store, &instance);
         let Roles { filter, transform, process, check } =
             loaded.map_err(|e| Error::Start { plugin: name, failure: Failure::Nonsense(format!("{e:#}")) })?;
+        store.data_mut().grants = setup.grants;
         Ok(Instance { plugin, store, filter, transform, process, check, keeps_as, dead: false })
     }
 
@@ -269,6 +270,7 @@ impl Instance {
         state.now = now;
         state.wasi.seed(seed);
         let result = call(&self.plugin.program, &mut self.store, deadline, f);
+        self.store.data_mut().audit_lookups();
         result.map_err(|e| {
             self.dead = true;
             explain(&self.store, deadline, &e)
@@ -302,8 +304,7 @@ fn load(program: &Program, store: &mut Store<State>, instance: &WasmInstance) ->
 pub(crate) fn describe(program: &Program) -> Result<wit::Manifest, (RefusalCode, String)> {
     let limits = Limits { memory: program.runtime.shared.config.memory, ..Limits::default() };
     let watch = Watch::new(program.runtime.shared.ticker.clock());
-    let digest = program.digest.clone();
-    let state = State::new(digest, Context::default(), limits, Grants::default(), Arc::new(Silent), watch);
+    let state = State::new(program.digest.clone(), Context::default(), limits, Arc::new(Silent), watch);
     let mut store = new_store(program, state);
     let deadline = program.runtime.shared.config.start_deadline;
     let instance = call(program, &mut store, deadline, |store| program.pre.instantiate(store))
@@ -350,6 +351,9 @@ fn explain(store: &Store<State>, deadline: Duration, error: &wasmtime::Error) ->
     }
     if error.is::<DeadlineReached>() {
         return Failure::Deadline { limit: deadline };
+    }
+    if let Some(NotNow(reason)) = error.downcast_ref() {
+        return Failure::Unavailable(reason.clone());
     }
     if state.keep.too_much {
         return Failure::TooMuch { limit: state.limits.output };

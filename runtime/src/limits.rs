@@ -39,7 +39,7 @@ pub struct Limits {
     /// Running time of one `matches` or `apply`, 1 ms to 10 s. A call is never ended before it used half of this on the processor, and
     /// never runs longer on the processor than this.
     pub deadline: Duration,
-    /// Running time of one `check`, 1 ms to 10 s; waiting for lookups does not count.
+    /// Running time of one `check`, 1 ms to 10 s. What the host waits for on the guest's behalf counts for neither.
     pub check_deadline: Duration,
     /// Bytes that one answer, or one call of a host function, may carry.
     pub output: u64,

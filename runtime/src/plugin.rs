@@ -6,7 +6,8 @@ use wasmtime::component::InstancePre;
 use crate::bindings::exports::sluice::plugin as exports;
 use crate::engine::Runtime;
 use crate::error::Error;
-use crate::host::{Context, Grants, Observer, Silent, State};
+use crate::grants::Grants;
+use crate::host::{Context, Observer, Silent, State};
 use crate::instance::Instance;
 use crate::limits::Limits;
 use crate::manifest::{Manifest, Outputs, Role};
@@ -42,6 +43,7 @@ pub struct Setup {
     pub config: Map<String, Value>,
     pub context: Context,
     pub limits: Limits,
+    /// From its configuration on.
     pub grants: Grants,
     pub observer: Arc<dyn Observer>,
     /// Of a processor, its name among the steps that keep state; its plugin's name unless several are alike.

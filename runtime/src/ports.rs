@@ -1,8 +1,13 @@
-//! What a stage needs of its host: a source, a place to commit to, and where it stood. All of them may block their thread.
+//! What a stage needs of its host: a source, a place to commit to, and where it stood; and what a plugin may be granted of it. All of them
+//! may block their thread.
+
+use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::batch::Record;
+use crate::host::Context;
 
 /// Why a port could not do its work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +112,7 @@ pub trait Prefilter: Send + Sync {
     fn wants(&self, record: &Record) -> bool;
 }
 
-/// Reads messages of a topic by key, for checkers.
+/// Reads messages of a topic by key.
 pub trait Lookup: Send + Sync {
     /// The newest messages with this key, newest first, at most `limit` (1 to 100). The runtime has already checked that the topic is
     /// granted.
@@ -125,4 +130,125 @@ pub struct Hit {
     pub stored_at: u64,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
+}
+
+/// Gives plugins their secrets.
+pub trait Secrets: Send + Sync {
+    /// The value as it is now. The runtime has already checked that it is granted, and asks once an instance.
+    ///
+    /// # Errors
+    /// [`PortError`], whose text the plugin gets.
+    fn read(&self, name: &str) -> Result<Secret, PortError>;
+}
+
+/// A text that is shown to nobody but the plugin that it was granted to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    #[must_use]
+    pub fn new(value: String) -> Self {
+        Self(value)
+    }
+
+    /// The value itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+/// Sends requests to other servers.
+pub trait Http: Send + Sync {
+    /// Sends one request to its URL, and nowhere else: a redirect is an answer like others. The runtime has already checked that the URL and
+    /// the method are granted. Takes no longer than `within`, from looking up the server's name to the last byte of the answer.
+    ///
+    /// # Errors
+    /// [`PortError::Failed`], whose text the plugin gets; also when the answer is larger than [`HttpResponse`] may be, of which no more is
+    /// read then. [`PortError::Busy`] when nothing is to be sent now: the plugin's call ends, and is made again later.
+    fn send(&self, request: &HttpRequest, within: Duration) -> Result<HttpResponse, PortError>;
+}
+
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HttpRequest {
+    pub method: String,
+    /// In its normal form.
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for HttpRequest {
+    /// Query, header values and body may hold what is nobody else's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.url.split('?').next().unwrap_or_default();
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        write!(f, "HttpRequest({} {place}, headers {names:?}, {} bytes)", self.method, self.body.len())
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpResponse {
+    pub status: u16,
+    /// Names in small letters.
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl HttpResponse {
+    /// Most bytes of a body.
+    pub const MAX_BODY: usize = 1024 * 1024;
+    pub const MAX_HEADERS: usize = 64;
+    /// Most bytes of all headers together.
+    pub const MAX_HEADER_BYTES: usize = 16 * 1024;
+}
+
+/// Hears what plugins do with what they were granted, on the thread that calls them.
+pub trait Audit: Send + Sync {
+    fn used(&self, context: &Context, of: &Use<'_>);
+}
+
+/// One use of what was granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use<'a> {
+    Request {
+        method: &'a str,
+        /// Without its query; empty when it is none.
+        url: &'a str,
+        /// The answer's status, or why there is none.
+        outcome: Result<u16, &'a str>,
+        took: Duration,
+        /// Bytes of the request's body.
+        sent: u64,
+        /// Bytes of the answer's body.
+        received: u64,
+    },
+    /// The first time that an instance asked for it; and each time that it was not to be had, with the reason.
+    Secret { name: &'a str, outcome: Result<(), &'a str> },
+    /// Look-ups of one call into the plugin, and how many of them were refused.
+    Lookups { count: u32, refused: u32 },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let shown = format!("{:?}", Some(Secret::new("hunter2".into())));
+        assert_eq!(shown, "Some(Secret(hidden))");
+        let request = HttpRequest {
+            method: "GET".into(),
+            url: "https://a/b?key=hunter2".into(),
+            headers: vec![("authorization".into(), "hunter2".into())],
+            body: b"hunter2".to_vec(),
+        };
+        assert_eq!(format!("{request:?}"), "HttpRequest(GET https://a/b, headers [\"authorization\"], 7 bytes)");
+    }
 }

@@ -20,6 +20,8 @@ use crate::step::{Home, Running, Step, used_as};
 /// Longest chain.
 const MAX_STEPS: usize = 32;
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Most records of a turn when a plugin asks other servers: what was committed is not asked again after a crash, and the queue goes on.
+const ASKING_RECORDS: usize = 64;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -109,8 +111,11 @@ impl Stage {
     ///
     /// # Errors
     /// [`Error::Plan`] if the steps and sinks do not fit together; otherwise those of [`Plugin::instance`] and of the port.
-    pub fn open(plan: Plan, progress: &mut dyn Progress) -> Result<Stage, Error> {
+    pub fn open(mut plan: Plan, progress: &mut dyn Progress) -> Result<Stage, Error> {
         check_plan(&plan)?;
+        if plan.steps.iter().any(|step| step.grants.asks_servers()) {
+            plan.batch_records = plan.batch_records.min(ASKING_RECORDS);
+        }
         let steps = (0..plan.steps.len()).map(|index| Running::start(&plan, index)).collect::<Result<_, _>>()?;
         let position = progress.load()?;
         let batch_records = plan.batch_records;
@@ -249,6 +254,7 @@ impl Stage {
                 tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, "{error}");
                 Turn::Wait(Duration::from_secs(1))
             }
+            Error::Port(PortError::Busy(_)) => Turn::Wait(PORT_WAIT),
             error => self.stop(error.to_string()),
         }
     }

@@ -8,12 +8,13 @@ use crate::batch::Batch;
 use crate::bisect::{Answer, Called, Fall, Ran};
 use crate::counters::{Meter, StepCounters, StepStatus};
 use crate::error::{Error, Failure};
-use crate::host::{Context, Grants};
+use crate::grants::Grants;
+use crate::host::Context;
 use crate::instance::Instance;
 use crate::manifest::Role;
 use crate::output::Output;
 use crate::plugin::{Plugin, Setup};
-use crate::ports::Prefilter;
+use crate::ports::{PortError, Prefilter};
 use crate::stage::Plan;
 use crate::state::{Domain, Mark, Partition, StateError, Timer, store_name, timers_name};
 
@@ -26,6 +27,7 @@ pub struct Step {
     pub config: Map<String, Value>,
     /// Keeps records away from it; those count as dropped.
     pub prefilter: Option<Arc<dyn Prefilter>>,
+    pub grants: Grants,
 }
 
 impl Step {
@@ -114,7 +116,7 @@ impl Running {
             config: self.step.config.clone(),
             context,
             limits: plan.limits.clone(),
-            grants: Grants::default(),
+            grants: self.step.grants.clone(),
             observer: Arc::clone(&plan.observer),
             keeps_as: Some(self.keeps_as.clone()),
             lateness: plan.state.as_ref().map_or(0, |state| state.lateness),
@@ -184,12 +186,13 @@ impl Running {
         })
     }
 
+    /// What was granted and is not to be had now is no failure of a record: the turn is made again later.
     fn with_instance<R>(
         &mut self,
         plan: &Plan,
         held: &mut Option<Instance>,
-        call: impl FnOnce(&mut Instance) -> Result<R, Error>,
-    ) -> Result<R, Error> {
+        call: impl FnOnce(&mut Instance) -> Result<Result<R, Failure>, Error>,
+    ) -> Result<Result<R, Failure>, Error> {
         let meter = Meter::start();
         let mut instance = match held.take() {
             Some(instance) => instance,
@@ -200,7 +203,10 @@ impl Running {
         if !instance.is_dead() {
             *held = Some(instance);
         }
-        answer
+        match answer {
+            Ok(Err(Failure::Unavailable(reason))) => Err(PortError::Busy(reason).into()),
+            answer => answer,
+        }
     }
 }
 

@@ -98,6 +98,19 @@ impl Clock {
     }
 }
 
+#[cfg(test)]
+impl Clock {
+    /// One that ticks only when it is told to.
+    pub(crate) fn stopped() -> Self {
+        let stop = AtomicBool::new(true);
+        Self(Arc::new(Shared { calls: AtomicUsize::new(0), stop, ticks: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn advance(&self, ticks: u64) {
+        self.0.ticks.fetch_add(ticks, Ordering::Relaxed);
+    }
+}
+
 pub(crate) struct Calling<'a>(&'a Shared);
 
 impl Drop for Calling<'_> {

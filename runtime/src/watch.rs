@@ -45,15 +45,31 @@ impl Watch {
         ticks
     }
 
+    /// Does work for the guest that takes its time elsewhere. That time counts for neither half; whoever calls this bounds it.
+    pub fn waiting<R>(&self, work: impl FnOnce() -> R) -> R {
+        let Call { clock, half_at, second_half_from, .. } = &*self.0;
+        let (tick, processor) = (clock.now(), processor_time());
+        let done = work();
+        half_at.fetch_add(clock.now() - tick, Ordering::Relaxed);
+        if second_half_from.load(Ordering::Relaxed) != NOT_YET {
+            second_half_from.fetch_add(processor_time().saturating_sub(processor), Ordering::Relaxed);
+        }
+        done
+    }
+
     /// Whether the call has used up its time. Cheap as long as the first half lasts.
     pub fn is_over(&self) -> bool {
         let call = &*self.0;
         call.clock.now() >= call.half_at.load(Ordering::Relaxed) && self.next_look().is_none()
     }
 
-    /// The first half is over: in how many ticks to look again, `None` when the second one is over as well.
+    /// The ticks of the first half are over: in how many ticks to look again, `None` when the second one is over as well.
     pub fn next_look(&self) -> Option<u64> {
-        let Call { half, second_half_from, .. } = &*self.0;
+        let Call { clock, half_at, half, second_half_from } = &*self.0;
+        // Some of them passed while the guest waited.
+        if let Some(left) = half_at.load(Ordering::Relaxed).checked_sub(clock.now()).filter(|left| *left > 0) {
+            return Some(left);
+        }
         let (now, half) = (processor_time(), half.load(Ordering::Relaxed));
         match second_half_from.load(Ordering::Relaxed) {
             NOT_YET => {
@@ -80,4 +96,44 @@ fn nanos(time: Duration) -> u64 {
 
 fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(20);
+
+    #[test]
+    fn waiting_takes_nothing_from_the_first_half() {
+        let clock = Clock::stopped();
+        let watch = Watch::new(clock.clone());
+        assert_eq!(watch.begin(DEADLINE), 10);
+        clock.advance(4);
+        watch.waiting(|| clock.advance(1_000));
+        assert!(!watch.is_over());
+        assert_eq!(watch.next_look(), Some(6), "what was left of the first half before it waited");
+        clock.advance(6);
+        assert_eq!(watch.next_look(), Some(10), "the second half begins");
+    }
+
+    #[test]
+    fn waiting_takes_nothing_from_the_second_half_and_adds_nothing_to_it() {
+        let clock = Clock::stopped();
+        let watch = Watch::new(clock.clone());
+        watch.begin(DEADLINE);
+        clock.advance(10);
+        assert_eq!(watch.next_look(), Some(10));
+        let busy_for = |time: Duration| {
+            let from = processor_time();
+            while processor_time() - from < nanos(time) {
+                std::hint::spin_loop();
+            }
+        };
+        watch.waiting(|| busy_for(DEADLINE));
+        assert!(watch.next_look().is_some(), "the host's own work for the guest is not the guest's");
+        busy_for(DEADLINE);
+        assert_eq!(watch.next_look(), None);
+        assert!(watch.is_over());
+    }
 }

@@ -110,3 +110,32 @@ fn instances_beyond_the_pool_are_refused_and_freed_ones_are_reused() {
     drop(first);
     assert!(plugin.instance(common::setup("")).is_ok());
 }
+
+/// What makes components of core modules would go round for ever.
+#[test]
+fn packages_that_need_each_other_in_a_circle_are_named() {
+    let mut resolve = wit_parser::Resolve::default();
+    let text = "package a:a; interface one { type t = u8; } interface two { use b:b/three.{t}; }
+        world w { import two; }
+        package b:b { interface three { use c:c/four.{t}; } }
+        package c:c { interface four { type t = u8; } }";
+    let group = wit_parser::UnresolvedPackageGroup::parse("circle.wit", text).unwrap();
+    let package = resolve.push_group(group).unwrap();
+    let world = resolve.select_world(&[package], Some("w")).unwrap();
+    let mut module = wat::parse_str("(module)").unwrap();
+    let utf8 = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut module, &resolve, world, utf8).unwrap();
+    assert_eq!(refused(&module).0, "no-role", "no circle yet");
+    // Now the third package is the first.
+    let at = |module: &[u8]| module.windows(3).position(|bytes| bytes == b"c:c");
+    while let Some(at) = at(&module) {
+        module[at..at + 3].copy_from_slice(b"a:a");
+    }
+    let four = |module: &[u8]| module.windows(8).position(|bytes| bytes == b"a:a/four");
+    while let Some(at) = four(&module) {
+        module[at..at + 8].copy_from_slice(b"a:a/zzzz");
+    }
+    let (code, message) = refused(&module);
+    assert_eq!(code, "not-a-component");
+    assert!(message.contains("need each other in a circle: a:a, b:b"), "{message}");
+}

@@ -13,7 +13,7 @@ use sluice_guest_build::Guests;
 use sluice_runtime::ports::{Changelog, PortError, Progress, Sink, Source, Unit};
 use sluice_runtime::state::{Engine, Partition, Shared};
 use sluice_runtime::{
-    Config, Limits, Plan, Plugin, Policy, Record, Runtime, Silent, Stage, StatePlan, Step, Then, Turn,
+    Config, Grants, Limits, Plan, Plugin, Policy, Record, Runtime, Silent, Stage, StatePlan, Step, Then, Turn,
 };
 
 static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
@@ -140,6 +140,7 @@ impl World {
                     plugin: PLUGIN.clone(),
                     config: Map::new(),
                     prefilter: None,
+                    grants: Grants::default(),
                 }],
                 policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
                 limits: Limits { deadline: Duration::from_millis(200), ..Limits::default() },

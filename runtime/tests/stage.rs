@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use common::{PLUGIN, mode, records};
 use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
-use sluice_runtime::{Compared, Counters, Limits, Plan, Policy, Record, Shadow, Silent, Stage, Step, Then, Turn};
+use sluice_runtime::{
+    Compared, Counters, Grants, Limits, Plan, Policy, Record, Shadow, Silent, Stage, Step, Then, Turn,
+};
 
 /// A queue, and everything that was committed.
 #[derive(Default)]
@@ -66,7 +68,13 @@ fn plan(policy: Policy) -> Plan {
         queue: 3,
         input_topic: "in".into(),
         sinks: vec!["out".into()],
-        steps: vec![Step { name: "hostile".into(), plugin: PLUGIN.clone(), config: mode(""), prefilter: None }],
+        steps: vec![Step {
+            name: "hostile".into(),
+            plugin: PLUGIN.clone(),
+            config: mode(""),
+            prefilter: None,
+            grants: Grants::default(),
+        }],
         policy,
         limits: Limits { deadline: Duration::from_millis(20), ..Limits::default() },
         batch_records: 256,

@@ -13,6 +13,7 @@ use sluice_runtime::{Columns, Context, Role};
 use crate::{
     chains::{Bindings, Given, Outcome, Place, Plan, Work, check_limits, check_steps},
     failure::{Failure, Result},
+    grants::GrantsSpec,
     plugins::Plugins,
     record::of_stored,
     shell::Shell,
@@ -32,6 +33,8 @@ pub struct FilterSpec {
     pub on_failure: FilterFailure,
     #[serde(default)]
     pub limits: LimitsSpec,
+    #[serde(default, skip_serializing_if = "GrantsSpec::is_empty")]
+    pub grants: GrantsSpec,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, Default, JsonSchema)]
@@ -99,10 +102,11 @@ impl Place for GroupFilter {
             output_topics: vec![of.topic.to_string()],
             ..Context::default()
         };
-        let step = StepSpec { plugin: spec.plugin.clone(), config: spec.config.clone() };
+        let step = StepSpec { plugin: spec.plugin.clone(), config: spec.config.clone(), grants: spec.grants.clone() };
+        let field = |_: usize, part: &str| part.to_owned();
         Ok(Plan {
             place: Self::name(of),
-            steps: check_steps(plugins, pins, &[step], |_, part| part.to_owned(), &[Role::Filter], &context)?,
+            steps: check_steps(plugins, pins, &[step], field, &[Role::Filter], (Self::KIND, of.to_string()), &context)?,
             context,
             sinks: vec![of.topic.clone()],
             limits: check_limits(&spec.limits, plugins)?,

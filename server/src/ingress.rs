@@ -95,7 +95,15 @@ impl Place for Ingress {
             ..Context::default()
         };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
-        let steps = check_steps(plugins, pins, &spec.steps, field, &[Role::Filter, Role::Transform], &context)?;
+        let steps = check_steps(
+            plugins,
+            pins,
+            &spec.steps,
+            field,
+            &[Role::Filter, Role::Transform],
+            (Self::KIND, topic.to_string()),
+            &context,
+        )?;
         check_outputs(&steps, sinks.len())?;
         Ok(Plan {
             place: Self::name(topic),

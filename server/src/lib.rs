@@ -1,11 +1,13 @@
 //! The server: doors on the broker, plugins between its topics, and the order in which all of it starts and stops.
 
+mod audit;
 mod chains;
 mod checkers;
 mod clock;
 mod failure;
 mod filters;
 mod flow;
+mod grants;
 mod ingress;
 mod log_topic;
 mod measures;
@@ -18,6 +20,8 @@ mod record;
 mod register;
 mod remoting;
 mod rest;
+mod ring;
+mod secrets;
 mod server;
 mod shell;
 mod steps;

@@ -1,7 +1,6 @@
 //! What plugins say: lines and measurements, kept for a while per pipeline or binding, and passed on.
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sluice_runtime::{Level, LogLine, Observation, Observer};
 
-use crate::{clock, log_topic::Outbox, measures::Measures};
+use crate::{clock, log_topic::Outbox, measures::Measures, ring::Ring};
 
 /// Lines kept of each pipeline.
 const LINES_LIMIT: usize = 1_000;
@@ -36,18 +35,11 @@ pub struct Line {
 pub struct Logs {
     /// Lines below it are not kept.
     least: Level,
-    lines: Mutex<Kept>,
+    pub lines: Arc<Ring<Line>>,
+    told: Mutex<Told>,
     pub measures: Measures,
     /// On their way to a topic, where there is one.
     pub outbox: Option<Arc<Outbox>>,
-}
-
-#[derive(Default)]
-struct Kept {
-    newest: VecDeque<Line>,
-    /// Lines ever written.
-    count: u64,
-    told: Told,
 }
 
 /// What went on to the server's own log lately.
@@ -67,31 +59,13 @@ impl Default for Logs {
 
 impl Logs {
     pub fn new(least: Level, outbox: Option<Arc<Outbox>>) -> Self {
-        Self { least, lines: Mutex::default(), measures: Measures::default(), outbox }
+        let lines = Arc::new(Ring::new(LINES_LIMIT));
+        Self { least, lines, told: Mutex::default(), measures: Measures::default(), outbox }
     }
 
     /// Those of a pipeline's next version, which goes on with the lines of this one.
     pub fn followed_by(&self, least: Level, outbox: Option<Arc<Outbox>>) -> Self {
-        Self { lines: Mutex::new(std::mem::take(&mut *self.lines.lock())), ..Self::new(least, outbox) }
-    }
-
-    /// Lines ever written.
-    pub fn written(&self) -> u64 {
-        self.lines.lock().count
-    }
-
-    /// The newest `max` lines, the oldest first.
-    pub fn newest(&self, max: usize) -> Vec<Line> {
-        let kept = self.lines.lock();
-        kept.newest.iter().skip(kept.newest.len().saturating_sub(max)).cloned().collect()
-    }
-
-    /// How many lines were ever written, and those behind the first `seen` that are still kept, the oldest first.
-    pub fn after(&self, seen: u64) -> (u64, Vec<Line>) {
-        let kept = self.lines.lock();
-        let fresh = usize::try_from(kept.count.saturating_sub(seen)).unwrap_or(usize::MAX);
-        let skip = kept.newest.len().saturating_sub(fresh);
-        (kept.count, kept.newest.iter().skip(skip).cloned().collect())
+        Self { lines: self.lines.clone(), ..Self::new(least, outbox) }
     }
 }
 
@@ -114,14 +88,8 @@ impl Observer for Logs {
         if let Some(outbox) = &self.outbox {
             outbox.push(own.clone());
         }
-        let mut kept = self.lines.lock();
-        if kept.newest.len() == LINES_LIMIT {
-            kept.newest.pop_front();
-        }
-        kept.count += 1;
-        kept.newest.push_back(own);
-        let tell = kept.told.tells(Instant::now());
-        drop(kept);
+        self.lines.push(own);
+        let tell = self.told.lock().tells(Instant::now());
         let Some(held_back) = tell else { return };
         if held_back > 0 {
             tracing::warn!(pipeline, "plugins wrote {held_back} more lines than are told here");

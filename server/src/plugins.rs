@@ -9,6 +9,7 @@ use sluice_runtime::{Plugin, RefusalCode, Report, Role, Runtime};
 
 use crate::{
     failure::{Failure, Result},
+    grants::Granter,
     shell::Shell,
     steps::prefilter,
 };
@@ -72,13 +73,14 @@ impl Wanted {
 /// The registry of plugins.
 pub struct Plugins {
     runtime: Runtime,
+    granter: Granter,
     shell: Shell,
     by_name: RwLock<BTreeMap<String, Vec<Version>>>,
 }
 
 impl Plugins {
     /// Compiles every plugin that the log holds. Takes as long as that.
-    pub fn load(runtime: Runtime, shell: Shell) -> Result<Self> {
+    pub fn load(runtime: Runtime, granter: Granter, shell: Shell) -> Result<Self> {
         let mut by_name: BTreeMap<String, Vec<Version>> = BTreeMap::new();
         for (document, found) in shell.reader.documents(KIND) {
             let Some((name, _)) = document.split_once('/') else { continue };
@@ -94,11 +96,16 @@ impl Plugins {
         for versions in by_name.values_mut() {
             versions.sort_by_key(Version::order);
         }
-        Ok(Self { runtime, shell, by_name: RwLock::new(by_name) })
+        Ok(Self { runtime, granter, shell, by_name: RwLock::new(by_name) })
     }
 
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// Gives plugins what is named for them where they are used.
+    pub fn granter(&self) -> &Granter {
+        &self.granter
     }
 
     /// Passes a component through the gate without keeping it. Blocks while it is compiled.

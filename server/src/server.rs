@@ -17,12 +17,14 @@ use crate::{
     failure::Failure,
     filters::Filters,
     flow::{Flow, Rates},
+    grants::Granter,
     ingress::Ingresses,
     metrics::Metrics,
     pipelines::Pipelines,
     plugins::Plugins,
     register::Registrar,
     remoting::{Door, Pulls, Sessions},
+    secrets::Secrets,
     shell::{Effects, Shell},
 };
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub remoting: Limits,
     pub rates: Rates,
     pub runtime: sluice_runtime::Config,
+    /// Folder of the secrets that plugins may be granted, a file each. It is made when the first one is written.
+    pub secrets: PathBuf,
     /// Name servers to register with, `host:port`.
     pub name_servers: Vec<String>,
 }
@@ -137,6 +141,7 @@ impl Server {
         let stopped = tokio::task::spawn_blocking(move || {
             parts.ingresses.stop_all();
             parts.filters.stop_all();
+            parts.checkers.stop_all();
             parts.pipelines.stop_all();
             parts.shell.stop();
         });
@@ -160,7 +165,8 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let effects: Effects = Arc::new(move |effect| drop(send_effects.send(effect)));
     let shell = Shell::start(opened, config.retention, effects).map_err(StartError::Threads)?;
     let runtime = sluice_runtime::Runtime::new(config.runtime).map_err(StartError::Runtime)?;
-    let plugins = Arc::new(Plugins::load(runtime, shell.clone())?);
+    let granter = Granter::new(shell.reader.clone(), Secrets::new(config.secrets));
+    let plugins = Arc::new(Plugins::load(runtime, granter, shell.clone())?);
     let sessions = Arc::new(Sessions::default());
     let checkers = Arc::new(Checkers::load(shell.clone(), plugins.clone(), sessions.clone())?);
     let pipelines = Arc::new(Pipelines::load(shell.clone(), plugins.clone(), data.join("states"))?);
@@ -196,7 +202,9 @@ async fn handle_effects(mut effects: mpsc::UnboundedReceiver<Effect>, door: Arc<
                 }
                 Effect::CheckHalf(check) => {
                     let checkers = door.parts.checkers.clone();
-                    tokio::task::spawn_blocking(move || checkers.check(&check));
+                    if let Some(check) = checkers.check(check) {
+                        tokio::task::spawn_blocking(move || checkers.ask_producer(&check));
+                    }
                 }
                 Effect::TopicsChanged => door.parts.registrar.topics_changed(),
             }

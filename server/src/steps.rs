@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::Filter;
 use sluice_model::Properties;
-use sluice_runtime::{Context, Limits, Plugin, Record, Role, ports::Prefilter};
+use sluice_runtime::{Context, Grants, Limits, Plugin, Record, Role, ports::Prefilter};
 
 use crate::{
+    audit::Holding,
     failure::{Failure, Result},
+    grants::{GrantsSpec, Site},
     plugins::{Plugins, Version},
     units,
 };
@@ -25,6 +27,8 @@ pub struct StepSpec {
     pub plugin: String,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
+    #[serde(default, skip_serializing_if = "GrantsSpec::is_empty")]
+    pub grants: GrantsSpec,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, JsonSchema)]
@@ -43,19 +47,23 @@ pub struct LimitsSpec {
 pub struct Found {
     pub version: Version,
     pub prefilter: Option<Arc<dyn Prefilter>>,
+    pub grants: Grants,
+    /// What the audit is told of it.
+    pub holding: Option<Holding>,
 }
 
 /// Digests of the plugins of some steps, in their order: exactly these versions run, whatever was uploaded since.
 pub type Pins = Vec<String>;
 
-/// Finds every plugin, with `pins` exactly those, and starts each once with its config. `field` names a part of a step in errors; `context` is what the
-/// step with this index sees, but for its own name.
+/// Finds every plugin, with `pins` exactly those, and all that it is granted, and starts each once with its config. `field` names a part of
+/// a step in errors; `context` is what the step with this index sees, but for its own name.
 pub fn check(
     plugins: &Plugins,
     pins: Option<&Pins>,
     steps: &[StepSpec],
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
+    site: &Site,
     context: impl Fn(usize) -> Context,
 ) -> Result<Vec<Found>> {
     if !(1..=STEPS_LIMIT).contains(&steps.len()) {
@@ -81,7 +89,14 @@ pub fn check(
         }
         let context = Context { step: step.plugin.clone(), ..context(at) };
         plugin.check_config(&step.config, &context).map_err(|error| wrong("config", error.to_string()))?;
-        Ok(Found { prefilter: prefilter(plugin)?, version })
+        let (granter, digest) = (plugins.granter(), plugin.digest());
+        granter.check(&step.grants, site, |part| field(at, &format!("grants.{part}")))?;
+        Ok(Found {
+            prefilter: prefilter(plugin)?,
+            grants: granter.grant(&step.grants, site, &step.plugin, digest)?,
+            holding: site.holding(&step.grants, &step.plugin, digest),
+            version,
+        })
     };
     steps.iter().enumerate().map(check).collect()
 }

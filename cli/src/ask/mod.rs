@@ -4,12 +4,15 @@ use std::{io::Read, path::Path};
 
 use anyhow::Context;
 
+pub mod audit;
+pub mod checker;
 pub mod dlq;
 mod filter;
 pub mod group;
 mod ingress;
 pub mod pipeline;
 pub mod plugin;
+pub mod secret;
 pub mod topic;
 
 /// How the lines of logs are listed.

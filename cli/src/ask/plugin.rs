@@ -237,9 +237,12 @@ fn name_of(file: &Path) -> anyhow::Result<String> {
 
 fn summary(report: &Value) -> String {
     let field = |name: &str| report.get(name).map(|value| format!("{name} {value}"));
-    ["digest", "version", "roles", "size", "compile_ms"]
-        .iter()
-        .filter_map(|name| field(name))
-        .collect::<Vec<_>>()
-        .join(", ")
+    let facts = ["digest", "version", "roles", "size", "compile_ms"].iter().filter_map(|name| field(name));
+    let facts = facts.collect::<Vec<_>>().join(", ");
+    let imports = report.get("imports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let grants = imports.iter().filter_map(|import| import.get("needs_grant")?.as_str());
+    match grants.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => facts,
+        grants => format!("{facts}\nit asks for what has to be granted where it is used: {grants}"),
+    }
 }

@@ -38,6 +38,9 @@ pub struct Layer {
     /// Folder of the log and all that is derived from it.
     #[arg(long, env = "SLUICE_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Folder of the secrets that plugins may be granted, a file each; `secrets` below the folder of the log when left out.
+    #[arg(long, env = "SLUICE_SECRETS", value_name = "DIR")]
+    pub secrets: Option<PathBuf>,
     /// Name servers to register with: `a:9876;b:9876`.
     #[arg(long, env = "SLUICE_NAMESRV", value_name = "ADDRESSES")]
     pub namesrv: Option<String>,
@@ -110,6 +113,7 @@ impl Layer {
             name: self.name.or(below.name),
             cluster: self.cluster.or(below.cluster),
             data: self.data.or(below.data),
+            secrets: self.secrets.or(below.secrets),
             namesrv: self.namesrv.or(below.namesrv),
             port: self.port.or(below.port),
             rest_port: self.rest_port.or(below.rest_port),
@@ -137,6 +141,7 @@ pub struct Settings {
     pub name: String,
     pub cluster: String,
     pub data: PathBuf,
+    pub secrets: PathBuf,
     pub namesrv: String,
     pub port: u16,
     pub rest_port: u16,
@@ -167,10 +172,12 @@ impl Settings {
     pub fn resolve(layer: Layer) -> anyhow::Result<Self> {
         let broker = sluice_server::BrokerConfig::default();
         let store = sluice_server::StoreConfig::default();
+        let data = layer.data.unwrap_or_else(|| PathBuf::from("sluice-data"));
         let settings = Self {
             name: layer.name.unwrap_or(broker.name),
             cluster: layer.cluster.unwrap_or(broker.cluster),
-            data: layer.data.unwrap_or_else(|| PathBuf::from("sluice-data")),
+            secrets: layer.secrets.unwrap_or_else(|| data.join("secrets")),
+            data,
             namesrv: layer.namesrv.unwrap_or_default(),
             port: layer.port.unwrap_or(10_911),
             rest_port: layer.rest_port.unwrap_or(8082),
@@ -245,6 +252,7 @@ impl Settings {
                 send_per_group: self.send_rate_per_group,
                 receive_per_group: self.receive_rate_per_group,
             },
+            secrets: self.secrets.clone(),
             runtime: sluice_server::RuntimeConfig::default(),
             name_servers: self.name_servers()?,
         })

@@ -17,8 +17,8 @@ use sluice_guest_build::Guests;
 use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
 use sluice_runtime::state::Partition;
 use sluice_runtime::{
-    Batch, Config, HalfMessage, Instance, Plan, Plugin, Policy, Record, Runtime, Setup, Silent, Stage, StatePlan, Step,
-    Turn,
+    Batch, Config, Grants, HalfMessage, Instance, Plan, Plugin, Policy, Record, Runtime, Setup, Silent, Stage,
+    StatePlan, Step, Turn,
 };
 
 /// The server's own.
@@ -268,7 +268,13 @@ fn count(plugin: &Plugin, records: &[Record]) -> Done<()> {
             queue: 0,
             input_topic: "in".into(),
             sinks: vec!["out".into()],
-            steps: vec![Step { name: "count".into(), plugin: plugin.clone(), config: Map::new(), prefilter: None }],
+            steps: vec![Step {
+                name: "count".into(),
+                plugin: plugin.clone(),
+                config: Map::new(),
+                prefilter: None,
+                grants: Grants::default(),
+            }],
             policy: Policy::default(),
             limits: sluice_runtime::Limits::default(),
             batch_records: size,

@@ -74,7 +74,7 @@ fn limits() -> Limits {
 }
 
 fn setup(patient: bool) -> Setup {
-    let grants = Grants { lookup: Some(Arc::new(SlowLookup)), topics: vec!["ledger".into()] };
+    let grants = Grants { lookup: Some(Arc::new(SlowLookup)), topics: vec!["ledger".into()], ..Grants::default() };
     let limits = if patient { Limits { deadline: PATIENCE, check_deadline: PATIENCE, ..limits() } } else { limits() };
     Setup { limits, grants, observer: Arc::new(Listening), ..Setup::default() }
 }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde_json::Map;
 use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
 use sluice_runtime::state::Partition;
-use sluice_runtime::{Plan, Plugin, Policy, Record, Silent, Stage, StatePlan, Step, Then, Turn};
+use sluice_runtime::{Grants, Plan, Plugin, Policy, Record, Silent, Stage, StatePlan, Step, Then, Turn};
 
 use crate::neighbour::records;
 
@@ -49,7 +49,13 @@ fn stage(plugin: Plugin) -> Stage {
         queue: 0,
         input_topic: "in".into(),
         sinks: vec!["out".into()],
-        steps: vec![Step { name: "corpus".into(), plugin, config: Map::new(), prefilter: None }],
+        steps: vec![Step {
+            name: "corpus".into(),
+            plugin,
+            config: Map::new(),
+            prefilter: None,
+            grants: Grants::default(),
+        }],
         policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
         limits: crate::limits(),
         batch_records: STORM,

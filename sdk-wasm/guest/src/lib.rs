@@ -33,10 +33,12 @@ pub mod wit;
 
 pub mod context;
 pub mod field;
+pub mod http;
 pub mod join;
 pub mod log;
 pub mod lookup;
 pub mod metrics;
+pub mod secrets;
 pub mod state;
 pub mod window;
 

@@ -1,4 +1,4 @@
-//! Reading topics that were granted to a checker.
+//! Reading topics that were granted to the plugin.
 
 pub use crate::wit::imports::lookup::{Hit, by_key};
 

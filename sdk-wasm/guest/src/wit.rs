@@ -11,6 +11,8 @@ pub mod imports {
                 import sluice:plugin/metrics@0.2.0;
                 import sluice:plugin/context@0.2.0;
                 import sluice:plugin/lookup@0.2.0;
+                import sluice:plugin/secrets@0.2.0;
+                import sluice:plugin/http@0.2.0;
                 import sluice:plugin/state@0.2.0;
                 import sluice:plugin/timers@0.2.0;
             }

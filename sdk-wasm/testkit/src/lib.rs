@@ -22,13 +22,14 @@ use serde_json::Value;
 use sluice_guest_build::Guests;
 use sluice_runtime::{
     Batch, Config, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Output, Plugin, Report, Role,
-    Runtime, Setup, state::Partition,
+    Runtime, Setup, ports::Secret, state::Partition,
 };
 
 pub use sample::{Sample, half, record};
 pub use sluice_guest_build::Target;
 pub use sluice_runtime as runtime;
-pub use world::{Journal, Topics};
+use world::Values;
+pub use world::{Journal, Servers, Topics};
 
 /// Why a test could not run as it should.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +56,9 @@ pub struct Kit {
     report: Report,
     sinks: Vec<String>,
     limits: Limits,
-    topics: Option<Topics>,
+    topics: Topics,
+    secrets: Values,
+    servers: Arc<Servers>,
     lateness: u64,
 }
 
@@ -77,7 +80,16 @@ impl Kit {
     pub fn upload(component: &[u8]) -> Result<Kit, Error> {
         let runtime = Runtime::new(Config { instances: 16, ..Config::default() })?;
         let (plugin, report) = runtime.load("the plugin", component)?;
-        Ok(Kit { plugin, report, sinks: vec!["out".into()], limits: Limits::default(), topics: None, lateness: 0 })
+        Ok(Kit {
+            plugin,
+            report,
+            sinks: vec!["out".into()],
+            limits: Limits::default(),
+            topics: Topics::default(),
+            secrets: Values::default(),
+            servers: Arc::default(),
+            lateness: 0,
+        })
     }
 
     /// Names the pipeline's sinks; one sink `out` otherwise.
@@ -100,10 +112,24 @@ impl Kit {
         self
     }
 
-    /// Grants a checker these topics.
+    /// Grants look-ups in these topics.
     #[must_use]
     pub fn topics(mut self, topics: Topics) -> Kit {
-        self.topics = Some(topics);
+        self.topics = topics;
+        self
+    }
+
+    /// Grants a secret.
+    #[must_use]
+    pub fn secret(mut self, name: &str, value: &str) -> Kit {
+        self.secrets.0.push((name.to_owned(), Secret::new(value.to_owned())));
+        self
+    }
+
+    /// Grants requests to these servers. Keep a handle to see what they were asked.
+    #[must_use]
+    pub fn servers(mut self, servers: &Arc<Servers>) -> Kit {
+        self.servers = Arc::clone(servers);
         self
     }
 
@@ -125,9 +151,14 @@ impl Kit {
     pub fn start(&self, config: &Value) -> Result<Run, Error> {
         let Value::Object(config) = config else { return Err(Error::Config(config.clone())) };
         let journal = Arc::new(Journal::default());
-        let grants = match &self.topics {
-            Some(topics) => Grants { topics: topics.names(), lookup: Some(Arc::new(topics.clone())) },
-            None => Grants::default(),
+        let grants = Grants {
+            topics: self.topics.names(),
+            lookup: Some(Arc::new(self.topics.clone())),
+            urls: self.servers.granted(),
+            http: Some(Arc::<Servers>::clone(&self.servers)),
+            secret_names: self.secrets.0.iter().map(|(name, _)| name.clone()).collect(),
+            secrets: Some(Arc::new(self.secrets.clone())),
+            audit: None,
         };
         let context = Context {
             pipeline: "test".into(),

@@ -1,10 +1,11 @@
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use sluice_runtime::ports::{Hit, Lookup, PortError};
-use sluice_runtime::{Level, LogLine, Observation, Observer};
+use sluice_runtime::ports::{Hit, Http, HttpRequest, HttpResponse, Lookup, PortError, Secret, Secrets};
+use sluice_runtime::{Level, LogLine, Observation, Observer, UrlGrant};
 
-/// Topics that a checker may look into.
+/// Topics that a plugin may look into.
 #[derive(Clone, Debug, Default)]
 pub struct Topics(Vec<(String, String, Hit)>);
 
@@ -30,6 +31,66 @@ impl Lookup for Topics {
     fn by_key(&self, topic: &str, key: &str, limit: u32) -> Result<Vec<Hit>, PortError> {
         let newest_first = self.0.iter().rev().filter(|(t, k, _)| t == topic && k == key);
         Ok(newest_first.map(|(_, _, hit)| hit.clone()).take(limit as usize).collect())
+    }
+}
+
+/// Secrets that a plugin may read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Values(pub(crate) Vec<(String, Secret)>);
+
+impl Secrets for Values {
+    fn read(&self, name: &str) -> Result<Secret, PortError> {
+        let found = self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        found.ok_or_else(|| PortError::Failed(format!("secret \"{name}\" does not exist")))
+    }
+}
+
+/// Servers that a plugin may ask: what is granted to it, what they answer, and what they were asked.
+#[derive(Debug, Default)]
+pub struct Servers {
+    granted: Vec<UrlGrant>,
+    answers: Vec<(String, String, HttpResponse)>,
+    asked: Mutex<Vec<HttpRequest>>,
+}
+
+impl Servers {
+    /// Grants these methods of what is below a URL, as a pipeline's `grants` do.
+    ///
+    /// # Panics
+    /// It is no grant; the message says what was expected.
+    #[must_use]
+    pub fn grant(mut self, url: &str, methods: &[&str]) -> Servers {
+        let methods: Vec<String> = methods.iter().map(|method| (*method).to_owned()).collect();
+        self.granted.push(UrlGrant::parse(url, &methods).unwrap_or_else(|problem| panic!("{url}: {problem}")));
+        self
+    }
+
+    /// Answers requests for exactly this URL. What nothing is said of cannot be reached.
+    #[must_use]
+    pub fn answer(mut self, method: &str, url: &str, status: u16, body: &str) -> Servers {
+        let response = HttpResponse { status, headers: Vec::new(), body: body.as_bytes().to_vec() };
+        self.answers.push((method.to_owned(), url.to_owned(), response));
+        self
+    }
+
+    /// The requests that came, in order.
+    #[must_use]
+    pub fn asked(&self) -> Vec<HttpRequest> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn granted(&self) -> Vec<UrlGrant> {
+        self.granted.clone()
+    }
+}
+
+impl Http for Servers {
+    fn send(&self, request: &HttpRequest, _: Duration) -> Result<HttpResponse, PortError> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+        let found = self.answers.iter().find(|(method, url, _)| (method, url) == (&request.method, &request.url));
+        found
+            .map(|(_, _, response)| response.clone())
+            .ok_or_else(|| PortError::Failed(format!("{} {} cannot be reached", request.method, request.url)))
     }
 }
 

@@ -131,6 +131,7 @@ impl<P: Place> Bindings<P> {
             let reason = format!("it does not run: {failure}");
             Plan { broken: Some(reason), lenient: P::is_lenient(spec), ..Plan::open(P::name(key)) }
         });
+        self.plugins.granter().audit().granted(plan.holdings());
         let bound = Bound { stored: Mutex::new((stored, version)), chain: self.start(plan)? };
         self.by_key.write().insert(key.clone(), Arc::new(bound));
         self.any.store(true, Ordering::Release);
@@ -164,11 +165,15 @@ impl<P: Place> Bindings<P> {
             Some(bound) => {
                 let version = self.shell.ask_blocking(put)?.0;
                 *bound.stored.lock() = (stored, version);
+                let (audit, before) = (self.plugins.granter().audit(), bound.chain.plan());
+                audit.withdrawn(before.holdings());
+                audit.granted(plan.holdings());
                 bound.chain.replace(plan);
             }
             None => {
                 let chain = self.start(plan)?;
                 let version = self.shell.ask_blocking(put)?.0;
+                self.plugins.granter().audit().granted(chain.plan().holdings());
                 let bound = Bound { stored: Mutex::new((stored, version)), chain };
                 self.by_key.write().insert(key.clone(), Arc::new(bound));
                 self.any.store(true, Ordering::Release);
@@ -194,6 +199,7 @@ impl<P: Place> Bindings<P> {
     fn remove(&self, key: &P::Key) -> Result<()> {
         let bound = self.bound(key)?;
         self.forget(key)?;
+        self.plugins.granter().audit().withdrawn(bound.chain.plan().holdings());
         bound.chain.replace(Plan::open(P::name(key)));
         let until = Instant::now() + PASSING;
         loop {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use sluice_runtime::{
-    Action, Batch, Context, Error, Failure, Grants, Instance, Level, LogLine, Observer, Output, Record, RecordFailure,
-    Setup, Verdict, processor_time,
+    Action, Batch, Context, Error, Failure, Instance, Level, LogLine, Observer, Output, Record, RecordFailure, Setup,
+    Verdict, processor_time,
 };
 
 use super::{
@@ -200,7 +200,7 @@ impl Judge {
             config: step.config.clone(),
             context: Context { step: step.reference.clone(), queue: self.lane, ..self.plan.context.clone() },
             limits: self.plan.limits.clone(),
-            grants: Grants::default(),
+            grants: step.grants.clone(),
             observer: self.logs.clone(),
             ..Setup::default()
         })

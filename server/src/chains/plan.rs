@@ -4,13 +4,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sluice_model::TopicName;
-use sluice_runtime::{Columns, Context, Limits, Plugin, Role, ports::Prefilter};
+use sluice_runtime::{Columns, Context, Grants, Limits, Plugin, Role, ports::Prefilter};
 
 use crate::{
+    audit::Holding,
     failure::{Failure, Result},
+    grants::Site,
     plugins::Plugins,
     steps::{self, Found, LimitsSpec, Pins, StepSpec},
 };
+
+/// Why chains are granted secrets only.
+const HURRIED: &str = "not to be granted here: producers and consumers wait for what this plugin says, and would wait for others with it; \
+                       only secrets may be granted; a pipeline's steps and checkers may have the others";
 
 /// One plugin of a chain, pinned to the version that was found.
 #[derive(Clone)]
@@ -21,6 +27,9 @@ pub struct Step {
     pub label: String,
     pub plugin: Plugin,
     pub config: Map<String, Value>,
+    pub grants: Grants,
+    /// What the audit is told of it.
+    pub holding: Option<Holding>,
     /// Which messages it wants to be asked about; the others it drops unasked.
     pub prefilter: Option<Arc<dyn Prefilter>>,
     /// It may change messages; otherwise it only keeps or drops them.
@@ -62,6 +71,11 @@ impl Plan {
         }
     }
 
+    /// What its plugins are granted.
+    pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
+        self.steps.iter().filter_map(|step| step.holding.as_ref())
+    }
+
     /// The columns that any of the plugins or their prefilters reads.
     pub fn needs(&self) -> Columns {
         let asked = |step: &Step| match step.prefilter {
@@ -72,17 +86,19 @@ impl Plan {
     }
 }
 
-/// Finds every plugin and starts each once with its config. `field` names a step in errors.
+/// Finds every plugin and starts each once with its config. `field` names a step in errors; the kind and name of the place, in the audit.
 pub fn check_steps(
     plugins: &Plugins,
     pins: Option<&Pins>,
     steps: &[StepSpec],
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
+    (kind, name): (&'static str, String),
     context: &Context,
 ) -> Result<Vec<Step>> {
-    let found = steps::check(plugins, pins, steps, field, roles, |_| context.clone())?;
-    let step = |(step, Found { version, prefilter }): (&StepSpec, Found)| Step {
+    let site = Site { kind, name, hurried: Some(HURRIED), stopping: Arc::default() };
+    let found = steps::check(plugins, pins, steps, field, roles, &site, |_| context.clone())?;
+    let step = |(step, Found { version, prefilter, grants, holding }): (&StepSpec, Found)| Step {
         reference: step.plugin.clone(),
         label: format!("{}@{}", version.name, version.version()),
         // A plugin that is both runs as a transformer where it may.
@@ -90,6 +106,8 @@ pub fn check_steps(
         prefilter,
         plugin: version.plugin,
         config: step.config.clone(),
+        grants,
+        holding,
     };
     Ok(steps.iter().zip(found).map(step).collect())
 }

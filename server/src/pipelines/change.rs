@@ -56,6 +56,8 @@ impl Pipelines {
             return Err(Failure::invalid("source.where", text));
         }
         let checked = spec.check(None, &self.shell, &self.plugins)?;
+        // A shadow runs the live version once more as well.
+        self.check_mode(&mode, &stored.live.check(&self.shell, &self.plugins)?)?;
         self.check_mode(&mode, &checked)?;
         self.cut_over(stored.name(), &checked, None, |standing| {
             let from = match &mode {
@@ -69,7 +71,14 @@ impl Pipelines {
 
     fn check_mode(&self, mode: &Mode, checked: &Checked) -> Result<()> {
         match mode {
-            Mode::Shadow { start } => start.as_deref().map_or(Ok(()), |text| parse_start("start", text).map(drop)),
+            Mode::Shadow { start } => {
+                if let Some(at) = checked.steps.iter().position(|step| step.grants.asks_servers()) {
+                    let field = format!("steps[{at}].grants.http");
+                    let text = "a shadow would send its requests besides those of the live version; try it as a canary";
+                    return Err(Failure::invalid(&field, format!("{field}: {text}")));
+                }
+                start.as_deref().map_or(Ok(()), |text| parse_start("start", text).map(drop))
+            }
             Mode::Canary { queues } => {
                 let topic = self.shell.reader.topic(&checked.topic)?;
                 let count = topic.read_queues.max(topic.write_queues);

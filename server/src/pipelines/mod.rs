@@ -32,6 +32,7 @@ pub use spec::{Checked, Spec};
 pub use state::{Found, States};
 
 use crate::{
+    audit::Holding,
     failure::{Failure, Result},
     observer::Logs,
     plugins::Plugins,
@@ -55,6 +56,8 @@ struct Pipeline {
     running: Option<Running>,
     /// The candidate that runs beside it.
     shadow: Option<Shadow>,
+    /// What its plugins are granted while they run.
+    holdings: Vec<Holding>,
     /// Why it could not be started.
     broken: Option<String>,
     logs: Arc<Logs>,
@@ -187,8 +190,11 @@ impl Pipelines {
         }
         let outbox = versions.live.log_topic.is_some().then(Arc::default);
         pipeline.logs = Arc::new(pipeline.logs.followed_by(versions.live.log_level, outbox));
+        let holdings = versions.holdings();
         let running = Running::start(self.shell.clone(), versions, pipeline.id, pipeline.logs.clone(), &place)?;
         pipeline.running = Some(running);
+        self.plugins.granter().audit().granted(&holdings);
+        pipeline.holdings = holdings;
         Ok(())
     }
 
@@ -255,20 +261,30 @@ impl Pipelines {
 
     /// Stops all pipelines, each behind a whole unit.
     pub fn stop_all(&self) {
-        let names: Vec<String> = self.by_name.lock().keys().cloned().collect();
-        names.iter().for_each(|name| self.stop(name));
+        let mut threads = Vec::new();
+        for pipeline in self.by_name.lock().values_mut() {
+            pipeline.running.iter().for_each(Running::stop);
+            threads.push((pipeline.running.take(), pipeline.shadow.take()));
+        }
+        drop(threads);
     }
 
     /// Stops one. Its threads are waited for outside the lock, which they need to be woken.
     fn stop(&self, name: &str) {
-        let threads = self.by_name.lock().get_mut(name).map(|of| (of.running.take(), of.shadow.take()));
-        drop(threads);
+        let stopped = self.by_name.lock().get_mut(name).map(|of| {
+            let threads = (of.running.take(), of.shadow.take());
+            (threads, std::mem::take(&mut of.holdings))
+        });
+        if let Some((threads, holdings)) = stopped {
+            drop(threads);
+            self.plugins.granter().audit().withdrawn(&holdings);
+        }
     }
 }
 
 impl Pipeline {
     fn new(id: u32, stored: Stored, version: u64, logs: Arc<Logs>) -> Self {
-        Self { id, stored, version, running: None, shadow: None, broken: None, logs }
+        Self { id, stored, version, running: None, shadow: None, holdings: Vec::new(), broken: None, logs }
     }
 }
 
@@ -303,7 +319,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shell = crate::shell::tests::start(dir.path());
         let runtime = sluice_runtime::Runtime::new(sluice_runtime::Config::default()).unwrap();
-        let plugins = Arc::new(Plugins::load(runtime, shell.clone()).unwrap());
+        let secrets = crate::secrets::Secrets::new(dir.path().join("secrets"));
+        let granter = crate::grants::Granter::new(shell.reader.clone(), secrets);
+        let plugins = Arc::new(Plugins::load(runtime, granter, shell.clone()).unwrap());
         let folder = dir.path().join("states");
         let place = Place::new(&folder, "gone", 7).unwrap();
         let topic = place.topic.clone();

@@ -19,7 +19,7 @@ use super::{
     spec::Checked,
     state::{Place, States},
 };
-use crate::{clock, failure::Result, log_topic::LogTopic, observer::Logs, priority, shell::Shell};
+use crate::{audit::Holding, clock, failure::Result, log_topic::LogTopic, observer::Logs, priority, shell::Shell};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -51,6 +51,11 @@ impl Versions {
             Some((canary, queues)) if queues.contains(&queue.0) => canary,
             _ => &self.live,
         }
+    }
+
+    /// What their plugins are granted.
+    pub fn holdings(&self) -> Vec<Holding> {
+        self.all().flat_map(|of| of.holdings.clone()).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = &Checked> {
@@ -100,6 +105,8 @@ impl Bell {
 pub struct Running {
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
+    /// Tells the requests of its plugins that they are to end.
+    stopping: Vec<Arc<AtomicBool>>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
     states: Option<Arc<States>>,
     thread: Option<JoinHandle<()>>,
@@ -112,6 +119,7 @@ impl Running {
     pub fn start(shell: Shell, versions: Versions, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
         let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
         let queues = Arc::new(Mutex::new(Vec::new()));
+        let stopping = versions.all().map(|of| of.stopping.clone()).collect();
         let memory = versions.all().filter(|of| of.keeps_state).map(|of| of.state_memory).max();
         let keeps = memory.map(|memory| States::open(shell.clone(), place, memory)).transpose()?;
         let states = keeps.map(Arc::new);
@@ -134,7 +142,14 @@ impl Running {
             .name(name)
             .spawn(move || work.run(&its_bell, &its_stop))
             .map_err(|error| crate::failure::Failure::new(sluice_model::Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, queues, states, thread: Some(thread), _log_topic: log_topic })
+        Ok(Self { bell, stop, stopping, queues, states, thread: Some(thread), _log_topic: log_topic })
+    }
+
+    /// Has the thread stop behind the unit at hand; dropping the handle waits for that.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.stopping.iter().for_each(|stopping| stopping.store(true, Ordering::Release));
+        self.bell.ring();
     }
 
     pub fn wake(&self) {
@@ -153,8 +168,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.bell.ring();
+        self.stop();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of a pipeline panicked");
         }

@@ -154,7 +154,7 @@ impl Shadow {
     }
 
     pub fn report(&self) -> Report {
-        Report { logs: self.logs.newest(LOG_LINES), ..self.report.lock().clone() }
+        Report { logs: self.logs.lines.newest(LOG_LINES), ..self.report.lock().clone() }
     }
 }
 

@@ -1,6 +1,9 @@
 //! What users write to describe a pipeline, and its checks.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +12,9 @@ use sluice_model::{GroupName, Timestamp, TopicName};
 use sluice_runtime::{Context, Level, Limits, Policy, Role, Step, Then};
 
 use crate::{
+    audit::Holding,
     failure::{Failure, Result},
+    grants::Site,
     plugins::Plugins,
     shell::Shell,
     steps::{self, Found, LimitsSpec, Pins, StepSpec},
@@ -135,6 +140,10 @@ pub struct Checked {
     pub filter: Filter,
     pub sinks: Vec<TopicName>,
     pub steps: Vec<Step>,
+    /// What the audit is told when the steps run.
+    pub holdings: Vec<Holding>,
+    /// Set when the pipeline is to stop: then its plugins ask nobody any more.
+    pub stopping: Arc<AtomicBool>,
     pub policy: Policy,
     pub limits: Limits,
     /// Whether one of the steps keeps state.
@@ -180,7 +189,8 @@ impl Spec {
         let sinks = self.sinks(shell, &topic)?;
         let filter = Filter::read(self.source.filter.as_deref().unwrap_or("*"))
             .map_err(|error| Failure::invalid("source.where", format!("source.where: {error}")))?;
-        let steps = self.steps(pins, plugins)?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (steps, holdings) = self.steps(pins, plugins, &stopping)?;
         let keeps_state = steps.iter().any(|step| step.plugin.has(Role::Process));
         Ok(Checked {
             revision: 0,
@@ -195,6 +205,8 @@ impl Spec {
             filter,
             sinks,
             steps,
+            holdings,
+            stopping,
             policy: self.policy()?,
             limits: steps::check_limits(&self.limits, plugins)?,
             spec: self,
@@ -225,7 +237,12 @@ impl Spec {
         Ok(sinks)
     }
 
-    fn steps(&self, pins: Option<&Pins>, plugins: &Plugins) -> Result<Vec<Step>> {
+    fn steps(
+        &self,
+        pins: Option<&Pins>,
+        plugins: &Plugins,
+        stopping: &Arc<AtomicBool>,
+    ) -> Result<(Vec<Step>, Vec<Holding>)> {
         let last = self.steps.len().saturating_sub(1);
         let context = |at: usize| Context {
             pipeline: self.name.clone(),
@@ -234,15 +251,18 @@ impl Spec {
             ..Context::default()
         };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
+        let site = Site { kind: "pipeline", name: self.name.clone(), hurried: None, stopping: stopping.clone() };
         let roles = [Role::Filter, Role::Transform, Role::Process];
-        let found = steps::check(plugins, pins, &self.steps, field, &roles, context)?;
+        let found = steps::check(plugins, pins, &self.steps, field, &roles, &site, context)?;
+        let holdings = found.iter().filter_map(|found| found.holding.clone()).collect();
         let step = |(step, found): (&StepSpec, Found)| Step {
             name: step.plugin.clone(),
             plugin: found.version.plugin,
             config: step.config.clone(),
             prefilter: found.prefilter,
+            grants: found.grants,
         };
-        Ok(self.steps.iter().zip(found).map(step).collect())
+        Ok((self.steps.iter().zip(found).map(step).collect(), holdings))
     }
 
     fn policy(&self) -> Result<Policy> {

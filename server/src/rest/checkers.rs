@@ -4,7 +4,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, Method, StatusCode},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,12 +12,16 @@ use sluice_model::GroupName;
 
 use super::{
     Rest, blocking,
-    input::{Guard, Path, json_body},
+    input::{self, BODY_LIMIT, Guard, Path, Query, json_or_yaml},
+    logs::{self, LogsQuery},
     problem::Answer,
     routes::Routes,
     tagged,
 };
-use crate::{checkers::CheckerSpec, failure::Result};
+use crate::{
+    checkers::{CheckerSpec, Description},
+    failure::Result,
+};
 
 /// A bound checker.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -25,6 +29,8 @@ struct CheckerView {
     group: String,
     #[serde(flatten)]
     spec: CheckerSpec,
+    /// Which version decides.
+    plugin_digest: String,
     /// Changes with every replacement; also the ETag.
     version: u64,
 }
@@ -47,6 +53,7 @@ pub fn routes(routes: Routes) -> Routes {
             |o| {
                 o.guarded()
                     .takes::<CheckerSpec>()
+                    .takes_bytes("application/yaml")
                     .answers::<CheckerView>(200, "It was replaced.")
                     .answers::<CheckerView>(201, "It was bound.")
             },
@@ -59,33 +66,45 @@ pub fn routes(routes: Routes) -> Routes {
             |o| o.empties("It is gone."),
             delete,
         )
+        .serve(
+            Method::GET,
+            "/producer-groups/{group}/checker/logs",
+            "Read what the checker of a producer group logged since it was bound, or since the server started.",
+            logs::described,
+            read_logs,
+        )
 }
 
 async fn one(State(rest): State<Rest>, Path(group): Path<String>) -> Answer {
     let group = GroupName::parse(&group)?;
-    let checkers = rest.parts.checkers.clone();
-    let (group, (spec, version)) = blocking(move || checkers.get(&group).map(|found| (group, found))).await?;
-    let view = CheckerView { group: group.to_string(), spec, version };
-    Ok(tagged(false, &version.to_string(), &view))
+    let description = rest.parts.checkers.describe(&group)?;
+    Ok(answer(false, &group, description))
 }
 
 async fn put(State(rest): State<Rest>, Path(group): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let (group, guard) = (GroupName::parse(&group)?, Guard::of(&headers)?);
-    let spec: CheckerSpec = json_body(body, &headers).await?;
+    let spec: CheckerSpec = json_or_yaml(&input::body(body, &headers, BODY_LIMIT).await?)?;
     let checkers = rest.parts.checkers.clone();
     let work = move || -> Result<_> {
-        let known = checkers.get(&group).ok();
-        let at = known.as_ref().map(|(_, version)| version.to_string());
-        guard.check(group.as_str(), at.as_deref())?;
-        if let Some((same, version)) = known.as_ref().filter(|(known, _)| *known == spec) {
-            return Ok((CheckerView { group: group.to_string(), spec: same.clone(), version: *version }, false));
-        }
-        let expected = (guard != Guard::None).then(|| known.as_ref().map_or(0, |(_, version)| *version));
-        let (spec, version) = checkers.put(&group, spec, expected)?;
-        Ok((CheckerView { group: group.to_string(), spec, version }, known.is_none()))
+        let known = checkers.describe(&group).ok().map(|known| known.version);
+        guard.check(group.as_str(), known.map(|version| version.to_string()).as_deref())?;
+        let expected = (guard != Guard::None).then(|| known.unwrap_or(0));
+        let description = checkers.put(&group, spec, expected)?;
+        Ok((known.is_none(), group, description))
     };
-    let (view, created) = blocking(work).await?;
-    Ok(tagged(created, &view.version.to_string(), &view))
+    let (created, group, description) = blocking(work).await?;
+    Ok(answer(created, &group, description))
+}
+
+fn answer(created: bool, group: &GroupName, of: Description) -> Response {
+    let Description { spec, version, digest } = of;
+    let view = CheckerView { group: group.to_string(), spec, plugin_digest: format!("sha256:{digest}"), version };
+    tagged(created, &version.to_string(), &view)
+}
+
+async fn read_logs(State(rest): State<Rest>, Path(group): Path<String>, Query(query): Query<LogsQuery>) -> Answer {
+    let (group, checkers) = (GroupName::parse(&group)?, rest.parts.checkers.clone());
+    logs::answer(&rest, query, move || checkers.logs(&group))
 }
 
 async fn delete(State(rest): State<Rest>, Path(group): Path<String>) -> Answer {

@@ -67,6 +67,9 @@ pub fn explain(checked: &Checked, queue: u32, record: Record) -> Result<Vec<Step
             stopped =
                 Some("it keeps state, which is not as it was when the message came; what is behind it depends on it");
         }
+        if stopped.is_none() && step.grants.asks_servers() {
+            stopped = Some("it asks other servers, which are not asked again; what is behind it depends on it");
+        }
         let mut trace = StepTrace::new(step, stopped);
         if stopped.is_some() || records.is_empty() {
             traces.push(trace);
@@ -85,7 +88,7 @@ pub fn explain(checked: &Checked, queue: u32, record: Record) -> Result<Vec<Step
             calls += 1;
             trace.records.push(run(&mut bench, step, &record, sinks, &mut passed)?);
         }
-        trace.logs = logs.newest(LOG_LINES).into_iter().map(line_view).collect();
+        trace.logs = logs.lines.newest(LOG_LINES).into_iter().map(line_view).collect();
         traces.push(trace);
         records = passed;
     }
@@ -101,7 +104,8 @@ fn bench(checked: &Checked, step: &Step, queue: u32, outputs: usize, logs: Arc<L
         output_topics: checked.spec.sinks.clone(),
     };
     let (config, limits) = (step.config.clone(), checked.limits.clone());
-    let setup = Setup { config, context, limits, observer: logs, ..Setup::default() };
+    let grants = step.grants.clone();
+    let setup = Setup { config, context, limits, grants, observer: logs, ..Setup::default() };
     Bench::start(step.plugin.clone(), step.role(), setup, outputs)
 }
 

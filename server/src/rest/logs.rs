@@ -1,27 +1,17 @@
 //! What plugins logged, wherever they sit: `/pipelines/{name}/logs` and its like.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    Json,
-    extract::State,
-    http::Method,
-    response::{
-        IntoResponse, Sse,
-        sse::{Event, KeepAlive},
-    },
-};
-use futures_util::stream;
+use axum::{Json, extract::State, http::Method, response::IntoResponse};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_model::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{
-    Rest,
+    Rest, follow,
     input::{Path, Query, time_text},
     page::{Page, limit},
-    problem::{Answer, Problem},
+    problem::Answer,
     routes::{Operation, Routes},
 };
 use crate::{
@@ -31,9 +21,6 @@ use crate::{
 
 const LIMIT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
-/// Time between two looks for new lines.
-const LOOK: Duration = Duration::from_millis(100);
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +45,7 @@ pub struct LineView {
     fields: BTreeMap<String, String>,
 }
 
-/// What became of the lines of a pipeline's plugins since it was last started.
+/// What became of the lines of a pipeline's plugins: written ever, sent and lost since it was last started.
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct LineCounts {
     /// Lines that were kept, the newest of them for reading.
@@ -71,7 +58,7 @@ pub struct LineCounts {
 
 pub fn line_counts(logs: &Logs) -> LineCounts {
     let (sent, lost) = logs.outbox.as_ref().map_or((0, 0), |outbox| (outbox.sent(), outbox.lost()));
-    LineCounts { written: logs.written(), sent, lost }
+    LineCounts { written: logs.lines.count(), sent, lost }
 }
 
 pub fn line_view(line: Line) -> LineView {
@@ -87,7 +74,7 @@ pub fn line_view(line: Line) -> LineView {
 }
 
 pub fn routes(routes: Routes) -> Routes {
-    let about = "Read what a pipeline's plugins logged since it was last started.";
+    let about = "Read what a pipeline's plugins logged lately.";
     routes.serve(Method::GET, "/pipelines/{name}/logs", about, described, of_pipeline)
 }
 
@@ -107,51 +94,22 @@ pub fn answer(rest: &Rest, query: LogsQuery, find: impl Fn() -> Result<Arc<Logs>
     let logs = find()?;
     let most = limit(query.limit, LIMIT, LIMIT_MOST)?;
     if !query.follow {
-        let items = logs.newest(most).into_iter().map(line_view).collect();
+        let items = logs.lines.newest(most).into_iter().map(line_view).collect();
         return Ok(Json(Page { items, next: None }).into_response());
     }
-    let permit = rest.streams.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Problem::busy("too many streams are open"))?;
-    let (seen, lines) = logs.after(0);
-    let skipped = lines.len().saturating_sub(most);
-    let ready = lines.into_iter().skip(skipped).collect::<Vec<_>>().into_iter();
-    let follow = Follow { find: Box::new(find), logs, seen, ready, stopping: rest.stopping.clone(), _permit: permit };
-    let events = stream::unfold(follow, |mut follow| async move {
-        let event = follow.next().await?;
-        Some((Ok::<_, Infallible>(event), follow))
-    });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
-}
-
-/// One open stream of lines.
-struct Follow {
-    find: Box<dyn Fn() -> Result<Arc<Logs>> + Send + Sync>,
-    logs: Arc<Logs>,
-    /// Lines ever written that were taken.
-    seen: u64,
-    ready: std::vec::IntoIter<Line>,
-    stopping: watch::Receiver<bool>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Follow {
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            if let Some(line) = self.ready.next() {
-                return Event::default().event("line").json_data(line_view(line)).ok();
-            }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                _ = self.stopping.wait_for(|stop| *stop) => return None,
-            }
-            // What is replaced or resumed writes to new logs.
-            let current = (self.find)().ok()?;
-            if !Arc::ptr_eq(&current, &self.logs) {
-                (self.logs, self.seen) = (current, 0);
-            }
-            let (seen, lines) = self.logs.after(self.seen);
-            self.seen = seen;
-            self.ready = lines.into_iter();
+    let mut lines = logs.lines.clone();
+    let (mut seen, kept) = lines.after(0);
+    let skipped = kept.len().saturating_sub(most);
+    let ready = kept.into_iter().skip(skipped).map(line_view).collect();
+    let more = move || {
+        // What was deleted and made again has new lines.
+        let current = find().ok()?.lines.clone();
+        if !Arc::ptr_eq(&current, &lines) {
+            (lines, seen) = (current, 0);
         }
-    }
+        let (count, fresh) = lines.after(seen);
+        seen = count;
+        Some(fresh.into_iter().map(line_view).collect())
+    };
+    follow::answer(rest, "line", ready, Box::new(more))
 }

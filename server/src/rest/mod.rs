@@ -1,5 +1,6 @@
 //! The REST door: topics, messages, groups, plugins, pipelines, checkers, and what monitoring asks.
 
+mod audit;
 mod bench;
 mod bindings;
 mod browse;
@@ -9,6 +10,7 @@ mod dead_letters;
 mod explanation;
 mod exposition;
 mod filters;
+mod follow;
 mod groups;
 mod guard;
 mod health;
@@ -24,6 +26,7 @@ mod produce;
 mod rates;
 mod revisions;
 mod routes;
+mod secrets;
 mod speed;
 mod state;
 mod tail;
@@ -130,6 +133,8 @@ fn api() -> (Router<Rest>, Value) {
     let routes = logs::routes(routes);
     let routes = trace::routes(routes);
     let routes = transactions::routes(routes);
+    let routes = secrets::routes(routes);
+    let routes = audit::routes(routes);
     cluster::routes(routes).finish()
 }
 
@@ -201,6 +206,8 @@ mod tests {
             "/pipelines/{name}/dlq:replay",
             "/pipelines/{name}/dlq:purge",
             "/transactions",
+            "/secrets/{name}",
+            "/audit",
             "/brokers/{name}",
         ] {
             assert!(paths.contains_key(path), "{path}");

@@ -49,7 +49,24 @@ struct ReportView {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ImportView {
     name: String,
+    /// The broker provides it.
     granted: bool,
+    /// What has to be named in `grants` where the plugin is used, or its calls are refused: `http`, `topics` or `secrets`; null when nothing
+    /// has to.
+    needs_grant: Option<&'static str>,
+}
+
+impl ImportView {
+    fn of(name: &str) -> Self {
+        let interface = name.strip_prefix("sluice:plugin/").and_then(|rest| rest.split('@').next());
+        let needs_grant = match interface {
+            Some("http") => Some("http"),
+            Some("lookup") => Some("topics"),
+            Some("secrets") => Some("secrets"),
+            _ => None,
+        };
+        Self { name: name.to_owned(), granted: true, needs_grant }
+    }
 }
 
 /// What a plugin says of itself.
@@ -321,7 +338,7 @@ fn report_view(name: &str, report: &Report) -> ReportView {
         version: report.manifest.version.clone(),
         digest: format!("sha256:{}", report.digest),
         roles: report.roles.iter().map(|role| role.as_str()).collect(),
-        imports: report.imports.iter().map(|name| ImportView { name: name.clone(), granted: true }).collect(),
+        imports: report.imports.iter().map(|name| ImportView::of(name)).collect(),
         size: report.size,
         compile_ms: report.compile_ms,
         manifest: manifest_view(&report.manifest),

@@ -130,6 +130,13 @@ fn hint(failure: &Failure) -> Option<Box<str>> {
         (Kind::NotFound, Some(field)) if field.ends_with(".plugin") => {
             "Upload it first: PUT /api/v1/plugins/{name} with the component as the body"
         }
+        (Kind::NotFound, Some(field)) if field.ends_with("grants.secrets") => {
+            "Set it first: PUT /api/v1/secrets/{name} with the value as the body"
+        }
+        (Kind::NotFound, Some(field)) if field.ends_with("grants.topics") => {
+            "Create the topic first: PUT /api/v1/topics/{topic}"
+        }
+        (Kind::NotFound, Some("secret")) => "GET /api/v1/secrets lists those that exist",
         (Kind::NotFound, Some("group")) => {
             "GET /api/v1/groups lists those that exist, PUT /api/v1/groups/{group} makes one"
         }

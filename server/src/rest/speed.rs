@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_model::Kind;
 use sluice_runtime::{
-    Begin, Limits, Plan, Policy, Record, Stage, StatePlan, Step, Then, Turn,
+    Begin, Grants, Limits, Plan, Policy, Record, Stage, StatePlan, Step, Then, Turn,
     ports::{PortError, Sink, Source, Unit},
     state::Partition,
 };
@@ -117,7 +117,13 @@ fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Resu
     let fresh = || Partition::fresh().map_err(|error| Failure::new(Kind::Internal, error.to_string()));
     let partition = Arc::new(Mutex::new(Some(Box::new(fresh()?))));
     let plugin = version.plugin.clone();
-    let step = Step { name: version.name.clone(), config: test.config, prefilter: prefilter(&plugin)?, plugin };
+    let step = Step {
+        name: version.name.clone(),
+        config: test.config,
+        prefilter: prefilter(&plugin)?,
+        grants: Grants::default(),
+        plugin,
+    };
     let plan = Plan {
         pipeline: "bench".to_owned(),
         queue: 0,

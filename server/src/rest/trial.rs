@@ -186,7 +186,7 @@ impl Try {
             digest: format!("sha256:{}", self.bench.plugin().digest()),
             role: self.bench.role().as_str(),
             results,
-            logs: self.logs.newest(LOG_LINES).into_iter().map(line_view).collect(),
+            logs: self.logs.lines.newest(LOG_LINES).into_iter().map(line_view).collect(),
         })
     }
 

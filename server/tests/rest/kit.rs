@@ -75,6 +75,7 @@ pub fn config(data: &Path) -> Config {
         retention: sluice_broker::Retention::default(),
         remoting: sluice_transport::Limits::default(),
         rates: Rates::default(),
+        secrets: data.join("secrets"),
         runtime: sluice_runtime::Config { instances: 32, ..Default::default() },
         name_servers: Vec::new(),
     }

@@ -4,6 +4,7 @@
 
 mod dead_letters;
 mod filters;
+mod grants;
 mod groups;
 mod ingress;
 mod kit;
@@ -12,5 +13,6 @@ mod pipelines;
 mod plugins;
 mod problems;
 mod revisions;
+mod secrets;
 mod topics;
 mod trace;

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::kit::World;
+use crate::kit::{World, later};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_component_is_refused_with_the_gates_code() {
@@ -79,7 +79,14 @@ async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
     world.get(path).await.problem(404, "not-found", Some("checker"));
     let bound = world.put(path, &spec).await.expect(201);
     assert_eq!(bound.json()["policy"], "plugin-first");
-    world.put(path, &spec).await.expect(200);
+    let same = world.put(path, &spec).await.expect(200).json();
+    assert_eq!(same, bound.json());
+    // An upload changes nothing until the checker is put again.
+    let newer = world.send("PUT", "/plugins/ledger", &[], later(checker.component)).await.expect(201).json();
+    world.restart().await;
+    assert_eq!(world.get(path).await.expect(200).json()["plugin_digest"], same["plugin_digest"]);
+    assert_eq!(world.put(path, &spec).await.expect(200).json()["plugin_digest"], newer["digest"]);
+    world.get(&format!("{path}/logs")).await.expect(200);
     let other = json!({ "plugin": "only" });
     world.put(path, &other).await.problem(400, "invalid-field", Some("plugin"));
     let used = world.delete("/plugins/ledger").await.problem(409, "conflict", None);

@@ -8,7 +8,7 @@ wit_bindgen::generate!({
         package sluice:test;
         world hostile {
             include sluice:plugin/basics@0.2.0;
-            import sluice:plugin/lookup@0.2.0;
+            include sluice:plugin/granted@0.2.0;
             export sluice:plugin/filter@0.2.0;
             export sluice:plugin/transform@0.2.0;
             export sluice:plugin/check-transaction@0.2.0;
@@ -25,7 +25,7 @@ use exports::sluice::plugin::{check_transaction, filter, plugin, transform};
 use sluice::plugin::types::{
     Action, Batch, Column, Columns, Failure, Fault, Manifest, Output, Outputs, Param, Patch, Verdict,
 };
-use sluice::plugin::{context, log, metrics};
+use sluice::plugin::{context, http, log, lookup, metrics, secrets};
 
 struct Hostile;
 static MODE: OnceLock<String> = OnceLock::new();
@@ -99,6 +99,63 @@ fn misbehave(batch: &Batch) {
     }
 }
 
+/// Does with its grants what a text says, and answers what came of it.
+fn reach(command: &str) -> Result<String, String> {
+    let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
+    let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
+    let request = |method: &str, url: &str| http::Request {
+        method: method.into(),
+        url: url.into(),
+        headers: Vec::new(),
+        body: Vec::new(),
+    };
+    let told = |answer: http::Response| {
+        let body = String::from_utf8_lossy(&answer.body);
+        format!("{} {} {}", answer.status, answer.body.len(), body.chars().take(100).collect::<String>())
+    };
+    match verb {
+        "get" => http::send(&request("GET", first)).map(told),
+        "post" => http::send(&http::Request { body: second.into(), ..request("POST", first) }).map(told),
+        // As many bytes as it says.
+        "big" => {
+            let body = vec![b'x'; second.parse().unwrap_or_default()];
+            http::send(&http::Request { body, ..request("POST", first) }).map(told)
+        }
+        "headers" => {
+            let headers = second.split(';').filter_map(|pair| pair.split_once('='));
+            let headers = headers.map(|(name, value)| (name.into(), value.into())).collect();
+            http::send(&http::Request { headers, ..request("GET", first) }).map(told)
+        }
+        // Many requests, and what the last of them came to.
+        "flood" => {
+            let many = (0..second.parse().unwrap_or(0)).map(|_| http::send(&request("GET", first)));
+            let (mut fine, mut last) = (0, String::new());
+            for answer in many {
+                match answer {
+                    Ok(_) => fine += 1,
+                    Err(text) => last = text,
+                }
+            }
+            Ok(format!("{fine} {last}"))
+        }
+        "get-and-spin" => {
+            let _ = http::send(&request("GET", first));
+            spin();
+            Ok(String::new())
+        }
+        "secret" => secrets::get(first),
+        "bearer" => {
+            let headers = vec![("authorization".into(), format!("Bearer {}", secrets::get(second)?))];
+            http::send(&http::Request { headers, ..request("GET", first) }).map(told)
+        }
+        "look" => {
+            let hits = lookup::by_key(first, second, 1)?;
+            Ok(hits.first().map_or("none".into(), |hit| String::from_utf8_lossy(&hit.body).into_owned()))
+        }
+        _ => Err(format!("no such command: {verb}")),
+    }
+}
+
 impl plugin::Guest for Hostile {
     fn describe() -> Manifest {
         Manifest {
@@ -119,6 +176,7 @@ impl plugin::Guest for Hostile {
             "refuse" => return Err("no such mode".into()),
             "start-loop" => spin(),
             "start-trap" => explode(),
+            "start-secret" => return secrets::get("token").map(drop),
             _ => {}
         }
         MODE.set(mode).map_err(|_| "twice".to_owned())
@@ -177,6 +235,16 @@ impl transform::Guest for Hostile {
                 let items = Column { data: vec![0; 2 << 20], ends: vec![2 << 20] };
                 out.values = Some(Patch { changed: Vec::new(), items });
             }
+            "reach" => {
+                let (mut data, mut ends) = (Vec::new(), Vec::new());
+                out.origin = (0..input.count).collect();
+                for value in values(&input) {
+                    let came = reach(&String::from_utf8_lossy(value));
+                    data.extend_from_slice(came.unwrap_or_else(|text| format!("error: {text}")).as_bytes());
+                    ends.push(u32::try_from(data.len()).unwrap());
+                }
+                out.values = Some(Patch { changed: Vec::new(), items: Column { data, ends } });
+            }
             "now" => {
                 let now = context::now().to_string();
                 let end = u32::try_from(now.len()).unwrap();
@@ -196,6 +264,10 @@ impl check_transaction::Guest for Hostile {
             b"loop" => spin(),
             b"trap" => explode(),
             b"late" => return Ok(Decision::AskAgainAfter(u64::MAX)),
+            command if mode() == "reach" => {
+                let came = reach(&String::from_utf8_lossy(command))?;
+                return Ok(if came.starts_with("200 ") { Decision::Commit } else { Decision::Rollback(came) });
+            }
             _ => {}
         }
         Err(format!("cannot decide {}", message.transaction_id))

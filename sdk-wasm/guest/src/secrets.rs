@@ -1,0 +1,3 @@
+//! Values that were granted to the plugin by name: passwords, tokens.
+
+pub use crate::wit::imports::secrets::get;

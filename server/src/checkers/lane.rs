@@ -1,0 +1,147 @@
+//! A group's own thread, on which its checker is asked: one that waits for others holds up no other group.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::JoinHandle,
+};
+
+use parking_lot::Mutex;
+use sluice_broker::HalfCheck;
+use sluice_model::{Kind, QueueOffset};
+
+use crate::{
+    failure::{Failure, Result},
+    priority,
+};
+
+/// Half messages that may wait for one group's checker. Others stay undecided, and the broker asks about them again when they are due.
+const WAITING_LIMIT: usize = 256;
+
+/// Takes half messages one by one.
+pub struct Lane {
+    /// None: it is stopped.
+    door: Mutex<Option<SyncSender<HalfCheck>>>,
+    waiting: Arc<Mutex<HashSet<QueueOffset>>>,
+    /// It was said already that there is no room.
+    full: AtomicBool,
+    stopping: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Lane {
+    /// Starts the thread. What it is doing when `stopping` becomes true should come to an end.
+    pub fn start(stopping: Arc<AtomicBool>, mut each: impl FnMut(&HalfCheck) + Send + 'static) -> Result<Self> {
+        let (door, checks) = sync_channel(WAITING_LIMIT);
+        let waiting = Arc::new(Mutex::new(HashSet::new()));
+        let (its_waiting, its_stopping) = (waiting.clone(), stopping.clone());
+        let mut run = move |checks: Receiver<HalfCheck>| {
+            priority::stand_back();
+            for check in checks {
+                if !its_stopping.load(Ordering::Acquire) {
+                    each(&check);
+                }
+                its_waiting.lock().remove(&check.half.queue_offset);
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("checker".to_owned())
+            .spawn(move || run(checks))
+            .map_err(|error| Failure::new(Kind::Busy, format!("no thread for a checker: {error}")))?;
+        let (door, thread) = (Mutex::new(Some(door)), Mutex::new(Some(thread)));
+        Ok(Self { door, waiting, full: AtomicBool::new(false), stopping, thread })
+    }
+
+    /// Hands a half message in, unless it waits or is looked at already. Does not block; when there is no room it stays undecided.
+    pub fn push(&self, check: HalfCheck) {
+        let door = self.door.lock();
+        let Some(door) = door.as_ref() else { return };
+        let (offset, group) = (check.half.queue_offset, check.half.group.clone());
+        if !self.waiting.lock().insert(offset) {
+            return;
+        }
+        match door.try_send(check) {
+            Ok(()) => self.full.store(false, Ordering::Relaxed),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.waiting.lock().remove(&offset);
+                if !self.full.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%group, waiting = WAITING_LIMIT, "a checker is behind: half messages stay undecided for now");
+                }
+            }
+        }
+    }
+
+    pub fn stopping(&self) -> &Arc<AtomicBool> {
+        &self.stopping
+    }
+
+    /// Leaves what waits undecided, and waits for the thread: for as long as one request may take.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.door.lock().take();
+        if self.thread.lock().take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of a checker panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use bytes::Bytes;
+    use sluice_broker::Half;
+    use sluice_model::{GroupName, LogOffset, Timestamp};
+
+    use super::*;
+
+    fn check(number: usize) -> HalfCheck {
+        let half = Half {
+            queue_offset: QueueOffset(number as u64),
+            at: LogOffset(0),
+            group: GroupName::parse("g").unwrap(),
+            stored_at: Timestamp(0),
+            checks: 0,
+            due: Timestamp(0),
+        };
+        HalfCheck { half, record: Bytes::new(), attempt: 1, attempts: 15 }
+    }
+
+    #[test]
+    fn what_waits_is_bounded_asked_once_and_left_undecided_in_the_end() {
+        let (tell, told) = channel();
+        let (go, sign) = channel::<()>();
+        let each = move |check: &HalfCheck| {
+            tell.send(check.half.queue_offset.0).unwrap();
+            let _ = sign.recv();
+        };
+        let lane = Lane::start(Arc::default(), each).unwrap();
+        lane.push(check(0));
+        assert_eq!(told.recv(), Ok(0));
+        // The first is looked at, so many wait, and there is no room for the last.
+        (0..=WAITING_LIMIT + 1).for_each(|number| lane.push(check(number)));
+        (0..=WAITING_LIMIT).for_each(|_| go.send(()).unwrap());
+        let seen: Vec<u64> = told.iter().take(WAITING_LIMIT).collect();
+        assert_eq!(seen, (1..=WAITING_LIMIT as u64).collect::<Vec<_>>());
+        while !lane.waiting.lock().is_empty() {
+            std::thread::yield_now();
+        }
+        lane.push(check(WAITING_LIMIT + 1));
+        assert_eq!(told.recv(), Ok(WAITING_LIMIT as u64 + 1), "it is asked about when it comes again");
+        lane.push(check(7));
+        std::thread::scope(|scope| {
+            scope.spawn(|| lane.stop());
+            while !lane.stopping.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            go.send(()).unwrap();
+        });
+        assert!(told.try_recv().is_err(), "what waited is not asked about any more");
+        lane.push(check(8));
+        assert!(told.try_recv().is_err());
+    }
+}

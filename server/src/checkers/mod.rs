@@ -1,0 +1,288 @@
+//! Who decides half messages whose producer said nothing: the producer group, a plugin bound to it, or both.
+
+mod desk;
+mod lane;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_broker::HalfCheck;
+use sluice_model::{GroupName, Kind, TopicName};
+use sluice_runtime::{Context, Grants, Instance, Plugin, Role};
+
+use crate::{
+    audit::Holding,
+    failure::{Failure, Result},
+    grants::{GrantsSpec, Site},
+    observer::Logs,
+    pipelines::check_version,
+    plugins::Plugins,
+    remoting::Sessions,
+    shell::Shell,
+};
+use desk::Desk;
+use lane::Lane;
+
+/// Kind of the documents that hold bindings, by group; also the word for it in the audit.
+const KIND: &str = "checker";
+/// Most bindings: each has a thread.
+const BINDINGS_LIMIT: usize = 256;
+
+/// Who is asked, and in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckPolicy {
+    /// The producer; the plugin when none is connected.
+    ProducerFirst,
+    /// The plugin; the producer when it does not know.
+    #[default]
+    PluginFirst,
+    PluginOnly,
+}
+
+/// A plugin that decides the half messages of a producer group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckerSpec {
+    /// `name`, `name@1` or `name@sha256:…`.
+    pub plugin: String,
+    #[serde(default)]
+    pub policy: CheckPolicy,
+    #[serde(default)]
+    pub config: Map<String, Value>,
+    /// Topics that the plugin may look messages up in, beside those of `grants`.
+    #[serde(default)]
+    pub topics: Vec<String>,
+    #[serde(default, skip_serializing_if = "GrantsSpec::is_empty")]
+    pub grants: GrantsSpec,
+}
+
+impl CheckerSpec {
+    /// All that the plugin is granted.
+    fn granted(&self) -> GrantsSpec {
+        let mut granted = self.grants.clone();
+        granted.topics.extend(self.topics.iter().filter(|topic| !self.grants.topics.contains(topic)).cloned());
+        granted
+    }
+}
+
+/// What a binding's document holds.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    spec: CheckerSpec,
+    /// Of the plugin that was found: an upload changes nothing until the checker is put again.
+    digest: String,
+}
+
+/// How a checker stands.
+#[derive(Clone, Debug)]
+pub struct Description {
+    pub spec: CheckerSpec,
+    pub version: u64,
+    /// Of the plugin that decides.
+    pub digest: String,
+}
+
+/// What is bound to a group at a time.
+struct Bound {
+    spec: CheckerSpec,
+    version: u64,
+    digest: String,
+    /// `None`: it is not there any more.
+    plugin: Option<Plugin>,
+    grants: Grants,
+    holding: Option<Holding>,
+    logs: Arc<Logs>,
+}
+
+impl Bound {
+    fn description(&self) -> Description {
+        Description { spec: self.spec.clone(), version: self.version, digest: self.digest.clone() }
+    }
+}
+
+struct Binding {
+    bound: Arc<Mutex<Arc<Bound>>>,
+    lane: Lane,
+}
+
+/// The registry of checkers. Its calls, but for [`Self::check`], block; they are not for async tasks.
+pub struct Checkers {
+    desk: Desk,
+    plugins: Arc<Plugins>,
+    by_group: Mutex<BTreeMap<GroupName, Arc<Binding>>>,
+    /// Held while a binding is changed, so that two changes do not meet.
+    changing: Mutex<()>,
+}
+
+impl Checkers {
+    pub fn load(shell: Shell, plugins: Arc<Plugins>, sessions: Arc<Sessions>) -> Result<Self> {
+        let desk = Desk { shell: shell.standing_back(), sessions };
+        let checkers = Self { desk, plugins, by_group: Mutex::default(), changing: Mutex::new(()) };
+        let reader = &checkers.desk.shell.reader;
+        for (name, document) in reader.documents(KIND) {
+            let Some((_, body)) = reader.document(KIND, &name)? else { continue };
+            let Ok(Stored { spec, digest }) = serde_json::from_slice(&body) else {
+                tracing::error!(group = name, "a stored checker cannot be read");
+                continue;
+            };
+            let plugin = checkers.plugins.resolve_digest(&spec.plugin, &digest);
+            if let Err(failure) = &plugin {
+                tracing::error!(group = name, %failure, "the checker of a group is missing: its producers are asked");
+            }
+            let group = GroupName::parse(&name)?;
+            let site = site(&group, Arc::default());
+            // A secret that is gone is missed by the plugin when it asks for it; until then it decides what it can.
+            let plugin = plugin.ok().map(|version| version.plugin);
+            let bound = checkers.bound(Stored { spec, digest }, document.at.0, plugin, &site)?;
+            checkers.install(&group, bound, &site)?;
+        }
+        Ok(checkers)
+    }
+
+    /// Binds a plugin to a producer group. Fails when plugin, config or something that is granted is not what it must be.
+    ///
+    /// The same again changes nothing, unless its plugin has a newer version or it was granted secrets, which are read anew then.
+    pub fn put(&self, group: &GroupName, spec: CheckerSpec, expected: Option<u64>) -> Result<Description> {
+        let _changing = self.changing.lock();
+        let known = self.by_group.lock().get(group).cloned();
+        check_version(group.as_str(), expected, known.as_ref().map(|known| known.bound.lock().version))?;
+        if known.is_none() && self.by_group.lock().len() >= BINDINGS_LIMIT {
+            return Err(Failure::new(Kind::Full, format!("there are {BINDINGS_LIMIT} checkers already")));
+        }
+        let plugin = self.plugins.resolve_for(&spec.plugin, Role::CheckTransaction)?.plugin;
+        let digest = plugin.digest().to_owned();
+        if let Some(known) = known.as_ref().map(|known| known.bound.lock().clone())
+            && (&known.spec, &known.digest) == (&spec, &digest)
+            && spec.grants.secrets.is_empty()
+        {
+            return Ok(known.description());
+        }
+        for topic in &spec.topics {
+            self.desk.shell.reader.topic(&TopicName::parse(topic)?)?;
+        }
+        let site = site(group, known.as_ref().map_or_else(Arc::default, |known| known.lane.stopping().clone()));
+        self.plugins.granter().check(&spec.grants, &site, |part| format!("grants.{part}"))?;
+        plugin
+            .check_config(&spec.config, &context(group, &spec))
+            .map_err(|error| Failure::invalid("config", format!("config: {error}")))?;
+        let stored = Stored { spec, digest };
+        let body = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+        let name = group.to_string();
+        let put = move |broker: &mut sluice_broker::Broker, now| broker.put_document(KIND, &name, "", body.into(), now);
+        let at = self.desk.shell.ask_blocking(put)?;
+        let bound = self.bound(stored, at.0, Some(plugin), &site)?;
+        let description = bound.description();
+        match known {
+            None => self.install(group, bound, &site)?,
+            Some(known) => {
+                let audit = self.plugins.granter().audit();
+                let bound = Arc::new(bound);
+                let before = std::mem::replace(&mut *known.bound.lock(), bound.clone());
+                audit.withdrawn(&before.holding);
+                audit.granted(&bound.holding);
+            }
+        }
+        Ok(description)
+    }
+
+    fn bound(&self, stored: Stored, version: u64, plugin: Option<Plugin>, site: &Site) -> Result<Bound> {
+        let Stored { spec, digest } = stored;
+        let (granted, logs) = (spec.granted(), Arc::new(Logs::default()));
+        let grants = self.plugins.granter().grant(&granted, site, &spec.plugin, &digest)?;
+        let holding = plugin.as_ref().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
+        Ok(Bound { spec, version, digest, plugin, grants, holding, logs })
+    }
+
+    /// Gives a group a lane of its own.
+    fn install(&self, group: &GroupName, bound: Bound, site: &Site) -> Result<()> {
+        self.plugins.granter().audit().granted(&bound.holding);
+        let bound = Arc::new(Mutex::new(Arc::new(bound)));
+        let (desk, its) = (self.desk.clone(), bound.clone());
+        let mut seat: (Option<Arc<Bound>>, Option<Instance>) = (None, None);
+        let each = move |check: &HalfCheck| {
+            let now = its.lock().clone();
+            if seat.0.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &now)) {
+                seat = (Some(now.clone()), None);
+            }
+            desk.check(&now, &mut seat.1, check);
+        };
+        let lane = Lane::start(site.stopping.clone(), each)?;
+        self.by_group.lock().insert(group.clone(), Arc::new(Binding { bound, lane }));
+        Ok(())
+    }
+
+    /// Fails with `NotFound`.
+    pub fn describe(&self, group: &GroupName) -> Result<Description> {
+        Ok(self.binding(group)?.bound.lock().description())
+    }
+
+    /// What the plugin logged since it was bound, or since the server started.
+    pub fn logs(&self, group: &GroupName) -> Result<Arc<Logs>> {
+        Ok(self.binding(group)?.bound.lock().logs.clone())
+    }
+
+    fn binding(&self, group: &GroupName) -> Result<Arc<Binding>> {
+        self.by_group.lock().get(group).cloned().ok_or_else(|| Failure::not_found("checker", group))
+    }
+
+    pub fn delete(&self, group: &GroupName) -> Result<()> {
+        let _changing = self.changing.lock();
+        let binding = self.binding(group)?;
+        let name = group.to_string();
+        self.desk.shell.ask_blocking(move |broker, now| broker.delete_document(KIND, &name, now))?;
+        self.by_group.lock().remove(group);
+        binding.lane.stop();
+        self.plugins.granter().audit().withdrawn(&binding.bound.lock().holding);
+        Ok(())
+    }
+
+    /// Groups whose checker is this digest.
+    pub fn users_of(&self, digest: &str) -> Vec<String> {
+        let by_group = self.by_group.lock();
+        let uses = |binding: &Arc<Binding>| binding.bound.lock().digest == digest;
+        by_group.iter().filter(|(_, binding)| uses(binding)).map(|(group, _)| group.to_string()).collect()
+    }
+
+    /// Has a half message decided whose time has come, on the lane of its group. Gives it back when nothing is bound to the group: then
+    /// [`Self::ask_producer`]. Does not block.
+    pub fn check(&self, check: HalfCheck) -> Option<HalfCheck> {
+        let binding = self.by_group.lock().get(&check.half.group).cloned();
+        match binding {
+            Some(binding) => {
+                binding.lane.push(check);
+                None
+            }
+            None => Some(check),
+        }
+    }
+
+    /// Asks a connected producer of the half message's group, if there is one.
+    pub fn ask_producer(&self, check: &HalfCheck) {
+        self.desk.ask_producer(check);
+    }
+
+    /// Ends all lanes; what waits stays undecided.
+    pub fn stop_all(&self) {
+        let all: Vec<_> = self.by_group.lock().values().cloned().collect();
+        all.iter().for_each(|binding| binding.lane.stopping().store(true, Ordering::Release));
+        all.iter().for_each(|binding| binding.lane.stop());
+    }
+}
+
+fn site(group: &GroupName, stopping: Arc<AtomicBool>) -> Site {
+    Site { kind: KIND, name: group.to_string(), hurried: None, stopping }
+}
+
+fn context(group: &GroupName, spec: &CheckerSpec) -> Context {
+    Context { pipeline: group.to_string(), step: spec.plugin.clone(), ..Context::default() }
+}
