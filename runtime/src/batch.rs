@@ -25,7 +25,26 @@ impl Record {
     /// Bytes of the key, tag, headers and value.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.key.as_ref().map_or(0, Bytes::len) + self.tag.len() + self.headers.len() + self.value.len()
+        self.size_of(Columns::all())
+    }
+
+    /// Bytes of those of the columns that are of bytes.
+    #[inline]
+    fn size_of(&self, columns: Columns) -> usize {
+        let mut size = 0;
+        if columns.contains(Columns::KEY) {
+            size += self.key.as_ref().map_or(0, Bytes::len);
+        }
+        if columns.contains(Columns::TAG) {
+            size += self.tag.len();
+        }
+        if columns.contains(Columns::HEADERS) {
+            size += self.headers.len();
+        }
+        if columns.contains(Columns::VALUE) {
+            size += self.value.len();
+        }
+        size
     }
 }
 
@@ -41,10 +60,12 @@ impl Column {
         self.ends.clear();
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "Batch::push keeps the sum of all columns below u32::MAX")]
-    fn push(&mut self, item: &[u8]) {
-        self.data.extend_from_slice(item);
-        self.ends.push(self.data.len() as u32);
+    #[expect(clippy::cast_possible_truncation, reason = "Batch::extend keeps the sum of all columns below u32::MAX")]
+    fn extend<'r>(&mut self, items: impl Iterator<Item = &'r [u8]>) {
+        for item in items {
+            self.data.extend_from_slice(item);
+            self.ends.push(self.data.len() as u32);
+        }
     }
 
     fn as_wit(&self) -> wit::ColumnParam<'_> {
@@ -99,49 +120,67 @@ impl Batch {
     /// Adds a record. False means that the batch is full and the record was not added.
     #[must_use]
     pub fn push(&mut self, record: &Record, attempt: u16) -> bool {
-        if self.count == Batch::MAX_RECORDS || self.bytes + record.size() > Batch::MAX_BYTES {
-            return false;
-        }
-        let index = self.count as usize;
-        self.bytes += record.size();
-        self.time = self.time.max(record.stored_at);
-        if index == 0 {
-            self.first = record.offset;
-        }
-        self.count += 1;
+        self.extend(std::iter::once((record, attempt))) == 1
+    }
+
+    /// Adds records with their attempts until the batch is full, and says how many.
+    #[must_use]
+    pub fn extend<'r>(&mut self, records: impl Iterator<Item = (&'r Record, u16)> + Clone) -> usize {
         let needs = self.needs;
+        let room = Batch::MAX_RECORDS as usize - self.len();
+        let (mut taken, mut bytes, mut time) = (0_u32, self.bytes, self.time);
+        for (record, _) in records.clone().take(room) {
+            let size = record.size_of(needs);
+            if bytes + size > Batch::MAX_BYTES {
+                break;
+            }
+            (taken, bytes, time) = (taken + 1, bytes + size, time.max(record.stored_at));
+        }
+        let before = self.len();
+        if before == 0 {
+            self.first = records.clone().next().map_or(0, |(record, _)| record.offset);
+        }
+        self.count += taken;
+        (self.bytes, self.time) = (bytes, time);
+        let taken = taken as usize;
+        // Column by column: each loop does one thing, so that its misses of the cache overlap.
+        let records = records.take(taken);
+        let each = || records.clone().map(|(record, _)| record);
         if needs.contains(Columns::OFFSET) {
-            self.offsets.push(record.offset);
+            self.offsets.extend(each().map(|record| record.offset));
         }
         if needs.contains(Columns::BORN_AT) {
-            self.born_at.push(record.born_at);
+            self.born_at.extend(each().map(|record| record.born_at));
         }
         if needs.contains(Columns::STORED_AT) {
-            self.stored_at.push(record.stored_at);
+            self.stored_at.extend(each().map(|record| record.stored_at));
         }
-        if needs.contains(Columns::ATTEMPT) && (attempt > 0 || !self.attempts.is_empty()) {
-            self.attempts.resize(index, 0);
-            self.attempts.push(attempt);
+        if needs.contains(Columns::ATTEMPT) {
+            for (index, (_, attempt)) in records.clone().enumerate() {
+                if attempt > 0 || !self.attempts.is_empty() {
+                    self.attempts.resize(before + index, 0);
+                    self.attempts.push(attempt);
+                }
+            }
         }
         if needs.contains(Columns::KEY) {
-            self.keys.push(record.key.as_deref().unwrap_or_default());
-            if index.is_multiple_of(8) {
-                self.key_present.push(0);
-            }
-            if record.key.is_some() {
-                self.key_present[index / 8] |= 1 << (index % 8);
+            self.keys.extend(each().map(|record| record.key.as_deref().unwrap_or_default()));
+            self.key_present.resize(self.len().div_ceil(8), 0);
+            for (index, record) in each().enumerate() {
+                let index = before + index;
+                self.key_present[index / 8] |= u8::from(record.key.is_some()) << (index % 8);
             }
         }
         if needs.contains(Columns::TAG) {
-            self.tags.push(&record.tag);
+            self.tags.extend(each().map(|record| &*record.tag));
         }
         if needs.contains(Columns::VALUE) {
-            self.values.push(&record.value);
+            self.values.extend(each().map(|record| &*record.value));
         }
         if needs.contains(Columns::HEADERS) {
-            self.headers.push(&record.headers);
+            self.headers.extend(each().map(|record| &*record.headers));
         }
-        true
+        taken
     }
 
     #[must_use]
