@@ -204,18 +204,66 @@ impl Batch {
     }
 
     pub(crate) fn as_wit(&self) -> wit::Batch<'_> {
+        let asked = |column| self.needs.contains(column);
         wit::Batch {
             count: self.count,
             queue: self.queue,
-            offsets: &self.offsets,
-            born_at: &self.born_at,
-            stored_at: &self.stored_at,
-            attempts: &self.attempts,
-            keys: self.keys.as_wit(),
-            key_present: &self.key_present,
-            tags: self.tags.as_wit(),
-            values: self.values.as_wit(),
-            headers: self.headers.as_wit(),
+            offsets: asked(Columns::OFFSET).then_some(&self.offsets),
+            born_at: asked(Columns::BORN_AT).then_some(&self.born_at),
+            stored_at: asked(Columns::STORED_AT).then_some(&self.stored_at),
+            attempts: (!self.attempts.is_empty()).then_some(&self.attempts),
+            keys: asked(Columns::KEY).then(|| self.keys.as_wit()),
+            key_present: asked(Columns::KEY).then_some(&self.key_present),
+            tags: asked(Columns::TAG).then(|| self.tags.as_wit()),
+            values: asked(Columns::VALUE).then(|| self.values.as_wit()),
+            headers: asked(Columns::HEADERS).then(|| self.headers.as_wit()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(i: usize) -> Record {
+        let key = (i % 3 != 0).then(|| format!("key {i}").into());
+        let (tag, value) = (format!("t{i}").into(), "v".repeat(i).into());
+        Record { offset: i as u64, key, tag, value, stored_at: 9 - i as u64, ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_added_in_parts_is_as_if_it_were_added_at_once() {
+        let records: Vec<(Record, u16)> = (0..10).map(|i| (record(i), u16::from(i == 4))).collect();
+        let each = || records.iter().map(|(record, attempt)| (record, *attempt));
+        let [mut whole, mut parts] = [(); 2].map(|()| Batch::new(Columns::all() ^ Columns::TAG, 7));
+        assert_eq!(whole.extend(each()), 10);
+        assert!(each().take(3).all(|(record, attempt)| parts.push(record, attempt)));
+        assert_eq!(parts.extend(each().skip(3)), 7);
+        for batch in [&whole, &parts] {
+            assert_eq!((batch.len(), batch.time(), batch.seed()), (10, 9, 7 << 40));
+            let wit = batch.as_wit();
+            let keys = wit.keys.unwrap();
+            assert_eq!((&keys.data[..10], &keys.ends[..4]), (&b"key 1key 2"[..], &[0, 5, 10, 10][..]));
+            assert_eq!(wit.key_present, Some(&[0b1011_0110, 0b01][..]));
+            assert_eq!(wit.attempts, Some(&[0, 0, 0, 0, 1, 0, 0, 0, 0, 0][..]));
+            assert_eq!(wit.values.unwrap().ends, [0, 1, 3, 6, 10, 15, 21, 28, 36, 45]);
+            assert_eq!(wit.stored_at, Some(&[9, 8, 7, 6, 5, 4, 3, 2, 1, 0][..]));
+            assert!(wit.tags.is_none(), "the tags were not asked for");
+        }
+    }
+
+    #[test]
+    fn a_full_batch_takes_no_more() {
+        let large = Record { value: vec![0; Batch::MAX_BYTES / 2].into(), ..Record::default() };
+        let mut batch = Batch::new(Columns::VALUE, 0);
+        assert_eq!(batch.extend(std::iter::repeat_n((&large, 0), 3)), 2);
+        assert!(!batch.push(&record(1), 0));
+        let mut batch = Batch::new(Columns::KEY, 0);
+        let most = Batch::MAX_RECORDS as usize;
+        assert_eq!(
+            batch.extend(std::iter::repeat_n((&large, 0), most + 1)),
+            most,
+            "values do not count where they are not"
+        );
     }
 }
