@@ -16,6 +16,7 @@ use crate::error::{Refusal, RefusalCode};
 use crate::host::State;
 use crate::instance;
 use crate::manifest::{Manifest, Report, Role};
+use crate::packages;
 use crate::plugin::{Exports, Plugin, Program};
 use crate::wasi;
 
@@ -83,6 +84,9 @@ fn as_component(hint: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
             RefusalCode::CoreModule,
             format!("a core module without a component type, not a component; {HOW}"),
         );
+    }
+    if let Err(problem) = packages::check(&bytes) {
+        return refuse(RefusalCode::NotAComponent, format!("the core module cannot be made a component: {problem}"));
     }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)

@@ -16,6 +16,7 @@ mod keep;
 mod limits;
 mod manifest;
 mod output;
+mod packages;
 mod plugin;
 pub mod ports;
 mod schema;

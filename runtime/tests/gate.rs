@@ -40,6 +40,36 @@ fn what_is_no_component_is_told_apart() {
 }
 
 #[test]
+fn packages_that_use_each_other_are_refused() {
+    let wit = "
+        package p:all;
+        world w { import p:six/z; }
+        package p:one { interface x { type t = u32; } }
+        package p:two { interface y { use p:one/x.{t}; type u = t; } }
+        package p:six { interface z { use p:two/y.{u}; f: func(u: u); } }
+    ";
+    let mut resolve = wit_parser::Resolve::default();
+    let package = resolve.push_str("p.wit", wit).unwrap();
+    let world = resolve.select_world(&[package], Some("w")).unwrap();
+    let mut module = wat::parse_str("(module)").unwrap();
+    let encoding = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(&mut module, &resolve, world, encoding).unwrap();
+    assert!(!refused(&module).1.contains("circle"));
+    // No text says so, but bytes can: the interface, or the world, that uses p:two is in p:one as well.
+    for name in [b"p:six", b"p:all"] {
+        let mut renamed = module.clone();
+        for at in 0..renamed.len() - name.len() {
+            if renamed[at..].starts_with(name) {
+                renamed[at..at + name.len()].copy_from_slice(b"p:one");
+            }
+        }
+        let (code, message) = refused(&renamed);
+        assert_eq!(code, "not-a-component");
+        assert!(message.contains("use each other in a circle; look at") && message.contains("p:one"), "{message}");
+    }
+}
+
+#[test]
 fn a_component_without_a_role_names_what_it_exports() {
     let (code, message) = refused_text("(component)");
     assert_eq!(code, "no-role");
