@@ -25,7 +25,26 @@ impl Record {
     /// Bytes of the key, tag, headers and value.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.key.as_ref().map_or(0, Bytes::len) + self.tag.len() + self.headers.len() + self.value.len()
+        self.size_of(Columns::all())
+    }
+
+    /// Bytes of those of the columns that are of bytes.
+    #[inline]
+    fn size_of(&self, columns: Columns) -> usize {
+        let mut size = 0;
+        if columns.contains(Columns::KEY) {
+            size += self.key.as_ref().map_or(0, Bytes::len);
+        }
+        if columns.contains(Columns::TAG) {
+            size += self.tag.len();
+        }
+        if columns.contains(Columns::HEADERS) {
+            size += self.headers.len();
+        }
+        if columns.contains(Columns::VALUE) {
+            size += self.value.len();
+        }
+        size
     }
 }
 
@@ -41,10 +60,12 @@ impl Column {
         self.ends.clear();
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "Batch::push keeps the sum of all columns below u32::MAX")]
-    fn push(&mut self, item: &[u8]) {
-        self.data.extend_from_slice(item);
-        self.ends.push(self.data.len() as u32);
+    #[expect(clippy::cast_possible_truncation, reason = "Batch::extend keeps the sum of all columns below u32::MAX")]
+    fn extend<'r>(&mut self, items: impl Iterator<Item = &'r [u8]>) {
+        for item in items {
+            self.data.extend_from_slice(item);
+            self.ends.push(self.data.len() as u32);
+        }
     }
 
     fn as_wit(&self) -> wit::ColumnParam<'_> {
@@ -99,49 +120,67 @@ impl Batch {
     /// Adds a record. False means that the batch is full and the record was not added.
     #[must_use]
     pub fn push(&mut self, record: &Record, attempt: u16) -> bool {
-        if self.count == Batch::MAX_RECORDS || self.bytes + record.size() > Batch::MAX_BYTES {
-            return false;
-        }
-        let index = self.count as usize;
-        self.bytes += record.size();
-        self.time = self.time.max(record.stored_at);
-        if index == 0 {
-            self.first = record.offset;
-        }
-        self.count += 1;
+        self.extend(std::iter::once((record, attempt))) == 1
+    }
+
+    /// Adds records with their attempts until the batch is full, and says how many.
+    #[must_use]
+    pub fn extend<'r>(&mut self, records: impl Iterator<Item = (&'r Record, u16)> + Clone) -> usize {
         let needs = self.needs;
+        let room = Batch::MAX_RECORDS as usize - self.len();
+        let (mut taken, mut bytes, mut time) = (0_u32, self.bytes, self.time);
+        for (record, _) in records.clone().take(room) {
+            let size = record.size_of(needs);
+            if bytes + size > Batch::MAX_BYTES {
+                break;
+            }
+            (taken, bytes, time) = (taken + 1, bytes + size, time.max(record.stored_at));
+        }
+        let before = self.len();
+        if before == 0 {
+            self.first = records.clone().next().map_or(0, |(record, _)| record.offset);
+        }
+        self.count += taken;
+        (self.bytes, self.time) = (bytes, time);
+        let taken = taken as usize;
+        // Column by column: each loop does one thing, so that its misses of the cache overlap.
+        let records = records.take(taken);
+        let each = || records.clone().map(|(record, _)| record);
         if needs.contains(Columns::OFFSET) {
-            self.offsets.push(record.offset);
+            self.offsets.extend(each().map(|record| record.offset));
         }
         if needs.contains(Columns::BORN_AT) {
-            self.born_at.push(record.born_at);
+            self.born_at.extend(each().map(|record| record.born_at));
         }
         if needs.contains(Columns::STORED_AT) {
-            self.stored_at.push(record.stored_at);
+            self.stored_at.extend(each().map(|record| record.stored_at));
         }
-        if needs.contains(Columns::ATTEMPT) && (attempt > 0 || !self.attempts.is_empty()) {
-            self.attempts.resize(index, 0);
-            self.attempts.push(attempt);
+        if needs.contains(Columns::ATTEMPT) {
+            for (index, (_, attempt)) in records.clone().enumerate() {
+                if attempt > 0 || !self.attempts.is_empty() {
+                    self.attempts.resize(before + index, 0);
+                    self.attempts.push(attempt);
+                }
+            }
         }
         if needs.contains(Columns::KEY) {
-            self.keys.push(record.key.as_deref().unwrap_or_default());
-            if index.is_multiple_of(8) {
-                self.key_present.push(0);
-            }
-            if record.key.is_some() {
-                self.key_present[index / 8] |= 1 << (index % 8);
+            self.keys.extend(each().map(|record| record.key.as_deref().unwrap_or_default()));
+            self.key_present.resize(self.len().div_ceil(8), 0);
+            for (index, record) in each().enumerate() {
+                let index = before + index;
+                self.key_present[index / 8] |= u8::from(record.key.is_some()) << (index % 8);
             }
         }
         if needs.contains(Columns::TAG) {
-            self.tags.push(&record.tag);
+            self.tags.extend(each().map(|record| &*record.tag));
         }
         if needs.contains(Columns::VALUE) {
-            self.values.push(&record.value);
+            self.values.extend(each().map(|record| &*record.value));
         }
         if needs.contains(Columns::HEADERS) {
-            self.headers.push(&record.headers);
+            self.headers.extend(each().map(|record| &*record.headers));
         }
-        true
+        taken
     }
 
     #[must_use]
@@ -165,18 +204,66 @@ impl Batch {
     }
 
     pub(crate) fn as_wit(&self) -> wit::Batch<'_> {
+        let asked = |column| self.needs.contains(column);
         wit::Batch {
             count: self.count,
             queue: self.queue,
-            offsets: &self.offsets,
-            born_at: &self.born_at,
-            stored_at: &self.stored_at,
-            attempts: &self.attempts,
-            keys: self.keys.as_wit(),
-            key_present: &self.key_present,
-            tags: self.tags.as_wit(),
-            values: self.values.as_wit(),
-            headers: self.headers.as_wit(),
+            offsets: asked(Columns::OFFSET).then_some(&self.offsets),
+            born_at: asked(Columns::BORN_AT).then_some(&self.born_at),
+            stored_at: asked(Columns::STORED_AT).then_some(&self.stored_at),
+            attempts: (!self.attempts.is_empty()).then_some(&self.attempts),
+            keys: asked(Columns::KEY).then(|| self.keys.as_wit()),
+            key_present: asked(Columns::KEY).then_some(&self.key_present),
+            tags: asked(Columns::TAG).then(|| self.tags.as_wit()),
+            values: asked(Columns::VALUE).then(|| self.values.as_wit()),
+            headers: asked(Columns::HEADERS).then(|| self.headers.as_wit()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(i: usize) -> Record {
+        let key = (!i.is_multiple_of(3)).then(|| format!("key {i}").into());
+        let (tag, value) = (format!("t{i}").into(), "v".repeat(i).into());
+        Record { offset: i as u64, key, tag, value, stored_at: 9 - i as u64, ..Record::default() }
+    }
+
+    #[test]
+    fn what_is_added_in_parts_is_as_if_it_were_added_at_once() {
+        let records: Vec<(Record, u16)> = (0..10).map(|i| (record(i), u16::from(i == 4))).collect();
+        let each = || records.iter().map(|(record, attempt)| (record, *attempt));
+        let [mut whole, mut parts] = [(); 2].map(|()| Batch::new(Columns::all() ^ Columns::TAG, 7));
+        assert_eq!(whole.extend(each()), 10);
+        assert!(each().take(3).all(|(record, attempt)| parts.push(record, attempt)));
+        assert_eq!(parts.extend(each().skip(3)), 7);
+        for batch in [&whole, &parts] {
+            assert_eq!((batch.len(), batch.time(), batch.seed()), (10, 9, 7 << 40));
+            let wit = batch.as_wit();
+            let keys = wit.keys.unwrap();
+            assert_eq!((&keys.data[..10], &keys.ends[..4]), (&b"key 1key 2"[..], &[0, 5, 10, 10][..]));
+            assert_eq!(wit.key_present, Some(&[0b1011_0110, 0b01][..]));
+            assert_eq!(wit.attempts, Some(&[0, 0, 0, 0, 1, 0, 0, 0, 0, 0][..]));
+            assert_eq!(wit.values.unwrap().ends, [0, 1, 3, 6, 10, 15, 21, 28, 36, 45]);
+            assert_eq!(wit.stored_at, Some(&[9, 8, 7, 6, 5, 4, 3, 2, 1, 0][..]));
+            assert!(wit.tags.is_none(), "the tags were not asked for");
+        }
+    }
+
+    #[test]
+    fn a_full_batch_takes_no_more() {
+        let large = Record { value: vec![0; Batch::MAX_BYTES / 2].into(), ..Record::default() };
+        let mut batch = Batch::new(Columns::VALUE, 0);
+        assert_eq!(batch.extend(std::iter::repeat_n((&large, 0), 3)), 2);
+        assert!(!batch.push(&record(1), 0));
+        let mut batch = Batch::new(Columns::KEY, 0);
+        let most = Batch::MAX_RECORDS as usize;
+        assert_eq!(
+            batch.extend(std::iter::repeat_n((&large, 0), most + 1)),
+            most,
+            "values do not count where they are not"
+        );
     }
 }

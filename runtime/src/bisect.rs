@@ -94,7 +94,7 @@ pub(crate) fn run<E>(
             continue;
         }
         batch.clear();
-        let taken = part.iter().take_while(|flow| batch.push(&flow.record, attempt(flow.source))).count();
+        let taken = batch.extend(part.iter().map(|flow| (&flow.record, attempt(flow.source))));
         if taken == 0 {
             let size = part[0].record.size();
             let reason = format!("the record has {size} bytes, more than a batch may hold");

@@ -85,8 +85,8 @@ fn as_component(hint: &str, bytes: Vec<u8>) -> Result<Vec<u8>, Refusal> {
             format!("a core module without a component type, not a component; {HOW}"),
         );
     }
-    if let Err(text) = packages::check(&bytes) {
-        return refuse(RefusalCode::NotAComponent, format!("the core module's component type: {text}"));
+    if let Err(problem) = packages::check(&bytes) {
+        return refuse(RefusalCode::NotAComponent, format!("the core module cannot be made a component: {problem}"));
     }
     let encoded = wit_component::ComponentEncoder::default()
         .validate(true)

@@ -1,139 +1,115 @@
-//! Packages of a component type that need each other in a circle. What makes components of core modules would go round for ever among
-//! them, until the stack ends and the process with it; so they are looked for first.
+//! The packages that a core module's component type is made of. Whoever makes a component of the module goes through them, from each to those it
+//! uses, as deep as they go, and on a circle would end the whole process: so they are looked at first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use wasmparser::{
-    ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind, ComponentType,
-    ComponentTypeDeclaration as Declaration, ComponentTypeRef, InstanceTypeDeclaration, Parser, Payload, TypeBounds,
-};
+use wasmparser::component_types::{ComponentAnyTypeId, ComponentEntityType, ComponentType};
+use wasmparser::types::TypesRef;
+use wasmparser::{Parser, Payload, Validator, WasmFeatures};
 
-/// Component types within each other.
-const MAX_DEPTH: usize = 8;
+/// Packages of one module. The contract and what is known of WASI are not a dozen.
+const MAX_PACKAGES: usize = 256;
+/// How a component type begins that is no component itself.
+const OLD_FORMAT: u8 = 3;
 
-/// By package, the others that its interfaces take types from, or that its worlds name.
-type Needs = BTreeMap<String, BTreeSet<String>>;
+/// The packages that each package uses, by name: the types of several sections are put together by name.
+#[derive(Default)]
+struct Uses(BTreeMap<String, BTreeSet<String>>);
 
 /// # Errors
-/// The circle, or what cannot be followed. What is not valid at all is left to others to name.
+/// What keeps it from being made a component. What cannot be read is left to the encoder to name.
 pub(crate) fn check(module: &[u8]) -> Result<(), String> {
-    let mut needs = Needs::new();
+    let mut uses = Uses::default();
     for payload in Parser::new(0).parse_all(module) {
-        let Ok(Payload::CustomSection(section)) = payload else { continue };
+        let Ok(payload) = payload else { break };
+        let Payload::CustomSection(section) = payload else { continue };
         if !section.name().starts_with("component-type") {
             continue;
         }
-        if !section.data().starts_with(b"\0asm") {
-            return Err("expected the form that today's toolchains write".to_owned());
+        if section.data().first() == Some(&OLD_FORMAT) {
+            return Err("its component type has a format of long ago; build it with a newer toolchain".into());
         }
-        for payload in Parser::new(0).parse_all(section.data()) {
-            let Ok(Payload::ComponentTypeSection(types)) = payload else { continue };
-            for ty in types.into_iter().filter_map(Result::ok) {
-                if let ComponentType::Component(declarations) = ty {
-                    Scope::default().read(&declarations, &mut needs, MAX_DEPTH)?;
+        let Ok(types) = Validator::new_with_features(WasmFeatures::all()).validate_all(section.data()) else {
+            continue;
+        };
+        let types = types.as_ref();
+        for index in 0..types.component_type_count() {
+            let ComponentAnyTypeId::Component(outer) = types.component_any_type_at(index) else { continue };
+            for (name, item) in &types[outer].exports {
+                if let ComponentEntityType::Component(world) = item.ty {
+                    uses.of_world(types, name, &types[world]);
                 }
             }
         }
-    }
-    // Takes away those that need nothing of what is left, until nothing is left or nobody is without need.
-    while !needs.is_empty() {
-        let left: BTreeSet<String> = needs.keys().cloned().collect();
-        needs.retain(|_, needed| needed.iter().any(|name| left.contains(name)));
-        if needs.len() == left.len() {
-            let circle: Vec<&str> = needs.keys().map(String::as_str).collect();
-            return Err(format!("packages that need each other in a circle: {}", circle.join(", ")));
+        if uses.0.len() > MAX_PACKAGES {
+            return Err(format!("its component type is made of more than {MAX_PACKAGES} packages"));
         }
     }
-    Ok(())
+    uses.check_circles()
 }
 
-/// What a component type has named so far.
-#[derive(Default)]
-struct Scope {
-    /// Of each type, the packages that it comes from; of an interface's, those that its own types come from; of a world's, those it names.
-    types: Vec<BTreeSet<String>>,
-    /// Of each instance, its package.
-    instances: Vec<String>,
+impl Uses {
+    fn note(&mut self, package: &str, used: &str) {
+        if package != used {
+            self.0.entry(used.to_owned()).or_default();
+            self.0.entry(package.to_owned()).or_default().insert(used.to_owned());
+        }
+    }
+
+    fn of_world(&mut self, types: TypesRef<'_>, name: &str, world: &ComponentType) {
+        let home = package(name).unwrap_or_default();
+        // Whose each type is: of the interface that had it first.
+        let mut owners = HashMap::new();
+        for (name, item) in world.imports.iter().chain(&world.exports) {
+            match item.ty {
+                ComponentEntityType::Instance(interface) => {
+                    let package = package(name).unwrap_or_else(|| home.clone());
+                    self.note(&home, &package);
+                    for item in types[interface].exports.values() {
+                        self.of_type(types, &package, item.ty, &mut owners);
+                    }
+                }
+                ty => self.of_type(types, &home, ty, &mut owners),
+            }
+        }
+    }
+
+    fn of_type(
+        &mut self,
+        types: TypesRef<'_>,
+        package: &str,
+        ty: ComponentEntityType,
+        owners: &mut HashMap<ComponentAnyTypeId, String>,
+    ) {
+        let ComponentEntityType::Type { referenced, created } = ty else { return };
+        let mut names = std::iter::successors(Some(referenced), |ty| types.peel_alias(*ty));
+        if let Some(owner) = names.find_map(|ty| owners.get(&ty)) {
+            self.note(package, owner);
+        }
+        owners.insert(created, package.to_owned());
+    }
+
+    fn check_circles(mut self) -> Result<(), String> {
+        while !self.0.is_empty() {
+            let left: BTreeSet<String> = self.0.keys().cloned().collect();
+            self.0.retain(|_, used| used.iter().any(|name| left.contains(name)));
+            if self.0.len() == left.len() {
+                let names: Vec<String> = left.into_iter().take(3).collect();
+                return Err(format!(
+                    "packages of its component type use each other in a circle; look at {}",
+                    names.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
-impl Scope {
-    /// Gives the packages of the interfaces that are named.
-    fn read(
-        mut self,
-        declarations: &[Declaration<'_>],
-        needs: &mut Needs,
-        depth: usize,
-    ) -> Result<BTreeSet<String>, String> {
-        if depth == 0 {
-            return Err(format!("types within types: at most {MAX_DEPTH} deep"));
-        }
-        for declaration in declarations {
-            match declaration {
-                Declaration::Type(ComponentType::Instance(inner)) => {
-                    let from = self.taken_by(inner)?;
-                    self.types.push(from);
-                }
-                Declaration::Type(ComponentType::Component(inner)) => {
-                    let named = Self::default().read(inner, needs, depth - 1)?;
-                    self.types.push(named);
-                }
-                // It may be made of any type before it.
-                Declaration::Type(_) => self.types.push(self.types.iter().flatten().cloned().collect()),
-                Declaration::Alias(ComponentAlias::InstanceExport {
-                    kind: ComponentExternalKind::Type,
-                    instance_index,
-                    ..
-                }) => {
-                    self.types.push(self.instances.get(*instance_index as usize).cloned().into_iter().collect());
-                }
-                Declaration::Alias(_) => return Err("expected no outer types around a world".to_owned()),
-                Declaration::Import(import) => self.named(import.name.name, import.ty, needs),
-                Declaration::Export { name, ty, .. } => self.named(name.name, *ty, needs),
-                Declaration::CoreType(_) => {}
-            }
-        }
-        Ok(self.instances.into_iter().collect())
-    }
-
-    /// The packages of the types around an instance that it takes into itself.
-    fn taken_by(&self, inner: &[InstanceTypeDeclaration<'_>]) -> Result<BTreeSet<String>, String> {
-        let mut from = BTreeSet::new();
-        for declaration in inner {
-            match declaration {
-                InstanceTypeDeclaration::Alias(ComponentAlias::Outer {
-                    kind: ComponentOuterAliasKind::Type,
-                    count: 1,
-                    index,
-                }) => from.extend(self.types.get(*index as usize).into_iter().flatten().cloned()),
-                InstanceTypeDeclaration::Alias(ComponentAlias::InstanceExport { .. })
-                | InstanceTypeDeclaration::Type(ComponentType::Instance(_) | ComponentType::Component(_)) => {
-                    return Err("expected no instances within an interface".to_owned());
-                }
-                InstanceTypeDeclaration::Alias(_) => return Err("expected types of the world around it".to_owned()),
-                _ => {}
-            }
-        }
-        Ok(from)
-    }
-
-    fn named(&mut self, name: &str, ty: ComponentTypeRef, needs: &mut Needs) {
-        let of = |types: &[BTreeSet<String>], index: u32| types.get(index as usize).cloned().unwrap_or_default();
-        match ty {
-            ComponentTypeRef::Instance(index) | ComponentTypeRef::Component(index) => {
-                // `a:b/c@1.0.0` is of the package `a:b@1.0.0`; a plain name is of the world's own.
-                let (path, version) = name.split_once('@').unwrap_or((name, ""));
-                let package = path.split_once('/').map_or("", |(package, _)| package);
-                let package = [package, version].join(if version.is_empty() { "" } else { "@" });
-                let mut taken = of(&self.types, index);
-                taken.remove(&package);
-                needs.entry(package.clone()).or_default().extend(taken);
-                if matches!(ty, ComponentTypeRef::Instance(_)) {
-                    self.instances.push(package);
-                }
-            }
-            ComponentTypeRef::Type(TypeBounds::Eq(index)) => self.types.push(of(&self.types, index)),
-            ComponentTypeRef::Type(TypeBounds::SubResource) => self.types.push(BTreeSet::new()),
-            _ => {}
-        }
-    }
+/// The package of an interface or world: `wasi:io@0.2.6` of `wasi:io/poll@0.2.6`. `None`: it has no name of its own.
+fn package(name: &str) -> Option<String> {
+    let (package, rest) = name.split_once('/')?;
+    Some(match rest.split_once('@') {
+        Some((_, version)) => format!("{package}@{version}"),
+        None => package.to_owned(),
+    })
 }

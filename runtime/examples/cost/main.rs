@@ -153,7 +153,7 @@ fn filled(plugin: &Plugin, records: &[Record]) -> Batch {
 
 fn fill(batch: &mut Batch, records: &[Record]) {
     batch.clear();
-    assert!(records.iter().all(|record| batch.push(record, 0)), "the batch is full");
+    assert_eq!(batch.extend(records.iter().map(|record| (record, 0))), records.len(), "the batch is full");
 }
 
 fn filter(what: &str, aim: &str, plugin: &Plugin, native: &mut native::Filter, records: &[Record]) -> Done<()> {

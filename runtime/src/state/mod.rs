@@ -7,6 +7,7 @@
 
 mod change;
 mod engine;
+mod journal;
 mod partition;
 mod places;
 #[cfg(test)]

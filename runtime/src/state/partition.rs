@@ -13,6 +13,7 @@ use super::{
     Domain, Engine, StateError, Timer,
     change::{self, Became},
     engine::{Write, wheel_prefix},
+    journal::{Before, Journal},
     places::{self, Places},
     wheel::{ALL_STORES, Due, Wheel},
 };
@@ -51,14 +52,6 @@ struct Entry {
     dirty: bool,
 }
 
-/// How an entry was before a call touched it.
-struct Before {
-    key: Box<[u8]>,
-    value: Option<Box<[u8]>>,
-    expires_at: u64,
-    call: u64,
-}
-
 /// A point in the journal to which a failed call is taken back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
@@ -80,8 +73,10 @@ pub struct Partition {
     dirty: BTreeSet<Box<[u8]>>,
     dirty_bytes: usize,
     wheel: Wheel,
-    journal: Vec<Before>,
+    journal: Journal,
     call: u64,
+    /// The number that calls of the running turn have at least.
+    turn: u64,
     /// Bytes that this turn wrote, and of them the running call.
     written: usize,
     written_by_call: usize,
@@ -132,8 +127,9 @@ impl Partition {
             dirty: BTreeSet::new(),
             dirty_bytes: 0,
             wheel: Wheel::default(),
-            journal: Vec::new(),
+            journal: Journal::default(),
             call: 1,
+            turn: 1,
             written: 0,
             written_by_call: 0,
             newest,
@@ -195,7 +191,7 @@ impl Partition {
         self.newest = self.newest.max(newest);
         self.journal.clear();
         self.applied += 1;
-        self.call += 1;
+        self.begin_turn();
         Ok(())
     }
 
@@ -255,9 +251,9 @@ impl Partition {
     /// it saw.
     pub(crate) fn changes(&mut self, newest: u64) -> Result<Option<Bytes>, StateError> {
         let mut writer = change::Writer::default();
-        let mut seen = hashbrown::HashSet::<&[u8], foldhash::fast::RandomState>::default();
-        for Before { key, .. } in &self.journal {
-            if !seen.insert(key) {
+        for (key, touched) in self.journal.keys() {
+            // A call of this turn touched it before: it was here already.
+            if touched >= self.turn {
                 continue;
             }
             let Some(entry) = self.young.get(key).or_else(|| self.old.get(key)) else { continue };
@@ -277,7 +273,12 @@ impl Partition {
         self.written = 0;
         self.newest = self.newest.max(newest);
         self.applied += u64::from(changed);
+        self.begin_turn();
+    }
+
+    fn begin_turn(&mut self) {
         self.call += 1;
+        self.turn = self.call;
     }
 
     /// Deletes entries whose time is over, at most [`TIMERS_AT_ONCE`]. To be called within a turn.
@@ -414,11 +415,10 @@ impl Partition {
             && let Some(value) = entry.value.as_deref_mut().filter(|value| value.len() == 8)
         {
             let touched = std::mem::replace(&mut entry.call, call);
-            let before = (touched != call).then(|| Box::from(&*value));
-            value.copy_from_slice(&sum.to_le_bytes());
-            if before.is_some() {
-                let key = self.scratch.as_slice().into();
-                self.journal.push(Before { key, value: before, expires_at, call: touched });
+            let mut before = sum.to_le_bytes();
+            value.swap_with_slice(&mut before);
+            if touched != call {
+                self.journal.push(&self.scratch, Some(&before), expires_at, touched);
             }
             return Ok(sum);
         }
@@ -561,17 +561,14 @@ impl Partition {
     /// Writes an entry and, once a call, how it was to the journal.
     fn set(&mut self, store: u16, key: &[u8], value: Option<Box<[u8]>>, expires_at: u64) -> Result<(), StateError> {
         let call = self.call;
-        let entry = self.entry(store, key)?;
-        if entry.call != call {
-            let (before, expired, touched) = (entry.value.clone(), entry.expires_at, entry.call);
-            let mut inner = Vec::with_capacity(key.len() + 2);
-            places::inner(store, key, &mut inner);
-            self.journal.push(Before { key: inner.into(), value: before, expires_at: expired, call: touched });
+        let before = self.replace(store, key, value, expires_at, call)?;
+        if before.call != call {
+            self.journal.push(&self.scratch, before.value.as_deref(), before.expires_at, before.call);
         }
-        self.replace(store, key, value, expires_at, call)
+        Ok(())
     }
 
-    /// Writes an entry, and keeps the wheel and the list of what is dirty in step.
+    /// Writes an entry and gives the one before, leaves its key in `scratch`, and keeps the wheel and the list of what is dirty in step.
     fn replace(
         &mut self,
         store: u16,
@@ -579,7 +576,7 @@ impl Partition {
         value: Option<Box<[u8]>>,
         expires_at: u64,
         call: u64,
-    ) -> Result<(), StateError> {
+    ) -> Result<Entry, StateError> {
         let holds_timers = self.places.holds_timers(store);
         let entry = self.entry(store, key)?;
         let before = std::mem::replace(entry, Entry { value, expires_at, call, dirty: true });
@@ -603,7 +600,7 @@ impl Partition {
             let due = |at: u64| Due { whose: store, domain, at, what: key.into() };
             self.wheel.change(gone.map(due), new.map(due));
         }
-        Ok(())
+        Ok(before)
     }
 
     // Timers.

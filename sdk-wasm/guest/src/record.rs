@@ -13,10 +13,10 @@ pub struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn item(&self, column: &'a Column, name: &str) -> &'a [u8] {
-        let Some(end) = column.ends.get(self.index) else { not_asked(name) };
+    fn item(&self, column: &'a Option<Column>, name: &str) -> &'a [u8] {
+        let Some(column) = column else { not_asked(name) };
         let start = if self.index == 0 { 0 } else { column.ends[self.index - 1] };
-        &column.data[start as usize..*end as usize]
+        &column.data[start as usize..column.ends[self.index] as usize]
     }
 
     /// The body.
@@ -45,8 +45,8 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn key(&self) -> Option<&'a str> {
         let key = self.item(&self.batch.keys, "key");
-        let present = &self.batch.key_present;
-        let present = present.is_empty() || present[self.index / 8] & (1 << (self.index % 8)) != 0;
+        let bit = |bits: &Vec<u8>| bits[self.index / 8] & (1 << (self.index % 8)) != 0;
+        let present = self.batch.key_present.as_ref().is_none_or(bit);
         present.then(|| text(key))
     }
 
@@ -103,7 +103,7 @@ impl<'a> Record<'a> {
     /// 0 at the first try.
     #[must_use]
     pub fn attempt(&self) -> u16 {
-        self.batch.attempts.get(self.index).copied().unwrap_or(0)
+        self.batch.attempts.as_ref().map_or(0, |attempts| attempts[self.index])
     }
 
     /// Number of the queue it came from.
@@ -112,8 +112,9 @@ impl<'a> Record<'a> {
         self.batch.queue
     }
 
-    fn number(&self, column: &[u64], name: &str) -> u64 {
-        column.get(self.index).copied().unwrap_or_else(|| not_asked(name))
+    fn number(&self, column: &Option<Vec<u64>>, name: &str) -> u64 {
+        let Some(column) = column else { not_asked(name) };
+        column[self.index]
     }
 }
 
@@ -143,12 +144,12 @@ mod tests {
                 column.data.extend_from_slice(item.as_bytes());
                 column.ends.push(u32::try_from(column.data.len()).unwrap());
             }
-            column
+            Some(column)
         };
         let batch = Batch {
             count: 2,
             keys: column(&["", "k"]),
-            key_present: vec![2],
+            key_present: Some(vec![2]),
             values: column(&["one", "two"]),
             headers: column(&["", "a\u{1}1\u{2}b\u{1}x\u{2}"]),
             ..empty_batch()

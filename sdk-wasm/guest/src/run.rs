@@ -86,19 +86,18 @@ pub fn on_timers(due: &[Timer], fired: impl FnMut(&Timer, &mut Context<'_>) -> R
 
 #[cfg(test)]
 pub(crate) fn empty_batch() -> Batch {
-    let column = || types::Column { data: vec![], ends: vec![] };
     Batch {
         count: 0,
         queue: 0,
-        offsets: vec![],
-        born_at: vec![],
-        stored_at: vec![],
-        attempts: vec![],
-        keys: column(),
-        key_present: vec![],
-        tags: column(),
-        values: column(),
-        headers: column(),
+        offsets: None,
+        born_at: None,
+        stored_at: None,
+        attempts: None,
+        keys: None,
+        key_present: None,
+        tags: None,
+        values: None,
+        headers: None,
     }
 }
 

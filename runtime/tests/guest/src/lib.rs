@@ -36,8 +36,9 @@ fn mode() -> &'static str {
 
 fn values(batch: &Batch) -> impl Iterator<Item = &[u8]> {
     let mut start = 0;
-    batch.values.ends.iter().map(move |end| {
-        let item = &batch.values.data[start..*end as usize];
+    let values = batch.values.as_ref().expect("it needs them");
+    values.ends.iter().map(move |end| {
+        let item = &values.data[start..*end as usize];
         start = *end as usize;
         item
     })
@@ -211,7 +212,7 @@ impl transform::Guest for Hostile {
         };
         for (i, value) in values(&input).enumerate() {
             let index = u32::try_from(i).unwrap();
-            let attempt = input.attempts.get(i).copied().unwrap_or(0);
+            let attempt = input.attempts.as_ref().map_or(0, |attempts| attempts[i]);
             let fail = |action| Failure { index, action, code: "asked".into(), reason: format!("attempt {attempt}") };
             match value {
                 b"drop" => {}
