@@ -258,6 +258,9 @@ mod tests {
         let mut batch = Batch::new(Columns::VALUE, 0);
         assert_eq!(batch.extend(std::iter::repeat_n((&large, 0), 3)), 2);
         assert!(!batch.push(&record(1), 0));
+        let wit = batch.as_wit();
+        assert!(wit.offsets.is_none() && wit.born_at.is_none() && wit.stored_at.is_none() && wit.attempts.is_none());
+        assert!(wit.keys.is_none() && wit.key_present.is_none() && wit.tags.is_none() && wit.headers.is_none());
         let mut batch = Batch::new(Columns::KEY, 0);
         let most = Batch::MAX_RECORDS as usize;
         assert_eq!(
