@@ -62,7 +62,7 @@ start
 for topic in eo_sales eo_even eo_odd ref_even ref_odd; do "$sluice" topic create "$topic" --queues 4 >/dev/null; done
 for plugin in json-filter aggregate route; do "$sluice" plugin push "$plugin" >/dev/null; done
 # The same filter says that it is a later version, and so is another component.
-filter=$(find "$here/../target/release/build" -path '*/out/json-filter.wasm' | head -1)
+filter=$(ls -t "$here"/../target/release/build/*/out/json-filter.wasm | head -1)
 python3 -c 'import sys; sys.stdout.buffer.write(open(sys.argv[1], "rb").read().replace(b"1.0.0", b"2.0.0"))' "$filter" >"$work/json-filter.wasm"
 "$sluice" plugin push "$work/json-filter.wasm" >/dev/null
 apply killed eo json-filter@1

@@ -5,14 +5,14 @@ wasmtime::component::bindgen!({
     inline: "
         package sluice:host;
         world every-role {
-            include sluice:plugin/basics@0.2.0;
-            include sluice:plugin/granted@0.2.0;
-            import sluice:plugin/state@0.2.0;
-            import sluice:plugin/timers@0.2.0;
-            export sluice:plugin/filter@0.2.0;
-            export sluice:plugin/transform@0.2.0;
-            export sluice:plugin/process@0.2.0;
-            export sluice:plugin/check-transaction@0.2.0;
+            include sluice:plugin/basics@0.3.0;
+            include sluice:plugin/granted@0.3.0;
+            import sluice:plugin/state@0.3.0;
+            import sluice:plugin/timers@0.3.0;
+            export sluice:plugin/filter@0.3.0;
+            export sluice:plugin/transform@0.3.0;
+            export sluice:plugin/process@0.3.0;
+            export sluice:plugin/check-transaction@0.3.0;
         }
     ",
     world: "sluice:host/every-role",

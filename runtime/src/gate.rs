@@ -21,7 +21,7 @@ use crate::plugin::{Exports, Plugin, Program};
 use crate::wasi;
 
 const CONTRACT: &str = "sluice:plugin/";
-const VERSION: &str = "@0.2.0";
+const VERSION: &str = "@0.3.0";
 /// Interfaces of the contract that the host provides.
 const GRANTED: [&str; 9] = ["types", "log", "metrics", "context", "state", "timers", "lookup", "secrets", "http"];
 /// Uploads compiled at the same time.

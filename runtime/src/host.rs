@@ -193,7 +193,7 @@ fn cut<'a>(message: &'a str, fields: &'a [(String, String)], limit: usize) -> (&
 
 /// The log as plugins reach it. Not generated, so that a line is read in place and what is cut off is never copied.
 pub(crate) fn add_log_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    let mut log = linker.instance("sluice:plugin/log@0.2.0")?;
+    let mut log = linker.instance("sluice:plugin/log@0.3.0")?;
     log.func_wrap("enabled", |cx: StoreContextMut<'_, State>, (level,): (Level,)| {
         Ok((cx.data().observer.enabled(level),))
     })?;

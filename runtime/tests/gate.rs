@@ -24,7 +24,7 @@ fn a_good_plugin_is_reported() {
     assert_eq!((report.manifest.name.as_str(), report.manifest.version.as_str()), ("hostile", "1.2.3"));
     assert_eq!((report.digest.len(), plugin.digest()), (64, report.digest.as_str()));
     assert_eq!(report.size, COMPONENT.len() as u64);
-    assert!(report.imports.contains(&"sluice:plugin/log@0.2.0".to_owned()), "{:?}", report.imports);
+    assert!(report.imports.contains(&"sluice:plugin/log@0.3.0".to_owned()), "{:?}", report.imports);
     assert_eq!(plugin.output_count(), None);
 }
 
@@ -96,7 +96,7 @@ fn another_version_of_the_contract_is_named() {
     let (code, message) = refused_text(r#"(component (import "sluice:plugin/log@0.9.0" (instance)))"#);
     assert_eq!(code, "contract-version");
     assert!(
-        message.contains("imports sluice:plugin/log@0.9.0, but this broker speaks sluice:plugin/*@0.2.0"),
+        message.contains("imports sluice:plugin/log@0.9.0, but this broker speaks sluice:plugin/*@0.3.0"),
         "{message}"
     );
 }
@@ -104,8 +104,8 @@ fn another_version_of_the_contract_is_named() {
 #[test]
 fn a_role_of_the_wrong_shape_is_refused() {
     let (code, message) = refused_text(
-        r#"(component (instance $empty) (export "sluice:plugin/plugin@0.2.0" (instance $empty))
-            (export "sluice:plugin/filter@0.2.0" (instance $empty)))"#,
+        r#"(component (instance $empty) (export "sluice:plugin/plugin@0.3.0" (instance $empty))
+            (export "sluice:plugin/filter@0.3.0" (instance $empty)))"#,
     );
     assert_eq!(code, "export-type");
     assert!(message.contains("describe"), "{message}");

@@ -108,9 +108,9 @@ fn gate() -> Vec<Case> {
         refused_text("no role", "(component)", "no-role", "exports nothing"),
         refused_text(
             "a role without the plugin",
-            r#"(component (instance $i) (export "sluice:plugin/filter@0.2.0" (instance $i)))"#,
+            r#"(component (instance $i) (export "sluice:plugin/filter@0.3.0" (instance $i)))"#,
             "no-role",
-            "a plugin exports sluice:plugin/plugin@0.2.0",
+            "a plugin exports sluice:plugin/plugin@0.3.0",
         ),
         refused_text(
             "a role of another version",
@@ -134,20 +134,20 @@ fn gate() -> Vec<Case> {
         refused_text(
             "an import of another type",
             r#"(component
-                (import "sluice:plugin/context@0.2.0" (instance (export "now" (func (result string)))))
+                (import "sluice:plugin/context@0.3.0" (instance (export "now" (func (result string)))))
                 (instance $i)
-                (export "sluice:plugin/plugin@0.2.0" (instance $i))
-                (export "sluice:plugin/filter@0.2.0" (instance $i)))"#,
+                (export "sluice:plugin/plugin@0.3.0" (instance $i))
+                (export "sluice:plugin/filter@0.3.0" (instance $i)))"#,
             "import-type",
             "does not link",
         ),
         refused_text(
             "an import that the interface does not have",
             r#"(component
-                (import "sluice:plugin/context@0.2.0" (instance (export "later" (func))))
+                (import "sluice:plugin/context@0.3.0" (instance (export "later" (func))))
                 (instance $i)
-                (export "sluice:plugin/plugin@0.2.0" (instance $i))
-                (export "sluice:plugin/filter@0.2.0" (instance $i)))"#,
+                (export "sluice:plugin/plugin@0.3.0" (instance $i))
+                (export "sluice:plugin/filter@0.3.0" (instance $i)))"#,
             "import-type",
             "later",
         ),
@@ -158,8 +158,8 @@ fn gate() -> Vec<Case> {
                 (core instance $m (instantiate $m))
                 (func $f (result u32) (canon lift (core func $m "f")))
                 (instance $i (export "describe" (func $f)) (export "configure" (func $f)) (export "matches" (func $f)))
-                (export "sluice:plugin/plugin@0.2.0" (instance $i))
-                (export "sluice:plugin/filter@0.2.0" (instance $i)))"#,
+                (export "sluice:plugin/plugin@0.3.0" (instance $i))
+                (export "sluice:plugin/filter@0.3.0" (instance $i)))"#,
             "export-type",
             "type mismatch",
         ),
@@ -174,7 +174,7 @@ fn gate() -> Vec<Case> {
         ),
         refused(
             "an import of a wrong core type",
-            Guest { imports: r#"(import "sluice:plugin/log@0.2.0" "write" (func (param i64)))"#.into(), ..filter() },
+            Guest { imports: r#"(import "sluice:plugin/log@0.3.0" "write" (func (param i64)))"#.into(), ..filter() },
             "not-a-component",
             "type mismatch",
         ),
@@ -219,8 +219,8 @@ fn compiling() -> Vec<Case> {
                 (core instance $f (instantiate $f))
                 (func $f (canon lift (core func $f "f")))
                 (instance $i (export "matches" (func $f)) (export "describe" (func $f)) (export "configure" (func $f)))
-                (export "sluice:plugin/plugin@0.2.0" (instance $i))
-                (export "sluice:plugin/filter@0.2.0" (instance $i)))"#
+                (export "sluice:plugin/plugin@0.3.0" (instance $i))
+                (export "sluice:plugin/filter@0.3.0" (instance $i)))"#
         )
     };
     let data: String = (0..64).map(|_| bytes_at(HEAP, &[7; 65_536])).collect();
@@ -314,7 +314,7 @@ fn describing() -> Vec<Case> {
     let starts = |body: &str| Guest { fields: format!("(func $begin {body}) (start $begin)"), ..filter() };
     let says = |words: Vec<u8>, data: String| Guest { manifest: Some(words), fields: data, ..filter() };
     let loud = "\\01".repeat(20_000);
-    let register = r#"(import "sluice:plugin/metrics@0.2.0" "register" (func $register (param i32 i32 i32 i32)))"#;
+    let register = r#"(import "sluice:plugin/metrics@0.3.0" "register" (func $register (param i32 i32 i32 i32)))"#;
     vec![
         refused("a start function that loops", starts(LOOP), "does-not-instantiate", DEADLINE).endless(),
         refused("a start function that dives", starts(DIVE), "does-not-instantiate", STACK),
@@ -393,7 +393,7 @@ fn describing() -> Vec<Case> {
         refused(
             "describe looks into a state",
             Guest {
-                imports: r#"(import "sluice:plugin/state@0.2.0" "delete" (func $delete (param i32 i32 i32)))"#.into(),
+                imports: r#"(import "sluice:plugin/state@0.3.0" "delete" (func $delete (param i32 i32 i32)))"#.into(),
                 describe: "(call $delete (i32.const 0) (i32.const 0) (i32.const 0)) (i32.const 16)".into(),
                 ..process()
             },
@@ -435,7 +435,7 @@ fn starting() -> Vec<Case> {
 /// Trouble in the functions of the roles.
 fn calling() -> Vec<Case> {
     let post = |body: &str| Guest {
-        fields: format!(r#"(func (export "cabi_post_sluice:plugin/filter@0.2.0#matches") (param i32) {body})"#),
+        fields: format!(r#"(func (export "cabi_post_sluice:plugin/filter@0.3.0#matches") (param i32) {body})"#),
         ..filter()
     };
     let realloc = |realloc| Guest { realloc, ..filter() };
@@ -502,7 +502,7 @@ fn calling() -> Vec<Case> {
         call(
             "realloc calls out",
             Guest {
-                imports: r#"(import "sluice:plugin/context@0.2.0" "now" (func $now (result i64)))"#.into(),
+                imports: r#"(import "sluice:plugin/context@0.3.0" "now" (func $now (result i64)))"#.into(),
                 realloc: "(drop (call $now)) (i32.const 65536)",
                 ..filter()
             },
@@ -533,7 +533,7 @@ fn wakes(timers: &str) -> Guest {
 
 fn wakes_late() -> Guest {
     Guest {
-        imports: r#"(import "sluice:plugin/timers@0.2.0" "set" (func $set (param i32 i32 i32 i32 i32 i64)))"#.into(),
+        imports: r#"(import "sluice:plugin/timers@0.3.0" "set" (func $set (param i32 i32 i32 i32 i32 i64)))"#.into(),
         body: "(call $set (i32.const 1) (i32.const 512) (i32.const 6) (i32.const 512) (i32.const 1) (i64.const 1)) (i32.const 4096)".into(),
         ..process()
     }
@@ -714,7 +714,7 @@ fn output(origin: &[u32], target: &[u16], patch: Patch<'_>) -> String {
     text
 }
 
-const WRITE: &str = r#"(import "sluice:plugin/log@0.2.0" "write" (func $write (param i32 i32 i32 i32 i32)))"#;
+const WRITE: &str = r#"(import "sluice:plugin/log@0.3.0" "write" (func $write (param i32 i32 i32 i32 i32)))"#;
 
 /// A body that does something for ever.
 fn for_ever(what: &str) -> String {
@@ -736,8 +736,8 @@ fn writing() -> Vec<Case> {
         format!("(call $write (i32.const 2) (i32.const {FREE}) (i32.const {len}) (i32.const 0) (i32.const 0))")
     };
     let metrics = |body: String| Guest {
-        imports: r#"(import "sluice:plugin/metrics@0.2.0" "register" (func $register (param i32 i32 i32 i32)))
-            (import "sluice:plugin/metrics@0.2.0" "observe" (func $observe (param i32 f64)))"#
+        imports: r#"(import "sluice:plugin/metrics@0.3.0" "register" (func $register (param i32 i32 i32 i32)))
+            (import "sluice:plugin/metrics@0.3.0" "observe" (func $observe (param i32 f64)))"#
             .into(),
         body,
         memory: "(export \"memory\") 250",
@@ -844,7 +844,7 @@ fn host() -> Vec<Case> {
     );
     let unending = lines.replace("(i32.const 10)", "(i32.const 97)");
     let context = Guest {
-        imports: r#"(import "sluice:plugin/context@0.2.0" "get" (func $get (param i32)))"#.into(),
+        imports: r#"(import "sluice:plugin/context@0.3.0" "get" (func $get (param i32)))"#.into(),
         body: for_ever(&format!("(global.set $heap (i32.const {HEAP})) (call $get (i32.const {OWN}))")),
         ..filter()
     };
@@ -880,7 +880,7 @@ fn host() -> Vec<Case> {
         call(
             "a filter that looks into a state",
             Guest {
-                imports: r#"(import "sluice:plugin/timers@0.2.0" "clock" (func $clock (param i32)))"#.into(),
+                imports: r#"(import "sluice:plugin/timers@0.3.0" "clock" (func $clock (param i32)))"#.into(),
                 body: format!("(call $clock (i32.const {OWN})) unreachable"),
                 ..curious()
             },
@@ -893,7 +893,7 @@ fn host() -> Vec<Case> {
 /// Processors and their state.
 fn keeping() -> Vec<Case> {
     let with = |interface: &str, function: &str, params: &str, body: String| Guest {
-        imports: format!(r#"(import "sluice:plugin/{interface}@0.2.0" "{function}" (func $f {params}))"#),
+        imports: format!(r#"(import "sluice:plugin/{interface}@0.3.0" "{function}" (func $f {params}))"#),
         body,
         memory: "(export \"memory\") 240",
         ..process()
@@ -941,7 +941,7 @@ fn keeping() -> Vec<Case> {
 /// Checkers and their look-ups.
 fn checking() -> Vec<Case> {
     let looks = |topic: u32, then: &str, n: u32| Guest {
-        imports: r#"(import "sluice:plugin/lookup@0.2.0" "by-key" (func $look (param i32 i32 i32 i32 i32 i32)))"#
+        imports: r#"(import "sluice:plugin/lookup@0.3.0" "by-key" (func $look (param i32 i32 i32 i32 i32 i32)))"#
             .into(),
         fields: bytes_at(OWN, b"ledgersecret"),
         body: {

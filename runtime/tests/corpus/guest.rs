@@ -27,13 +27,13 @@ pub const BOMB: &str = "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 64)) 
 pub const GREED: &str = "(loop $l (drop (memory.grow (i32.const 1))) (br $l)) unreachable";
 
 const MANIFEST: u32 = 16;
-const VERSION: &str = "@0.2.0";
+const VERSION: &str = "@0.3.0";
 
 /// WASI as other toolchains import it, cut down to what the cases call.
 const WORLDS: &str = "
     package sluice:corpus;
     world wasi {
-        include sluice:plugin/filter-plugin@0.2.0;
+        include sluice:plugin/filter-plugin@0.3.0;
         import wasi:cli/exit@0.2.6;
         import wasi:cli/stdout@0.2.6;
         import wasi:io/streams@0.2.6;
@@ -42,8 +42,8 @@ const WORLDS: &str = "
         import wasi:clocks/monotonic-clock@0.2.6;
     }
     world every-role {
-        include sluice:plugin/filter-plugin@0.2.0;
-        include sluice:plugin/process-plugin@0.2.0;
+        include sluice:plugin/filter-plugin@0.3.0;
+        include sluice:plugin/process-plugin@0.3.0;
     }
 ";
 const WASI: &str = "
@@ -118,19 +118,19 @@ fn guest(role: Role, world: &'static str) -> Guest {
 }
 
 pub fn filter() -> Guest {
-    guest(Role::Filter, "sluice:plugin/filter-plugin@0.2.0")
+    guest(Role::Filter, "sluice:plugin/filter-plugin@0.3.0")
 }
 
 pub fn transform() -> Guest {
-    guest(Role::Transform, "sluice:plugin/transform-plugin@0.2.0")
+    guest(Role::Transform, "sluice:plugin/transform-plugin@0.3.0")
 }
 
 pub fn process() -> Guest {
-    guest(Role::Process, "sluice:plugin/process-plugin@0.2.0")
+    guest(Role::Process, "sluice:plugin/process-plugin@0.3.0")
 }
 
 pub fn check() -> Guest {
-    guest(Role::CheckTransaction, "sluice:plugin/transaction-plugin@0.2.0")
+    guest(Role::CheckTransaction, "sluice:plugin/transaction-plugin@0.3.0")
 }
 
 /// A filter that may use the state without being a processor.

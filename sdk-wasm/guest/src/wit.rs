@@ -6,15 +6,15 @@ pub mod imports {
         inline: "
             package sluice:guest;
             world imports {
-                import sluice:plugin/types@0.2.0;
-                import sluice:plugin/log@0.2.0;
-                import sluice:plugin/metrics@0.2.0;
-                import sluice:plugin/context@0.2.0;
-                import sluice:plugin/lookup@0.2.0;
-                import sluice:plugin/secrets@0.2.0;
-                import sluice:plugin/http@0.2.0;
-                import sluice:plugin/state@0.2.0;
-                import sluice:plugin/timers@0.2.0;
+                import sluice:plugin/types@0.3.0;
+                import sluice:plugin/log@0.3.0;
+                import sluice:plugin/metrics@0.3.0;
+                import sluice:plugin/context@0.3.0;
+                import sluice:plugin/lookup@0.3.0;
+                import sluice:plugin/secrets@0.3.0;
+                import sluice:plugin/http@0.3.0;
+                import sluice:plugin/state@0.3.0;
+                import sluice:plugin/timers@0.3.0;
             }
         ",
         world: "sluice:guest/imports",
@@ -45,35 +45,35 @@ macro_rules! exports {
 exports!(
     plugin,
     "sluice:guest/plugin-exports",
-    "package sluice:guest; world plugin-exports { export sluice:plugin/plugin@0.2.0; }",
+    "package sluice:guest; world plugin-exports { export sluice:plugin/plugin@0.3.0; }",
     "export_plugin",
-    "sluice:plugin/types@0.2.0": crate::wit::imports::types
+    "sluice:plugin/types@0.3.0": crate::wit::imports::types
 );
 exports!(
     filter,
     "sluice:guest/filter-exports",
-    "package sluice:guest; world filter-exports { export sluice:plugin/filter@0.2.0; }",
+    "package sluice:guest; world filter-exports { export sluice:plugin/filter@0.3.0; }",
     "export_filter",
-    "sluice:plugin/types@0.2.0": crate::wit::imports::types
+    "sluice:plugin/types@0.3.0": crate::wit::imports::types
 );
 exports!(
     transform,
     "sluice:guest/transform-exports",
-    "package sluice:guest; world transform-exports { export sluice:plugin/transform@0.2.0; }",
+    "package sluice:guest; world transform-exports { export sluice:plugin/transform@0.3.0; }",
     "export_transform",
-    "sluice:plugin/types@0.2.0": crate::wit::imports::types
+    "sluice:plugin/types@0.3.0": crate::wit::imports::types
 );
 exports!(
     process,
     "sluice:guest/process-exports",
-    "package sluice:guest; world process-exports { export sluice:plugin/process@0.2.0; }",
+    "package sluice:guest; world process-exports { export sluice:plugin/process@0.3.0; }",
     "export_process",
-    "sluice:plugin/types@0.2.0": crate::wit::imports::types,
-    "sluice:plugin/timers@0.2.0": crate::wit::imports::timers
+    "sluice:plugin/types@0.3.0": crate::wit::imports::types,
+    "sluice:plugin/timers@0.3.0": crate::wit::imports::timers
 );
 exports!(
     check,
     "sluice:guest/check-exports",
-    "package sluice:guest; world check-exports { export sluice:plugin/check-transaction@0.2.0; }",
+    "package sluice:guest; world check-exports { export sluice:plugin/check-transaction@0.3.0; }",
     "export_check"
 );

@@ -7,11 +7,11 @@ wit_bindgen::generate!({
     inline: "
         package sluice:test;
         world hostile {
-            include sluice:plugin/basics@0.2.0;
-            include sluice:plugin/granted@0.2.0;
-            export sluice:plugin/filter@0.2.0;
-            export sluice:plugin/transform@0.2.0;
-            export sluice:plugin/check-transaction@0.2.0;
+            include sluice:plugin/basics@0.3.0;
+            include sluice:plugin/granted@0.3.0;
+            export sluice:plugin/filter@0.3.0;
+            export sluice:plugin/transform@0.3.0;
+            export sluice:plugin/check-transaction@0.3.0;
         }
     ",
     world: "sluice:test/hostile",
