@@ -87,6 +87,10 @@ impl Place for GroupFilter {
         format!("filter of group \"{}\" on topic \"{}\"", of.group, of.topic)
     }
 
+    fn references(spec: &FilterSpec) -> impl Iterator<Item = &str> {
+        std::iter::once(spec.plugin.as_str())
+    }
+
     fn is_lenient(spec: &FilterSpec) -> bool {
         spec.on_failure == FilterFailure::Deliver
     }

@@ -75,6 +75,10 @@ impl Place for Ingress {
         format!("ingress of topic \"{topic}\"")
     }
 
+    fn references(spec: &IngressSpec) -> impl Iterator<Item = &str> {
+        spec.steps.iter().map(|step| step.plugin.as_str())
+    }
+
     fn is_lenient(spec: &IngressSpec) -> bool {
         spec.on_failure == IngressFailure::Pass
     }

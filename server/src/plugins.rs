@@ -60,6 +60,12 @@ impl Wanted {
         }
     }
 
+    /// Whether a step with this reference that was found as `digest` uses the version of the plugin `name` with the digest `version`: the
+    /// same bytes may have several names.
+    pub fn uses(reference: &str, digest: &str, version: &Version) -> bool {
+        digest == version.digest() && Self::parse(reference).name == version.name
+    }
+
     fn is_met_by(&self, version: &Version) -> bool {
         let Some(wanted) = &self.version else { return true };
         if let Some(digest) = wanted.strip_prefix("sha256:") {

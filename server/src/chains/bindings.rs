@@ -24,7 +24,7 @@ use crate::{
     failure::{Failure, Result},
     observer::Logs,
     pipelines::check_version,
-    plugins::Plugins,
+    plugins::{Plugins, Version, Wanted},
     shell::Shell,
     steps::Pins,
 };
@@ -49,6 +49,8 @@ pub trait Place: Send + Sync + 'static {
     fn exists(key: &Self::Key, reader: &Reader) -> Result<()>;
     /// As errors name it: `ingress of topic "t"`.
     fn name(key: &Self::Key) -> String;
+    /// The plugins of its steps, as it names them.
+    fn references(spec: &Self::Spec) -> impl Iterator<Item = &str>;
     /// Whether messages go on that a plugin fails on.
     fn is_lenient(spec: &Self::Spec) -> bool;
     /// Looks every name up and checks every value. Starts each plugin once with its config.
@@ -256,10 +258,13 @@ impl<P: Place> Bindings<P> {
         all
     }
 
-    /// Where this digest is bound.
-    pub fn users_of(&self, digest: &str) -> Vec<String> {
+    /// Where this version of a plugin is bound.
+    pub fn users_of(&self, version: &Version) -> Vec<String> {
         let by_key = self.by_key.read();
-        let uses = |bound: &Bound<P>| bound.stored.lock().0.plugins.iter().any(|plugin| plugin == digest);
+        let uses = |bound: &Bound<P>| {
+            let Stored { spec, plugins } = &bound.stored.lock().0;
+            P::references(spec).zip(plugins).any(|(reference, digest)| Wanted::uses(reference, digest, version))
+        };
         by_key.iter().filter(|(_, bound)| uses(bound)).map(|(key, _)| key.to_string()).collect()
     }
 

@@ -25,7 +25,7 @@ use crate::{
     grants::{GrantsSpec, Site},
     observer::Logs,
     pipelines::check_version,
-    plugins::Plugins,
+    plugins::{Plugins, Version, Wanted},
     remoting::Sessions,
     shell::Shell,
 };
@@ -246,10 +246,13 @@ impl Checkers {
         Ok(())
     }
 
-    /// Groups whose checker is this digest.
-    pub fn users_of(&self, digest: &str) -> Vec<String> {
+    /// Groups whose checker is this version of a plugin.
+    pub fn users_of(&self, version: &Version) -> Vec<String> {
         let by_group = self.by_group.lock();
-        let uses = |binding: &Arc<Binding>| binding.bound.lock().digest == digest;
+        let uses = |binding: &Arc<Binding>| {
+            let bound = binding.bound.lock();
+            Wanted::uses(&bound.spec.plugin, &bound.digest, version)
+        };
         by_group.iter().filter(|(_, binding)| uses(binding)).map(|(group, _)| group.to_string()).collect()
     }
 

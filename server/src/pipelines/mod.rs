@@ -35,7 +35,7 @@ use crate::{
     audit::Holding,
     failure::{Failure, Result},
     observer::Logs,
-    plugins::Plugins,
+    plugins::{Plugins, Version, Wanted},
     shell::Shell,
 };
 use revision::Stored;
@@ -239,13 +239,16 @@ impl Pipelines {
         Ok(Trial { candidate, version: known.version, queues, report: known.shadow.as_ref().map(Shadow::report) })
     }
 
-    /// Names of the pipelines that run this digest, or try it.
-    pub fn users_of(&self, digest: &str) -> Vec<String> {
+    /// Names of the pipelines that run this version of a plugin, or try it.
+    pub fn users_of(&self, version: &Version) -> Vec<String> {
         let by_name = self.by_name.lock();
+        let runs = |of: &Revision| {
+            let mut steps = of.spec.steps.iter().zip(&of.plugins);
+            steps.any(|(step, digest)| Wanted::uses(&step.plugin, digest, version))
+        };
         let uses = |pipeline: &&Pipeline| {
             let Stored { live, candidate, .. } = &pipeline.stored;
-            let tried = candidate.iter().flat_map(|candidate| &candidate.revision.plugins);
-            live.plugins.iter().chain(tried).any(|running| running == digest)
+            runs(live) || candidate.as_ref().is_some_and(|candidate| runs(&candidate.revision))
         };
         by_name.values().filter(uses).map(|pipeline| pipeline.stored.name().to_owned()).collect()
     }

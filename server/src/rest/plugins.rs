@@ -287,10 +287,10 @@ async fn remove(rest: Rest, name: String, digest: Option<String>) -> Answer {
 fn users_of(rest: &Rest, versions: &[Version]) -> Users {
     let mut users = Users::default();
     for version in versions {
-        users.pipelines.extend(rest.parts.pipelines.users_of(version.digest()));
-        users.producer_groups.extend(rest.parts.checkers.users_of(version.digest()));
-        users.ingress.extend(rest.parts.ingresses.users_of(version.digest()));
-        users.filters.extend(rest.parts.filters.users_of(version.digest()));
+        users.pipelines.extend(rest.parts.pipelines.users_of(version));
+        users.producer_groups.extend(rest.parts.checkers.users_of(version));
+        users.ingress.extend(rest.parts.ingresses.users_of(version));
+        users.filters.extend(rest.parts.filters.users_of(version));
     }
     for names in [&mut users.pipelines, &mut users.producer_groups, &mut users.ingress, &mut users.filters] {
         names.sort_unstable();

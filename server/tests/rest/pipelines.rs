@@ -82,6 +82,9 @@ async fn a_pipeline_is_applied_watched_paused_and_deleted() {
         assert!(metrics.contains(&line), "{line}: {metrics}");
     }
 
+    // The same bytes under another name are another plugin.
+    world.send("PUT", "/plugins/alike", &[], filter.component).await.expect(201);
+    world.delete("/plugins/alike").await.expect(204);
     let used = world.delete("/plugins/only").await.problem(409, "conflict", None);
     assert_eq!(used["used_by"]["pipelines"], json!(["p"]));
     world.delete("/topics/in").await.problem(409, "conflict", None);
