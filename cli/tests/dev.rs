@@ -2,7 +2,7 @@
 
 mod binary;
 
-use std::net::TcpListener;
+use std::{net::TcpListener, time::Duration};
 
 use binary::{Dev, free_offset, run, stderr};
 
@@ -12,11 +12,21 @@ fn it_is_ready_and_stops_when_it_is_told() {
     assert_eq!(dev.terminate().code(), Some(0));
 }
 
+/// Listens at a port that was free just now. A process that another test starts meanwhile may hold on to what looked whether it is, until it
+/// runs its own program.
+fn take(port: u16) -> TcpListener {
+    let mut tries = std::iter::repeat_n((), 100);
+    let listener = tries.find_map(|()| {
+        std::thread::sleep(Duration::from_millis(20));
+        TcpListener::bind(("127.0.0.1", port)).ok()
+    });
+    listener.unwrap_or_else(|| panic!("port {port} stays taken"))
+}
+
 #[test]
 fn ports_that_are_taken_are_named_with_their_purpose() {
     let offset = free_offset();
-    let _broker = TcpListener::bind(("127.0.0.1", 10_911 + offset)).unwrap();
-    let _rest = TcpListener::bind(("127.0.0.1", 8082 + offset)).unwrap();
+    let (_broker, _rest) = (take(10_911 + offset), take(8082 + offset));
     let data = tempfile::tempdir().unwrap();
     let output = run(&["dev", "--data", data.path().to_str().unwrap(), "--port-offset", &offset.to_string()]);
     assert_eq!(output.status.code(), Some(1));

@@ -5,19 +5,12 @@ mod binary;
 
 use std::time::{Duration, Instant};
 
-use binary::{Dev, stderr, stdout};
+use binary::{Dev, stderr};
 use serde_json::Value;
 
 #[track_caller]
-fn run(dev: &Dev, args: &[&str]) -> String {
-    let output = dev.run(args);
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    stdout(&output)
-}
-
-#[track_caller]
 fn json(dev: &Dev, args: &[&str]) -> Value {
-    serde_json::from_str(&run(dev, &[args, &["-o", "json"]].concat())).unwrap()
+    serde_json::from_str(&dev.ok(&[args, &["-o", "json"]].concat())).unwrap()
 }
 
 /// Applies the pipeline with this configuration of its one plugin.
@@ -29,7 +22,7 @@ fn apply(dev: &Dev, on_invalid: &str) {
         "name: p\nsource: {{ topic: in, start: earliest }}\nsinks: [ out ]\nsteps: [ {{ plugin: only, config: {config} }} ]\n"
     );
     std::fs::write(&file, spec).unwrap();
-    run(dev, &["pipeline", "apply", "-f", file.to_str().unwrap()]);
+    dev.ok(&["pipeline", "apply", "-f", file.to_str().unwrap()]);
 }
 
 #[test]
@@ -38,9 +31,9 @@ fn dead_letters_are_listed_shown_replayed_and_purged() {
     let files = tempfile::tempdir().unwrap();
     let component = files.path().join("only.wasm");
     std::fs::write(&component, sluice_plugins::ready_made("json-filter").unwrap().component).unwrap();
-    run(&dev, &["plugin", "push", component.to_str().unwrap()]);
+    dev.ok(&["plugin", "push", component.to_str().unwrap()]);
     for topic in ["in", "out"] {
-        run(&dev, &["topic", "create", topic, "--queues", "1"]);
+        dev.ok(&["topic", "create", topic, "--queues", "1"]);
     }
     apply(&dev, "dead-letter");
     assert!(dev.feed(&["produce", "in", "--key", "k1"], "one\ntwo\nthree\n").status.success());
@@ -54,25 +47,25 @@ fn dead_letters_are_listed_shown_replayed_and_purged() {
         std::thread::sleep(Duration::from_millis(20));
     };
     let id = letters["items"][1]["id"].as_str().unwrap();
-    let table = run(&dev, &["dlq", "list", "p"]);
+    let table = dev.ok(&["dlq", "list", "p"]);
     assert!(table.lines().count() == 4 && table.contains(id) && table.contains("not-json"), "{table}");
-    let groups = run(&dev, &["dlq", "list", "p", "--by-error"]);
+    let groups = dev.ok(&["dlq", "list", "p", "--by-error"]);
     assert!(groups.lines().nth(1).is_some_and(|row| row.starts_with("not-json  only  3  ")), "{groups}");
-    let shown = run(&dev, &["dlq", "show", "p", id]);
+    let shown = dev.ok(&["dlq", "show", "p", id]);
     assert!(shown.contains("failure.code") && shown.contains("two") && !shown.contains("SLUICE_"), "{shown}");
 
     apply(&dev, "keep");
     assert_eq!(json(&dev, &["dlq", "replay", "p", id])["left"], 2);
-    assert_eq!(run(&dev, &["consume", "out"]), "two\n");
+    assert_eq!(dev.ok(&["consume", "out"]), "two\n");
     let twice = dev.run(&["dlq", "replay", "p", id]);
     assert!(twice.status.code() == Some(1) && stderr(&twice).contains("again"), "{}", stderr(&twice));
     let all = json(&dev, &["dlq", "replay", "p", "--all", "--code", "not-json"]);
     assert_eq!((&all["replayed"], &all["sent"], &all["left"]), (&2.into(), &2.into(), &0.into()));
-    assert_eq!(run(&dev, &["consume", "out"]), "two\none\nthree\n");
+    assert_eq!(dev.ok(&["consume", "out"]), "two\none\nthree\n");
     assert_eq!(json(&dev, &["dlq", "list", "p"])["items"], Value::Array(Vec::new()));
     let page = dev.run(&["dlq", "list", "p", "--all", "-n", "2"]);
     assert!(stderr(&page).contains("--cursor 2"), "{}", stderr(&page));
-    assert_eq!(run(&dev, &["dlq", "list", "p", "--all", "--cursor", "2"]).lines().count(), 2);
+    assert_eq!(dev.ok(&["dlq", "list", "p", "--all", "--cursor", "2"]).lines().count(), 2);
 
     let none = json(&dev, &["dlq", "purge", "p", "--all"]);
     assert_eq!((&none["purged"], &none["left"]), (&0.into(), &0.into()));

@@ -6,15 +6,8 @@ mod guests;
 
 use std::time::{Duration, Instant};
 
-use binary::{Dev, stderr, stdout};
+use binary::{Dev, stderr};
 use serde_json::Value;
-
-#[track_caller]
-fn run(dev: &Dev, args: &[&str]) -> String {
-    let output = dev.run(args);
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    stdout(&output)
-}
 
 /// Applies a pipeline over `in` and `out` whose one plugin misbehaves in this mode; gives what is said against it.
 fn apply(dev: &Dev, mode: &str, more: &str) -> String {
@@ -29,7 +22,7 @@ fn apply(dev: &Dev, mode: &str, more: &str) -> String {
 fn after(dev: &Dev, records: u64) -> Value {
     let began = Instant::now();
     loop {
-        let found: Value = serde_json::from_str(&run(dev, &["pipeline", "describe", "p", "-o", "json"])).unwrap();
+        let found: Value = serde_json::from_str(&dev.ok(&["pipeline", "describe", "p", "-o", "json"])).unwrap();
         if found["in"] == records && found["lag"] == 0 {
             return found;
         }
@@ -42,7 +35,7 @@ fn world(queues: &str) -> Dev {
     let dev = Dev::start();
     guests::push_hostile(&dev);
     for topic in ["in", "out", "lines"] {
-        run(&dev, &["topic", "create", topic, "--queues", queues]);
+        dev.ok(&["topic", "create", topic, "--queues", queues]);
     }
     dev
 }
@@ -61,8 +54,8 @@ fn lines_become_messages_of_a_topic_and_what_waits_is_sent_before_the_end() {
     let found = after(&dev, 2);
     let written = found["log_lines"]["written"].as_u64().unwrap();
     assert!(written >= 65, "{found}");
-    run(&dev, &["pipeline", "pause", "p"]);
-    let messages = run(&dev, &["consume", "lines", "--from", "earliest", "-n", "1000", "--format", "json"]);
+    dev.ok(&["pipeline", "pause", "p"]);
+    let messages = dev.ok(&["consume", "lines", "--from", "earliest", "-n", "1000", "--format", "json"]);
     let messages: Vec<Value> = messages.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(messages.len() as u64, written);
     let (first, last) = (&messages[0], &messages[64]);
@@ -77,7 +70,7 @@ fn lines_become_messages_of_a_topic_and_what_waits_is_sent_before_the_end() {
 
     // A line below the level is not even written. Those before it stay.
     assert_eq!(apply(&dev, "logs", "logs: { topic: lines, level: warn }"), "");
-    run(&dev, &["pipeline", "resume", "p"]);
+    dev.ok(&["pipeline", "resume", "p"]);
     assert!(dev.feed(&["produce", "in"], "c\n").status.success());
     assert_eq!(after(&dev, 1)["log_lines"]["written"], written);
 }

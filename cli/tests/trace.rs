@@ -6,14 +6,7 @@ mod guests;
 
 use std::time::{Duration, Instant};
 
-use binary::{Dev, stderr, stdout};
-
-#[track_caller]
-fn run(dev: &Dev, args: &[&str]) -> String {
-    let output = dev.run(args);
-    assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-    stdout(&output)
-}
+use binary::{Dev, stderr};
 
 #[test]
 fn a_trace_is_a_table_of_places_and_steps() {
@@ -21,20 +14,20 @@ fn a_trace_is_a_table_of_places_and_steps() {
     guests::push_hostile(&dev);
     guests::push(&dev, &["json-map"]);
     for topic in ["in", "out"] {
-        run(&dev, &["topic", "create", topic, "--queues", "1"]);
+        dev.ok(&["topic", "create", topic, "--queues", "1"]);
     }
     let file = tempfile::NamedTempFile::new().unwrap();
     let steps = "steps: [ { plugin: json-map, config: { set: { /seen: true } } }, { plugin: hostile, config: { mode: logs } } ]";
     let spec = format!("name: p\nsource: {{ topic: in, start: earliest }}\nsinks: [ out ]\n{steps}\n");
     std::fs::write(file.path(), spec).unwrap();
-    run(&dev, &["pipeline", "apply", "-f", file.path().to_str().unwrap()]);
+    dev.ok(&["pipeline", "apply", "-f", file.path().to_str().unwrap()]);
     assert!(dev.feed(&["produce", "in", "--key", "k1"], "{\"n\":1}\n").status.success());
     let began = Instant::now();
-    while !run(&dev, &["pipeline", "trace", "p", "--queue", "0", "--offset", "0"]).contains("TOPIC") {
-        assert!(began.elapsed() < Duration::from_secs(20), "{}", run(&dev, &["pipeline", "describe", "p"]));
+    while !dev.ok(&["pipeline", "trace", "p", "--queue", "0", "--offset", "0"]).contains("TOPIC") {
+        assert!(began.elapsed() < Duration::from_secs(20), "{}", dev.ok(&["pipeline", "describe", "p"]));
         std::thread::sleep(Duration::from_millis(20));
     }
-    let text = run(&dev, &["pipeline", "trace", "p", "--queue", "0", "--offset", "0"]);
+    let text = dev.ok(&["pipeline", "trace", "p", "--queue", "0", "--offset", "0"]);
     let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     assert_eq!((field("passed "), field("position ")), (Some("true"), Some("1")), "{text}");
     let row = |step: &str, outcome: &str| {
@@ -42,11 +35,11 @@ fn a_trace_is_a_table_of_places_and_steps() {
     };
     assert!(row("json-map", "changed") && row("hostile", "kept") && row("hostile", "line 63"), "{text}");
     let traced: serde_json::Value =
-        serde_json::from_str(&run(&dev, &["pipeline", "trace", "p", "--queue", "0", "--offset", "0", "-o", "json"]))
+        serde_json::from_str(&dev.ok(&["pipeline", "trace", "p", "--queue", "0", "--offset", "0", "-o", "json"]))
             .unwrap();
     let unique = traced["source"]["unique_key"].as_str().unwrap();
     assert_eq!(traced["sinks"][0]["unique_key"], unique);
-    assert!(run(&dev, &["pipeline", "trace", "p", "--id", unique]).contains(unique));
+    assert!(dev.ok(&["pipeline", "trace", "p", "--id", unique]).contains(unique));
 
     let none = dev.run(&["pipeline", "trace", "p", "--queue", "0", "--offset", "7"]);
     assert!(none.status.code() == Some(1) && stderr(&none).contains("offset"), "{}", stderr(&none));

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use common::{PLUGIN, mode, records, setup};
 use sluice_runtime::ports::{
-    Audit, Hit, Http, HttpRequest, HttpResponse, Lookup, PortError, Progress, Secret, Secrets, Sink, Source, Unit, Use,
+    Audit, Hit, Http, HttpRequest, HttpResponse, Lookup, PortError, Secret, Secrets, Sink, Unit, Use,
 };
 use sluice_runtime::{
-    Batch, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Plan, Policy, Record, Setup, Silent,
-    Stage, Step, Turn, UrlGrant,
+    Batch, Begin, Context, Decision, Failure, Given, Grants, HalfMessage, Instance, Limits, Plan, Policy, Setup,
+    Silent, Stage, Step, Turn, UrlGrant,
 };
 
 const URL: &str = "https://api.example.com/v1/";
@@ -263,15 +263,6 @@ fn a_checker_awaits_an_answer() {
     assert_eq!(later, Err(Failure::Unavailable("the host is stopping".into())));
 }
 
-struct Queue(Vec<Record>);
-
-impl Source for Queue {
-    fn read(&mut self, at: u64, most: usize, _: usize, into: &mut Vec<Record>) -> Result<u64, PortError> {
-        into.extend(self.0.iter().filter(|r| r.offset >= at).take(most).cloned());
-        Ok(into.last().map_or(at, |r| r.offset + 1))
-    }
-}
-
 #[derive(Default)]
 struct Store(Vec<Unit>);
 
@@ -283,12 +274,6 @@ impl Sink for Store {
 
     fn durable_changes(&self) -> u64 {
         0
-    }
-}
-
-impl Progress for Store {
-    fn load(&mut self) -> Result<u64, PortError> {
-        Ok(0)
     }
 }
 
@@ -315,9 +300,10 @@ fn a_stage_that_asks_servers_takes_short_turns_and_commits_nothing_of_one_that_i
         state: None,
     };
     let command = format!("get {URL}");
-    let mut source = Queue(records(&vec![command.as_str(); 200]));
+    let records = records(&vec![command.as_str(); 200]);
+    let mut source = Given { records: &records, next: 200 };
     let mut sink = Store::default();
-    let mut stage = Stage::open(plan, &mut sink).unwrap();
+    let mut stage = Stage::open(plan, &mut Begin(0)).unwrap();
     *world.stopping.lock().unwrap() = true;
     assert!(matches!(stage.turn(&mut source, &mut sink, 1), Turn::Wait(_)));
     assert!(sink.0.is_empty() && stage.counters().traps == 0 && stage.position() == 0);

@@ -89,6 +89,14 @@ impl Dev {
         ureq::get(url).call().unwrap().into_body().read_to_string().unwrap()
     }
 
+    /// What a command prints, which must succeed.
+    #[track_caller]
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
     /// Runs a command against it.
     pub fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()

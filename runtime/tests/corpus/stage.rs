@@ -5,22 +5,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::Map;
-use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
+use sluice_runtime::ports::{PortError, Sink, Unit};
 use sluice_runtime::state::Partition;
-use sluice_runtime::{Grants, Plan, Plugin, Policy, Record, Silent, Stage, StatePlan, Step, Then, Turn};
+use sluice_runtime::{Begin, Given, Grants, Plan, Plugin, Policy, Record, Silent, Stage, StatePlan, Step, Then, Turn};
 
 use crate::neighbour::records;
 
 const STORM: usize = 256;
-
-struct Queue(Vec<Record>);
-
-impl Source for Queue {
-    fn read(&mut self, at: u64, most: usize, _: usize, into: &mut Vec<Record>) -> Result<u64, PortError> {
-        into.extend(self.0.iter().filter(|record| record.offset >= at).take(most).cloned());
-        Ok(into.last().map_or(at, |record| record.offset + 1))
-    }
-}
 
 #[derive(Default)]
 struct Store(Vec<Unit>);
@@ -33,12 +24,6 @@ impl Sink for Store {
 
     fn durable_changes(&self) -> u64 {
         0
-    }
-}
-
-impl Progress for Store {
-    fn load(&mut self) -> Result<u64, PortError> {
-        Ok(0)
     }
 }
 
@@ -63,12 +48,13 @@ fn stage(plugin: Plugin) -> Stage {
         observer: Arc::new(Silent),
         state: Some(StatePlan { partition: Arc::new(Mutex::new(Some(Box::new(partition)))), lateness: 0 }),
     };
-    Stage::open(plan, &mut Store::default()).unwrap()
+    Stage::open(plan, &mut Begin(0)).unwrap()
 }
 
 /// Code and reason of the first dead letter, once there is nothing more to do.
 fn run(mut stage: Stage, records: Vec<Record>, most_traps: u64) -> (String, String, Store) {
-    let (mut queue, mut store, mut traps) = (Queue(records), Store::default(), 0);
+    let (mut store, mut traps) = (Store::default(), 0);
+    let mut queue = Given { records: &records, next: records.len() as u64 };
     loop {
         let turn = stage.turn(&mut queue, &mut store, 1_000_000);
         let now = stage.counters().traps;
