@@ -26,6 +26,10 @@ run *ARGS:
 demo:
     cargo run --release -- demo
 
+# What CI has no time for: new plugins of every role are written, built and tested, for which the runtime is compiled anew (minutes).
+slow:
+    cargo test -p sluice-cli --test new_plugin -- --ignored
+
 # The official clients against a Sluice of their own.
 interop:
     .ci/interop

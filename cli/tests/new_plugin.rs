@@ -74,7 +74,7 @@ fn nothing_is_overwritten_and_failures_say_what_to_do() {
 
 /// Compiles the SDK for each role and the whole runtime anew, as a user's first `sluice plugin test` does.
 #[test]
-#[ignore = "takes minutes: `cargo test -p sluice-cli --test new_plugin -- --ignored`"]
+#[ignore = "takes minutes: `just slow`"]
 fn the_tests_of_a_new_plugin_pass_until_it_is_changed() {
     let (dev, dir) = (Dev::start(), tempfile::tempdir().unwrap());
     for role in ROLES {

@@ -5,6 +5,7 @@ use std::{io::Read, path::Path};
 use anyhow::Context;
 
 pub mod audit;
+mod candidate;
 pub mod checker;
 pub mod dlq;
 mod filter;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{read, topic::all};
+use super::{candidate, read, topic::all};
 use crate::{
     output::{OutputArgs, say, say_on},
     rest::{Content, Rest, segment},
@@ -171,7 +171,10 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
             );
             output.done(&tried, &text)
         }
-        Verb::Candidate { pipeline, output } => output.one(&rest.get(&format!("{}/candidate", path(&pipeline)))?),
+        Verb::Candidate { pipeline, output } => {
+            let answer = rest.get(&format!("{}/candidate", path(&pipeline)))?;
+            output.one_as(&answer, &candidate::view(&answer))
+        }
         Verb::Promote { pipeline, output } => {
             let live = rest.post(&format!("{}:promote", path(&pipeline)), Content::Json(json!({})))?;
             output.done(&live, &format!("pipeline {pipeline} runs revision {} in all queues", live["revision"]))
