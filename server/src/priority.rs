@@ -7,8 +7,8 @@ const NICER: i32 = 10;
 /// A thread rests so many times as long as calls had the processor that ended their instance: a pipeline whose plugins fail on everything
 /// has a tenth of a processor at the most.
 pub const PIPELINE_RESTS: u32 = 9;
-/// The same for a thread of a chain. Senders and consumers wait for it, so it is less: a quarter of a processor.
-pub const CHAIN_RESTS: u32 = 3;
+/// The same for a thread of a chain. Senders and consumers wait for it, so it is less: half a processor.
+pub const CHAIN_RESTS: u32 = 1;
 const REST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::standing_back`]:
