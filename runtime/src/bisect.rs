@@ -75,8 +75,9 @@ pub(crate) struct Called {
     pub(crate) full: bool,
 }
 
-/// Runs the call over all flows. If it fails as a whole, halves them until one record is found that fails alone; the records before it
-/// stand, and those after it are left for the next turn, so a turn makes at most a few dozen calls whatever the plugin does.
+/// Runs the call over all flows. If it fails as a whole, halves them until a record is found that fails alone; the records before it stand.
+/// Behind `most_falls` such records, or behind one that took its deadline, the others are left for the next turn, so a turn makes at most
+/// a few dozen calls whatever the plugin does.
 ///
 /// # Errors
 /// Those of `call`'s outer result, which mean that no instance could be had.
@@ -84,9 +85,10 @@ pub(crate) fn run<E>(
     flows: Vec<Flow>,
     batch: &mut Batch,
     attempt: impl Fn(usize) -> u16,
+    most_falls: usize,
     mut call: impl FnMut(&Batch) -> Result<Called, E>,
 ) -> Result<Ran, E> {
-    let mut ran = Ran::default();
+    let (mut ran, mut falls) = (Ran::default(), 0);
     // Stack of runs still to be tried, the next on top.
     let mut todo = vec![flows];
     while let Some(mut part) = todo.pop() {
@@ -134,7 +136,12 @@ pub(crate) fn run<E>(
                 ran.deadline_missed |= matches!(failure, Failure::Deadline { .. });
                 if part.len() == 1 {
                     ran.fall(part[0].source, Fall::of(&failure));
-                    return Ok(ran);
+                    falls += 1;
+                    if falls >= most_falls || ran.deadline_missed {
+                        return Ok(ran);
+                    }
+                    ran.cut = None;
+                    continue;
                 }
                 let right = part.split_off(part.len() / 2);
                 todo.push(right);
@@ -200,6 +207,7 @@ mod tests {
             flows(1000),
             &mut batch,
             |_| 0,
+            1,
             |batch| {
                 calls += 1;
                 let last = usize::try_from(batch.time()).unwrap();
@@ -221,5 +229,30 @@ mod tests {
         assert_eq!(ran.cut, Some(700));
         assert_eq!(ran.failed[0].1.reason, "the plugin trapped: boom, in inner < outer");
         assert!(calls <= 22, "{calls} calls");
+    }
+
+    #[test]
+    fn several_are_found_in_one_turn_and_one_that_takes_its_deadline_is_the_last() {
+        let found = |most, failure: fn() -> Failure| {
+            let (mut batch, mut calls) = (Batch::new(Columns::empty(), 0), 0);
+            let ran = run::<Infallible>(
+                flows(512),
+                &mut batch,
+                |_| 0,
+                most,
+                |_| {
+                    calls += 1;
+                    Ok(Called { answer: Err(failure()), full: false })
+                },
+            );
+            let ran = ran.unwrap();
+            (ran.failed.iter().map(|(source, _)| *source).collect::<Vec<_>>(), ran.cut, calls)
+        };
+        let trap = || Failure::Trap { message: "boom".into(), stack: vec![] };
+        assert_eq!(found(1, trap), (vec![0], Some(0), 10));
+        // From 512 down to the first are ten calls; seven more records cost eleven.
+        assert_eq!(found(8, trap), ((0..8).collect(), Some(7), 21));
+        let deadline = || Failure::Deadline { limit: std::time::Duration::from_millis(1) };
+        assert_eq!(found(8, deadline), (vec![0], Some(0), 10));
     }
 }

@@ -22,6 +22,8 @@ const MAX_STEPS: usize = 32;
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Most records of a turn when a plugin asks other servers: what was committed is not asked again after a crash, and the queue goes on.
 const ASKING_RECORDS: usize = 64;
+/// Records that are searched for in one turn of those that end an instance: they are dead letters of one unit.
+const FALLS: usize = 8;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -386,13 +388,15 @@ impl Stage {
         home: &mut Home,
     ) -> Result<bool, Error> {
         let mut slow = false;
+        // The first record that is to be tried again ends the turn.
+        let falls = if self.plan.policy.retries == 0 { FALLS } else { 1 };
         for (index, running) in self.steps.iter_mut().enumerate().skip(first) {
             let plan = &self.plan;
             if let Some(prefilter) = &running.step.prefilter {
                 flows.retain(|flow| prefilter.wants(&flow.record));
             }
             let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
-            let ran = bisect::run(std::mem::take(&mut flows), &mut batch, &attempt, |batch| {
+            let ran = bisect::run(std::mem::take(&mut flows), &mut batch, &attempt, falls, |batch| {
                 running.call(plan, &mut held, batch, home)
             });
             running.batch = batch;

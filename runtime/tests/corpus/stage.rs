@@ -77,11 +77,11 @@ pub fn timers(plugin: Plugin) -> (String, String) {
     (code, reason)
 }
 
-/// Every record ends an instance. Each turn finds one of them, with as many calls as halving takes.
+/// Every record ends an instance. Each turn finds a few of them, with as many calls as halving takes.
 pub fn storm(plugin: Plugin) -> (String, String) {
     let values = vec!["x"; STORM];
     let began = Instant::now();
-    let (code, reason, store) = run(stage(plugin), records(&values), 9);
+    let (code, reason, store) = run(stage(plugin), records(&values), 24);
     let dead: usize = store.0.iter().map(|unit| unit.dead_letters.len()).sum();
     assert_eq!(dead, STORM);
     println!("a storm of {STORM} records: {:?} for each", began.elapsed() / u32::try_from(STORM).unwrap());
