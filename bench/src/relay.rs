@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 use sluice_client::{Client, ClientConfig, Filter, Message, Producer, PullConsumer, QueueRef};
-use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
 
 use crate::{Error, Latency, histogram::Histogram};
 
@@ -94,15 +97,14 @@ async fn send(
     clock: Instant,
     total: u64,
 ) -> (Histogram, u64) {
-    let mut turns = tokio::time::interval(Duration::from_secs(1) / plan.rate);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut turns = pace(Duration::from_secs(1) / plan.rate, total);
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut waiting = JoinSet::new();
     for turn in 0..total {
-        let due = turns.tick().await;
+        let Some(due) = turns.recv().await else { break };
         let Ok(permit) = room.clone().acquire_owned().await else { break };
         let (producer, queues) = (producer.clone(), queues.clone());
-        let message = Message::new(plan.topic.clone(), body(due.into_std().duration_since(clock), plan.size));
+        let message = Message::new(plan.topic.clone(), body(due.duration_since(clock), plan.size));
         waiting.spawn(async move {
             let _permit = permit;
             let queue = &queues[turn as usize % queues.len()];
@@ -117,6 +119,23 @@ async fn send(
         }
     }
     (latencies, failed)
+}
+
+/// The times at which messages are due. A thread of its own sleeps until each: the runtime's timers are good to a millisecond or two, which
+/// is as much as what is measured.
+fn pace(period: Duration, total: u64) -> mpsc::Receiver<Instant> {
+    let (turns, due) = mpsc::channel(IN_FLIGHT);
+    std::thread::spawn(move || {
+        let mut turn = Instant::now();
+        for _ in 0..total {
+            std::thread::sleep(turn.saturating_duration_since(Instant::now()));
+            if turns.blocking_send(turn).is_err() {
+                return;
+            }
+            turn += period;
+        }
+    });
+    due
 }
 
 /// Reads one queue until all messages came, or for as long as stragglers are waited for.
