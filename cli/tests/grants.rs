@@ -176,6 +176,12 @@ async fn a_checker_awaits_an_answer_and_one_that_waits_for_ever_holds_up_no_othe
     halves(&dev, "slow", &[format!("get {url}slow/1"), "get http://127.0.0.1:1/".to_owned()]).await;
     let committed = tokio::task::block_in_place(|| consumed(&dev, "payments", 1));
     assert_eq!(committed, [format!("get {url}slow/1")]);
+    let of_slow = |answer: &str, count: u32| {
+        let line = format!("sluice_checker_answers_total{{producer_group=\"slow\",answer=\"{answer}\"}} {count}\n");
+        tokio::task::block_in_place(|| dev.metrics()).contains(&line)
+    };
+    until("a request that is not granted counts as a failure", || (!of_slow("failed", 0)).then_some(()));
+    assert!(of_slow("commit", 1) && of_slow("rollback", 0));
     let requests: Vec<Value> = audit(&dev).into_iter().filter(|entry| entry["event"] == "request").collect();
     let took = requests.iter().find(|entry| entry["name"] == "slow" && entry["status"] == 200).unwrap();
     assert!(took["took_ms"].as_u64().unwrap() >= 500, "{took}");

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use binary::{Dev, stderr};
 use serde_json::Value;
+use sluice_client::{Client, ClientConfig};
+use sluice_model::QueueOffset;
 
 /// Applies a pipeline over `in` and `out` whose one plugin misbehaves in this mode; gives what is said against it.
 fn apply(dev: &Dev, mode: &str, more: &str) -> String {
@@ -97,4 +99,30 @@ fn what_plugins_measure_is_summed_over_queues_for_whoever_scrapes() {
     let gauge = format!("sluice_plugin_gauge{{{labels},name=\"last_size\"}} ");
     let gauge = metrics.lines().find_map(|line| line.strip_prefix(&gauge)).unwrap();
     assert!(["4.0", "7.0"].contains(&gauge), "{gauge}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_plugins_of_an_ingress_and_a_filter_measure_is_told_with_their_place() {
+    let dev = world("1");
+    let spec = "steps: [ { plugin: hostile, config: { mode: measure } } ]";
+    let bound = dev.feed(&["topic", "ingress", "apply", "in", "-f", "-"], spec);
+    assert!(bound.status.success(), "{}", stderr(&bound));
+    let consumer = Client::new(ClientConfig::new([dev.name_server()])).unwrap().pull_consumer("g").unwrap();
+    let queue = consumer.queues("in").await.unwrap().remove(0);
+    consumer.commit(&queue, QueueOffset(0)).await.unwrap();
+    let config = r#"{"mode":"measure"}"#;
+    dev.ok(&["group", "filter", "apply", "g", "in", "--plugin", "hostile", "--config", config]);
+    assert!(dev.feed(&["produce", "in"], "a\nbb\nccc\n").status.success());
+    assert!(dev.feed(&["produce", "out"], "not asked about\n").status.success());
+    assert_eq!(consumer.pull(&queue, "*", 0, 32, Duration::ZERO).await.unwrap().messages.len(), 3);
+    let metrics = dev.metrics();
+    for line in [
+        "sluice_plugin_counter_total{ingress=\"in\",step=\"hostile\",name=\"records\"} 3.0\n",
+        "sluice_plugin_histogram_sum{ingress=\"in\",step=\"hostile\",name=\"sizes\"} 6.0\n",
+        "sluice_ingress_messages_total{topic=\"in\",outcome=\"sent\"} 3\n",
+        "sluice_plugin_counter_total{filter=\"g\",topic=\"in\",step=\"hostile\",name=\"records\"} 3.0\n",
+        "sluice_filter_messages_total{consumer_group=\"g\",topic=\"in\",outcome=\"sent\"} 3\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
 }

@@ -81,7 +81,7 @@ pub struct Pinned {
 }
 
 /// How a binding stands.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Description<S> {
     pub spec: S,
     pub version: u64,
@@ -89,6 +89,8 @@ pub struct Description<S> {
     /// Why it does not run.
     pub broken: Option<String>,
     pub counts: Counts,
+    /// What its plugins say.
+    pub logs: Arc<Logs>,
 }
 
 /// The bindings of one kind. Its calls, but for [`Self::find`], block; they are not for async tasks.
@@ -245,7 +247,7 @@ impl<P: Place> Bindings<P> {
         Ok(description(&*self.bound(key)?))
     }
 
-    /// What the plugins there logged.
+    /// What the plugins there say. Fails with `NotFound`.
     pub fn logs(&self, key: &P::Key) -> Result<Arc<Logs>> {
         Ok(self.bound(key)?.chain.logs())
     }
@@ -283,5 +285,6 @@ fn description<P: Place>(bound: &Bound<P>) -> Description<P::Spec> {
         label: step.label.clone(),
         digest: step.plugin.digest().to_owned(),
     });
-    Description { spec, version, plugins: pinned.collect(), broken: plan.broken.clone(), counts: bound.chain.counts() }
+    let (counts, logs) = (bound.chain.counts(), bound.chain.logs());
+    Description { spec, version, plugins: pinned.collect(), broken: plan.broken.clone(), counts, logs }
 }

@@ -18,6 +18,30 @@ use crate::{
     shell::Shell,
 };
 
+/// What a plugin answered, since it was bound or since the server started.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Answers {
+    pub commit: u64,
+    pub rollback: u64,
+    pub unknown: u64,
+    /// It wants to be asked again later.
+    pub later: u64,
+    /// It trapped, or could not be started.
+    pub failed: u64,
+}
+
+impl Answers {
+    fn count(&mut self, answer: &Result<Decision>) {
+        *match answer {
+            Ok(Decision::Commit) => &mut self.commit,
+            Ok(Decision::Rollback(_)) => &mut self.rollback,
+            Ok(Decision::Unknown) => &mut self.unknown,
+            Ok(Decision::AskAgainAfter(_)) => &mut self.later,
+            Err(_) => &mut self.failed,
+        } += 1;
+    }
+}
+
 /// What is needed to ask and to decide. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk {
@@ -32,7 +56,9 @@ impl Desk {
         if policy == CheckPolicy::ProducerFirst && self.ask_producer(check) {
             return;
         }
-        let decision = ask_plugin(bound, seat, check).unwrap_or_else(|failure| {
+        let answer = ask_plugin(bound, seat, check);
+        bound.answers.lock().count(&answer);
+        let decision = answer.unwrap_or_else(|failure| {
             tracing::warn!(group = %check.half.group, %failure, "a checker failed: the half message stays undecided");
             Decision::Unknown
         });

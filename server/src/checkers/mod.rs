@@ -29,6 +29,7 @@ use crate::{
     remoting::Sessions,
     shell::Shell,
 };
+pub use desk::Answers;
 use desk::Desk;
 use lane::Lane;
 
@@ -84,12 +85,15 @@ struct Stored {
 }
 
 /// How a checker stands.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Description {
     pub spec: CheckerSpec,
     pub version: u64,
     /// Of the plugin that decides.
     pub digest: String,
+    pub answers: Answers,
+    /// What the plugin says.
+    pub logs: Arc<Logs>,
 }
 
 /// What is bound to a group at a time.
@@ -101,12 +105,14 @@ struct Bound {
     plugin: Option<Plugin>,
     grants: Grants,
     holding: Option<Holding>,
+    answers: Mutex<Answers>,
     logs: Arc<Logs>,
 }
 
 impl Bound {
     fn description(&self) -> Description {
-        Description { spec: self.spec.clone(), version: self.version, digest: self.digest.clone() }
+        let (spec, digest) = (self.spec.clone(), self.digest.clone());
+        Description { spec, version: self.version, digest, answers: *self.answers.lock(), logs: self.logs.clone() }
     }
 }
 
@@ -200,7 +206,7 @@ impl Checkers {
         let (granted, logs) = (spec.granted(), Arc::new(Logs::default()));
         let grants = self.plugins.granter().grant(&granted, site, &spec.plugin, &digest)?;
         let holding = plugin.as_ref().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
-        Ok(Bound { spec, version, digest, plugin, grants, holding, logs })
+        Ok(Bound { spec, version, digest, plugin, grants, holding, answers: Mutex::default(), logs })
     }
 
     /// Gives a group a lane of its own.
@@ -224,6 +230,12 @@ impl Checkers {
     /// Fails with `NotFound`.
     pub fn describe(&self, group: &GroupName) -> Result<Description> {
         Ok(self.binding(group)?.bound.lock().description())
+    }
+
+    /// All checkers, by group.
+    pub fn list(&self) -> Vec<(GroupName, Description)> {
+        let by_group = self.by_group.lock();
+        by_group.iter().map(|(group, binding)| (group.clone(), binding.bound.lock().description())).collect()
     }
 
     /// What the plugin logged since it was bound, or since the server started.

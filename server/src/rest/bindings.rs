@@ -51,7 +51,7 @@ struct PinnedView {
 
 impl<S> ChainView<S> {
     fn of(description: Description<S>) -> Self {
-        let Description { spec, version, plugins, broken, counts } = description;
+        let Description { spec, version, plugins, broken, counts, .. } = description;
         let Counts { read, sent, rejected, failed, traps, busy_ms } = counts;
         let pinned = |of: Pinned| PinnedView {
             plugin: of.reference,

@@ -97,7 +97,7 @@ async fn put(State(rest): State<Rest>, Path(group): Path<String>, headers: Heade
 }
 
 fn answer(created: bool, group: &GroupName, of: Description) -> Response {
-    let Description { spec, version, digest } = of;
+    let Description { spec, version, digest, .. } = of;
     let view = CheckerView { group: group.to_string(), spec, plugin_digest: format!("sha256:{digest}"), version };
     tagged(created, &version.to_string(), &view)
 }

@@ -18,7 +18,7 @@ use sluice_model::QueueId;
 
 use self::out::{Labels, Out};
 use super::{Rest, groups, problem::Answer};
-use crate::failure::Failure;
+use crate::{checkers::Answers, failure::Failure};
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -54,7 +54,9 @@ impl Collector for Exposition {
         self.lags(&mut out)?;
         pipelines::encode(&self.rest, &mut out)?;
         self.ingresses(&mut out)?;
-        self.filters(&mut out)
+        self.filters(&mut out)?;
+        self.checkers(&mut out)?;
+        measures::encode(&self.rest, &mut out)
     }
 }
 
@@ -129,6 +131,16 @@ impl Exposition {
             .map(|(of, it)| (vec![("consumer_group", of.group.as_str()), ("topic", of.topic.as_str())], it.counts))
             .collect();
         chains(out, ("filter", "a group's filter"), &rows)
+    }
+
+    fn checkers(&self, out: &mut Out<'_>) -> std::fmt::Result {
+        let bound = self.rest.parts.checkers.list();
+        let answers = bound.iter().flat_map(|(group, of)| {
+            let Answers { commit, rollback, unknown, later, failed } = of.answers;
+            [("commit", commit), ("rollback", rollback), ("unknown", unknown), ("later", later), ("failed", failed)]
+                .map(|(answer, count)| (vec![("producer_group", group.as_str()), ("answer", answer)], count))
+        });
+        out.counters("sluice_checker_answers", "What a checker said of half messages since it was bound", answers)
     }
 }
 

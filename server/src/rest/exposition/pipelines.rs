@@ -2,10 +2,7 @@
 
 use sluice_runtime::Latency;
 
-use super::{
-    measures,
-    out::{Distribution, Labels, Out},
-};
+use super::out::{Distribution, Labels, Out};
 use crate::{
     pipelines::{Description, Status},
     rest::{
@@ -34,8 +31,7 @@ pub fn encode(rest: &Rest, out: &mut Out<'_>) -> std::fmt::Result {
     let sums: Vec<Sums> = rest.parts.pipelines.list().into_iter().map(Sums::of).collect();
     pipelines(&sums, out)?;
     steps(&sums, out)?;
-    lines(&sums, out)?;
-    measures::encode(&sums.iter().map(|of| (of.name(), &of.of.logs.measures)).collect::<Vec<_>>(), out)
+    lines(&sums, out)
 }
 
 impl Sums {
