@@ -121,15 +121,15 @@ impl<W: Work> Chain<W> {
             logs: Arc::new(Logs::default()),
             stopping: Arc::default(),
         });
-        let count = std::thread::available_parallelism().map_or(1, usize::from).min(LANES);
+        let count = std::thread::available_parallelism().map_or(1, usize::from).min(LANES) as u32;
         let mut chain = Self { lanes: Vec::new(), threads: Mutex::default(), shared };
-        for number in 0..count as u32 {
+        for number in 0..count {
             let lane = Arc::new(Lane::default());
             chain.lanes.push(lane.clone());
             let (shared, behind) = (chain.shared.clone(), behind.clone());
             let thread = std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(move || lane.run(number, &shared, behind))
+                .spawn(move || lane.run(number, count, &shared, behind))
                 .map_err(|error| Failure::new(Kind::Busy, format!("no thread for a chain of plugins: {error}")))?;
             chain.threads.get_mut().push(thread);
         }
@@ -258,7 +258,8 @@ impl<W: Work> Lane<W> {
         Some(taken)
     }
 
-    fn run(&self, number: u32, shared: &Shared, behind: impl Fn()) {
+    /// One of so many threads of the chain.
+    fn run(&self, number: u32, threads: u32, shared: &Shared, behind: impl Fn()) {
         priority::stand_back();
         let judge = |plan| {
             let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
@@ -280,7 +281,7 @@ impl<W: Work> Lane<W> {
                 shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
             }
             behind();
-            self.rest(priority::rest(current.wasted(), priority::CHAIN_RESTS));
+            self.rest(priority::rest_of_chain(current.wasted(), threads));
         }
     }
 
