@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::bindings::Columns;
@@ -19,6 +21,9 @@ pub struct Record {
     pub born_at: u64,
     /// Broker's time, milliseconds since 1970.
     pub stored_at: u64,
+    /// Why the value cannot be read, such as a body that does not decompress. Then it is as it was stored, and no plugin sees the record: a
+    /// stage has it be a dead letter.
+    pub unreadable: Option<Arc<str>>,
 }
 
 impl Record {

@@ -5,6 +5,9 @@ use crate::bindings::Action;
 use crate::error::Failure;
 use crate::output::{Output, RecordFailure, Verdict};
 
+/// Failures that a processor names in one turn: each costs a call with the records that are left.
+const NAMED: usize = 32;
+
 /// A record between two steps.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
@@ -24,8 +27,8 @@ pub(crate) struct Ran {
     pub(crate) failed: Vec<(usize, Fall)>,
     /// The source record that ended the step: none after it was tried.
     pub(crate) cut: Option<usize>,
-    /// Source records before this one may have left something in the state.
-    pub(crate) entered: usize,
+    /// Source records, first and last of each stretch, among which are all that may have left something in the state.
+    pub(crate) entered: Vec<(usize, usize)>,
     /// Calls that ended an instance.
     pub(crate) traps: u64,
     pub(crate) deadline_missed: bool,
@@ -75,23 +78,23 @@ pub(crate) struct Called {
     pub(crate) full: bool,
 }
 
-/// Runs the call over all flows. If it fails as a whole, halves them until a record is found that fails alone; the records before it stand.
-/// Behind `most_falls` such records, or behind one that took its deadline, the others are left for the next turn, so a turn makes at most
-/// a few dozen calls whatever the plugin does.
+/// Runs the call over all flows, a batch of some of them at a time. If it fails as a whole, halves them until a record is found that fails alone; the records before it stand.
+///
+/// Behind `most_falls` such records, or a call that missed its deadline, the others are left for the next turn, so a turn makes at most a
+/// few dozen calls more than its records need, whatever the plugin does. A cut never parts what came of one source record.
 ///
 /// # Errors
-/// Those of `call`'s outer result, which mean that no instance could be had.
+/// Those of `call`'s outer result: no call was possible, for a reason that is not the records'.
 pub(crate) fn run<E>(
     flows: Vec<Flow>,
     batch: &mut Batch,
     attempt: impl Fn(usize) -> u16,
     most_falls: usize,
-    mut call: impl FnMut(&Batch) -> Result<Called, E>,
+    mut call: impl FnMut(&Batch, &[Flow]) -> Result<Called, E>,
 ) -> Result<Ran, E> {
-    let (mut ran, mut falls) = (Ran::default(), 0);
-    // Stack of runs still to be tried, the next on top.
-    let mut todo = vec![flows];
-    while let Some(mut part) = todo.pop() {
+    let (mut ran, mut falls, mut named) = (Ran::default(), 0, 0);
+    let mut todo = Todo(vec![flows]);
+    while let Some(mut part) = todo.0.pop() {
         if part.is_empty() {
             continue;
         }
@@ -101,62 +104,81 @@ pub(crate) fn run<E>(
             let size = part[0].record.size();
             let reason = format!("the record has {size} bytes, more than a batch may hold");
             ran.fall(part[0].source, Fall { action: Action::DeadLetter, code: "too-large".into(), reason });
+            ran.cut = Some(part[0].source);
             return Ok(ran);
         }
-        let rest = part.split_off(taken);
-        if !rest.is_empty() {
-            todo.push(rest);
-        }
-        let Called { answer, full } = call(batch)?;
+        todo.0.push(part.split_off(taken));
+        let Called { answer, full } = call(batch, &part)?;
+        let (first, last) = (part[0].source, part[part.len() - 1].source);
         match answer {
             Ok(Answer::Without { index, fall }) => {
                 let behind = part.split_off(index + 1);
-                ran.tried += 1;
-                ran.failed.extend(part.pop().map(|flow| (flow.source, fall)));
-                todo.push(behind);
-                todo.push(part);
+                let Some(flow) = part.pop() else { continue };
+                ran.fall(flow.source, fall);
+                named += 1;
+                todo.0.push(behind);
+                if named >= NAMED {
+                    ran.cut = Some(flow.source);
+                    todo.end_behind(flow.source);
+                }
+                todo.0.push(part);
             }
             Ok(answer) => {
-                let last = part.last().map_or(0, |flow| flow.source);
-                ran.entered = ran.entered.max(last + 1);
+                ran.entered.push((first, last));
                 ran.tried += part.len() as u64;
                 ran.accept(part, answer);
-                if full && !todo.iter().all(Vec::is_empty) {
-                    ran.cut = Some(last);
-                    return Ok(ran);
+                if full {
+                    ran.cut = todo.end_behind(last).then_some(last).or(ran.cut);
                 }
             }
             Err(Failure::Fault { action, code, reason }) => {
                 let fall = Fall { action, code, reason };
-                ran.tried += part.len() as u64;
-                ran.failed.extend(part.iter().map(|flow| (flow.source, fall.clone())));
+                part.iter().for_each(|flow| ran.fall(flow.source, fall.clone()));
             }
             Err(failure) => {
+                let missed = matches!(failure, Failure::Deadline { .. });
                 ran.traps += u64::from(!matches!(failure, Failure::Nonsense(_)));
-                ran.deadline_missed |= matches!(failure, Failure::Deadline { .. });
+                ran.deadline_missed |= missed;
                 if part.len() == 1 {
-                    ran.fall(part[0].source, Fall::of(&failure));
+                    ran.fall(first, Fall::of(&failure));
                     falls += 1;
-                    if falls >= most_falls || ran.deadline_missed {
+                    if falls >= most_falls || missed {
+                        ran.cut = Some(first);
                         return Ok(ran);
                     }
-                    ran.cut = None;
                     continue;
                 }
                 let right = part.split_off(part.len() / 2);
-                todo.push(right);
-                todo.push(part);
+                todo.0.push(right);
+                if missed {
+                    // Where each record takes long, the other half would miss it as well: it has the next turn, which is smaller.
+                    let last = part[part.len() - 1].source;
+                    ran.cut = todo.end_behind(last).then_some(last).or(ran.cut);
+                }
+                todo.0.push(part);
             }
         }
     }
     Ok(ran)
 }
 
+/// Runs still to be tried, the next on top.
+struct Todo(Vec<Vec<Flow>>);
+
+impl Todo {
+    /// Leaves away what came of sources behind this one; whether there was something.
+    fn end_behind(&mut self, last: usize) -> bool {
+        let count = |todo: &Self| todo.0.iter().map(Vec::len).sum::<usize>();
+        let before = count(self);
+        self.0.iter_mut().for_each(|part| part.retain(|flow| flow.source <= last));
+        count(self) < before
+    }
+}
+
 impl Ran {
     fn fall(&mut self, source: usize, fall: Fall) {
         self.tried += 1;
         self.failed.push((source, fall));
-        self.cut = Some(source);
     }
 
     fn fail_all(&mut self, part: &[Flow], failed: Vec<RecordFailure>) {
@@ -208,7 +230,7 @@ mod tests {
             &mut batch,
             |_| 0,
             1,
-            |batch| {
+            |batch, _| {
                 calls += 1;
                 let last = usize::try_from(batch.time()).unwrap();
                 let answer = if (last + 1 - batch.len()..=last).contains(&700) {
@@ -240,7 +262,7 @@ mod tests {
                 &mut batch,
                 |_| 0,
                 most,
-                |_| {
+                |_, _| {
                     calls += 1;
                     Ok(Called { answer: Err(failure()), full: false })
                 },
@@ -254,5 +276,71 @@ mod tests {
         assert_eq!(found(8, trap), ((0..8).collect(), Some(7), 21));
         let deadline = || Failure::Deadline { limit: std::time::Duration::from_millis(1) };
         assert_eq!(found(8, deadline), (vec![0], Some(0), 10));
+    }
+
+    fn passed(part: &[Flow]) -> Result<Answer, Failure> {
+        let all = crate::bindings::sluice::plugin::types::Verdict { keep: vec![], failed: vec![] };
+        crate::output::check_verdict(all, part.len()).map(Answer::Verdict).map_err(Failure::Nonsense)
+    }
+
+    #[test]
+    fn records_that_each_take_long_are_not_all_tried_in_one_turn() {
+        let (mut batch, mut calls) = (Batch::new(Columns::empty(), 0), 0);
+        let ran = run::<Infallible>(
+            flows(512),
+            &mut batch,
+            |_| 0,
+            8,
+            |_, part| {
+                calls += 1;
+                let late = Failure::Deadline { limit: std::time::Duration::from_millis(1) };
+                Ok(Called { answer: if part.len() > 1 { Err(late) } else { passed(part) }, full: false })
+            },
+        );
+        let ran = ran.unwrap();
+        assert_eq!((ran.flows.len(), ran.cut, ran.failed.len(), calls), (1, Some(0), 0, 10));
+    }
+
+    #[test]
+    fn a_processor_that_names_a_failure_each_time_is_not_asked_without_end() {
+        let (mut batch, mut calls) = (Batch::new(Columns::empty(), 0), 0);
+        let ran = run::<Infallible>(
+            flows(512),
+            &mut batch,
+            |_| 0,
+            1,
+            |_, part| {
+                calls += 1;
+                // It works for even records.
+                let failed = part.iter().position(|flow| flow.source % 2 == 1);
+                let fall = Fall { action: Action::Skip, code: "odd".into(), reason: String::new() };
+                let answer = failed.map_or_else(|| passed(part), |index| Ok(Answer::Without { index, fall }));
+                Ok(Called { answer, full: false })
+            },
+        );
+        let ran = ran.unwrap();
+        assert_eq!((ran.failed.len(), ran.cut, ran.flows.len()), (NAMED, Some(2 * NAMED - 1), NAMED));
+        assert_eq!(calls, 2 * NAMED);
+    }
+
+    #[test]
+    fn a_turn_that_is_full_ends_behind_all_that_came_of_a_record() {
+        let mut batch = Batch::new(Columns::empty(), 0);
+        // Four of each source; the first call takes two of the second.
+        let flows: Vec<Flow> = flows(40).into_iter().map(|flow| Flow { source: flow.source / 4, ..flow }).collect();
+        let mut calls = Vec::new();
+        let ran = run::<Infallible>(
+            flows,
+            &mut batch,
+            |_| 0,
+            1,
+            |_, part| {
+                calls.push(part.len());
+                let trap = Failure::Trap { message: "too many".into(), stack: vec![] };
+                Ok(Called { answer: if part.len() > 6 { Err(trap) } else { passed(part) }, full: true })
+            },
+        );
+        let ran = ran.unwrap();
+        assert_eq!((ran.cut, ran.flows.len()), (Some(1), 8), "{calls:?}");
     }
 }

@@ -240,7 +240,7 @@ impl timers::Host for State {
     fn take_due(&mut self, time: u64) -> Result<timers::DueTimers> {
         let timers = self.keep.timers;
         let (taken, next_due) = self.write(|partition| {
-            let taken = partition.take_timers(timers, Domain::EventTime, time)?;
+            let taken = partition.take_timers(timers, Domain::EventTime, time, usize::MAX)?;
             Ok((taken, partition.next_due(timers, Domain::EventTime)?.unwrap_or(u64::MAX)))
         })?;
         Ok(timers::DueTimers { timers: taken.into_iter().map(to_wit).collect(), next_due })

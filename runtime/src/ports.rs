@@ -68,8 +68,36 @@ pub trait Sink {
     /// [`PortError`]; then nothing of the unit was committed and the stage will make it again.
     fn commit(&mut self, unit: Unit) -> Result<(), PortError>;
 
+    /// How much one unit takes.
+    fn room(&self) -> Room {
+        Room::default()
+    }
+
+    /// Why a record cannot be stored in a sink as it is, for one that a plugin made too large.
+    ///
+    /// # Errors
+    /// The reason, as it is to stand in the dead letter.
+    fn check(&self, _record: &Record) -> Result<(), String> {
+        Ok(())
+    }
+
     /// How many changes of the state are on the log's disk; the file of a state must never be ahead of them. 0 where there is no state.
     fn durable_changes(&self) -> u64;
+}
+
+/// How much a unit takes besides a dead letter for each of its records. A turn that makes more ends before the record that is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub outputs: usize,
+    /// Of all outputs together.
+    pub bytes: usize,
+}
+
+impl Default for Room {
+    /// As much as there is memory.
+    fn default() -> Self {
+        Self { outputs: usize::MAX, bytes: usize::MAX }
+    }
 }
 
 /// What stands or falls together.

@@ -7,8 +7,9 @@ use crate::batch::Record;
 use crate::counters::Counters;
 use crate::error::Error;
 use crate::given::{Begin, Given};
+use crate::plan::{Plan, Policy, Then};
 use crate::ports::{DeadLetter, Outgoing, PortError, Sink, Unit};
-use crate::stage::{Plan, Policy, Stage, Then, Turn};
+use crate::stage::{Stage, Turn};
 
 /// The live version of a chain and the one that may follow it, on one queue.
 pub struct Shadow {

@@ -1,84 +1,28 @@
 //! The stage loop: one queue through a chain of plugins, one bounded turn at a time.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::batch::{Batch, Record};
+use crate::batch::Record;
 use crate::bindings::Action;
-use crate::bisect::{self, Fall, Flow, Ran};
+use crate::bisect::{self, Fall, Flow};
+use crate::chained::{Chained, End, Falls, Settled};
 use crate::counters::{Counters, StepStatus};
-use crate::error::{Error, Failure};
-use crate::host::Observer;
-use crate::limits::Limits;
-use crate::manifest::Role;
+use crate::error::Error;
+use crate::plan::{Plan, Then};
 use crate::ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit};
-use crate::state::{Shared, StateError, Timer};
-use crate::step::{Home, Running, Step, used_as};
+use crate::state::{StateError, Timer};
+use crate::step::{Home, Running};
 
-/// Longest chain.
-const MAX_STEPS: usize = 32;
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// Most records of a turn when a plugin asks other servers: what was committed is not asked again after a crash, and the queue goes on.
 const ASKING_RECORDS: usize = 64;
 /// Records that are searched for in one turn of those that end an instance: they are dead letters of one unit.
 const FALLS: usize = 8;
+/// Times that a turn is run again without records that fell and left something in the state; then it ends before the next one.
+const REPEATS: usize = 4;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
-
-/// What becomes of a record when its retries are used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Then {
-    #[default]
-    DeadLetter,
-    Skip,
-    Stop,
-}
-
-/// What becomes of a record that a plugin fails on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    pub retries: u32,
-    /// Wait before the first retry; doubles with each one, up to a minute.
-    pub backoff: Duration,
-    pub then: Then,
-}
-
-impl Default for Policy {
-    fn default() -> Policy {
-        Policy { retries: 3, backoff: Duration::from_secs(1), then: Then::DeadLetter }
-    }
-}
-
-/// Where the processors of a stage keep what they keep.
-#[derive(Clone)]
-pub struct StatePlan {
-    pub partition: Shared,
-    /// How much older than the newest a record may be and still be on time, milliseconds.
-    pub lateness: u64,
-}
-
-/// What a stage runs.
-#[derive(Clone)]
-pub struct Plan {
-    pub pipeline: String,
-    pub queue: u32,
-    pub input_topic: String,
-    /// Names of the sinks, by output of the last step. At least one.
-    pub sinks: Vec<String>,
-    /// At least one.
-    pub steps: Vec<Step>,
-    pub policy: Policy,
-    pub limits: Limits,
-    /// Most records of one turn, 1 to [`Batch::MAX_RECORDS`]; 256 is a good number.
-    pub batch_records: usize,
-    /// Bytes after which a turn reads no further; 1 MiB is a good number.
-    pub batch_bytes: usize,
-    pub observer: Arc<dyn Observer>,
-    /// Needed when one of the steps is a processor.
-    pub state: Option<StatePlan>,
-}
 
 /// What a turn did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +47,8 @@ pub struct Stage {
     stopped: Option<String>,
     /// Records of the next turn: fewer after a missed deadline.
     batch_records: usize,
+    /// The last turn fired timers: records come first in the next.
+    fired: bool,
     /// When the turn began, and the broker's time then, milliseconds since 1970.
     began: (Instant, u64),
     counters: Counters,
@@ -114,7 +60,7 @@ impl Stage {
     /// # Errors
     /// [`Error::Plan`] if the steps and sinks do not fit together; otherwise those of [`Plugin::instance`] and of the port.
     pub fn open(mut plan: Plan, progress: &mut dyn Progress) -> Result<Stage, Error> {
-        check_plan(&plan)?;
+        plan.check()?;
         if plan.steps.iter().any(|step| step.grants.asks_servers()) {
             plan.batch_records = plan.batch_records.min(ASKING_RECORDS);
         }
@@ -122,7 +68,7 @@ impl Stage {
         let position = progress.load()?;
         let batch_records = plan.batch_records;
         let (began, counters) = ((Instant::now(), 0), Counters::default());
-        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, began, counters })
+        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, fired: false, began, counters })
     }
 
     /// Offset that is read next.
@@ -190,7 +136,9 @@ impl Stage {
         if let Some(reason) = &self.stopped {
             return Turn::Stopped(reason.clone());
         }
-        if let Some(turn) = self.fire_timers(sink, now, home) {
+        // A timer that is always due must not keep records waiting for ever.
+        let records_first = std::mem::take(&mut self.fired);
+        if !records_first && let Some(turn) = self.fire_timers(sink, now, home) {
             return turn;
         }
         let mut records = Vec::new();
@@ -199,13 +147,14 @@ impl Stage {
             Err(e) => return self.port_trouble("reading", e),
         };
         if records.is_empty() && next == self.position {
-            return self.rest(sink, home);
+            let fired = if records_first { self.fire_timers(sink, now, home) } else { None };
+            return fired.unwrap_or_else(|| self.rest(sink, home));
         }
         if let Err(reason) = self.check_read(&records, next) {
             return self.stop(reason);
         }
-        match self.run(&records, home) {
-            Ok((chained, settled)) => {
+        match self.run(&Work::Records(&records), sink, home) {
+            Ok((_, chained, settled)) => {
                 let position = records.get(chained.done).map_or(next, |record| record.offset);
                 self.commit(&records, position, chained, settled, sink, home)
             }
@@ -213,29 +162,56 @@ impl Stage {
         }
     }
 
-    /// The chain over the records, and what is to become of those that failed. With state, what comes behind the last record that is done
-    /// with must leave no trace there: if it did, the rest is run again without it.
-    fn run(&mut self, records: &[Record], home: &mut Home) -> Result<(Chained, Settled), Error> {
-        let mut count = records.len();
-        let mut waits = None;
+    /// The chain over the records or timers, and what is to become of those that failed. The timers are given as records.
+    ///
+    /// With state, nothing may stay there of what comes behind the last record that is done with, nor of a record that fell in a later step:
+    /// if something did, the rest is run again without it.
+    fn run(
+        &mut self,
+        work: &Work<'_>,
+        sink: &dyn Sink,
+        home: &mut Home,
+    ) -> Result<(Vec<Record>, Chained, Settled), Error> {
+        let mut most = work.most();
+        let (mut left_out, mut ended, mut repeats) = (Falls::new(), End::None, 0);
         loop {
             let start = Instant::now();
-            let chained = self.chain(&records[..count], home);
-            self.counters.busy += start.elapsed();
-            let mut chained = chained?;
-            let mut settled = self.settle(&records[..count], &mut chained);
-            if chained.done == 0 && chained.touched > 0 {
-                roll_back(home)?;
-            }
-            if chained.touched <= chained.done || chained.done == 0 {
-                if let Some((retry, wait, stop)) = waits {
-                    (settled.retry, settled.wait, settled.stop) = (retry, wait, stop);
+            let done = match work {
+                Work::Records(records) => {
+                    self.chain(&records[..most], &left_out, sink, home).map(|chained| (Vec::new(), chained))
                 }
-                return Ok((chained, settled));
+                Work::Timers { step, now } => self.fire(*step, *now, most, &left_out, sink, home),
+            };
+            self.counters.busy += start.elapsed();
+            let (timers, mut chained) = done?;
+            let records = if let Work::Records(records) = work { records } else { timers.as_slice() };
+            let settled = self.settle(records, &mut chained, matches!(work, Work::Timers { .. }));
+            let traces = chained.traces();
+            // What ended an earlier try of the turn stands as long as the turn comes so far.
+            if !matches!(settled.end, End::None) || chained.done < most {
+                ended = settled.end;
+            }
+            let settled = Settled { end: End::None, ..settled };
+            if chained.touched <= chained.done && traces.is_empty() {
+                return Ok((timers, chained, Settled { end: ended, ..settled }));
             }
             roll_back(home)?;
-            count = chained.done;
-            waits = Some((settled.retry, settled.wait, settled.stop));
+            if chained.done == 0 {
+                chained.touched = 0;
+                return Ok((timers, chained, Settled { end: ended, ..settled }));
+            }
+            most = chained.done;
+            repeats += 1;
+            if repeats > REPEATS
+                && let Some(first) = traces.first()
+            {
+                most = most.min((*first).max(1));
+                ended = End::None;
+            }
+            left_out.resize(most, None);
+            for source in traces.into_iter().take_while(|source| *source < most) {
+                left_out[source] = chained.falls[source].take();
+            }
         }
     }
 
@@ -263,17 +239,14 @@ impl Stage {
 
     /// Tells processors that timers are due, and commits what comes of it. `None`: no timer is due.
     fn fire_timers(&mut self, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Option<Turn> {
-        for index in 0..self.steps.len() {
-            let due = self.steps[index].next_timer(home);
-            match due {
+        for step in 0..self.steps.len() {
+            match self.steps[step].next_timer(home) {
                 Ok(Some(due)) if due <= now => {}
                 Ok(_) => continue,
                 Err(problem) => return Some(self.stop(problem.to_string())),
             }
-            let start = Instant::now();
-            let fired = self.fire(index, now, home);
-            self.counters.busy += start.elapsed();
-            return Some(match fired {
+            self.fired = true;
+            return Some(match self.run(&Work::Timers { step, now }, sink, home) {
                 Ok((timers, chained, settled)) => self.commit(&timers, self.position, chained, settled, sink, home),
                 Err(e) => self.trouble(e, home),
             });
@@ -281,9 +254,17 @@ impl Stage {
         None
     }
 
-    /// The timers of one step that are due, and the chain behind it over what comes of them. Each timer counts as a record.
-    fn fire(&mut self, index: usize, now: u64, home: &mut Home) -> Result<(Vec<Record>, Chained, Settled), Error> {
-        let timers = self.steps[index].take_timers(now, home)?;
+    /// At most so many timers of one step that are due, as records, and the chain behind it over what comes of them.
+    fn fire(
+        &mut self,
+        index: usize,
+        now: u64,
+        most: usize,
+        left_out: &Falls,
+        sink: &dyn Sink,
+        home: &mut Home,
+    ) -> Result<(Vec<Record>, Chained), Error> {
+        let timers = self.steps[index].take_timers(now, most, home)?;
         let as_record = |timer: &Timer| Record {
             offset: self.position,
             key: Some(timer.key.clone().into()),
@@ -292,62 +273,29 @@ impl Stage {
             ..Record::default()
         };
         let records: Vec<Record> = timers.iter().map(as_record).collect();
-        let mut chained = Chained::new(records.len());
-        let mut flows = Vec::new();
-        let mut parts = vec![(0, timers.len())];
-        while let Some((from, to)) = parts.pop() {
-            let running = &mut self.steps[index];
-            let mut instance = running.instance.take();
-            let fired = running.on_timers(&self.plan, &mut instance, &timers[from..to], now, home);
-            running.instance = instance;
-            match fired? {
-                Ok(output) if output.failed.is_empty() => {
-                    flows.extend(output.produced.into_iter().map(|item| {
-                        let (source, target) = (from + item.origin, item.target);
-                        Flow { record: item.applied_to(&records[source]), source, target }
-                    }));
-                }
-                // One timer by itself failed for good: there is nothing that comes after it and waits.
-                done if to - from == 1 => {
-                    let fall = match done {
-                        Ok(mut output) => {
-                            output.failed.pop().map(|f| Fall { action: f.action, code: f.code, reason: f.reason })
-                        }
-                        Err(failure) => {
-                            let trap = u64::from(!matches!(failure, Failure::Nonsense(_) | Failure::Fault { .. }));
-                            self.counters.traps += trap;
-                            self.steps[index].counters.traps += trap;
-                            Some(Fall::of(&failure))
-                        }
-                    };
-                    chained.falls[from] = fall.map(|fall| (index, fall));
-                    self.steps[index].counters.failed += u64::from(chained.falls[from].is_some());
-                }
-                _ => {
-                    let middle = from + (to - from) / 2;
-                    parts.push((middle, to));
-                    parts.push((from, middle));
-                }
-            }
-        }
-        let counters = &mut self.steps[index].counters;
-        (counters.read, counters.sent) = (counters.read + timers.len() as u64, counters.sent + flows.len() as u64);
-        self.chain_from(index + 1, flows, &mut chained, |_| 0, home)?;
-        let mut settled = Settled::default();
-        for (source, record) in records.iter().enumerate() {
-            let Some((step, fall)) = chained.falls[source].take() else { continue };
-            let then = match fall.action {
-                Action::Retry => self.plan.policy.then,
-                Action::DeadLetter => Then::DeadLetter,
-                Action::Skip => Then::Skip,
-                Action::Stop => Then::Stop,
-            };
-            self.let_fall(then, record, step, fall, 1, &mut settled);
-            if let Some(reason) = settled.stop.take() {
-                return Err(Error::Plan(reason));
-            }
-        }
-        Ok((records, chained, settled))
+        let mut chained = Chained::begin(&records, left_out);
+        let (plan, running) = (&self.plan, &mut self.steps[index]);
+        let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
+        let flows = std::mem::take(&mut chained.flows);
+        let ran = bisect::run(
+            flows,
+            &mut batch,
+            |_| 0,
+            FALLS,
+            |_, part| {
+                let due: Vec<Timer> = part.iter().map(|flow| timers[flow.source].clone()).collect();
+                running.on_timers(plan, &mut held, &due, now, home)
+            },
+        );
+        (running.batch, running.instance) = (batch, held);
+        let ran = ran?;
+        running.count(&ran);
+        self.counters.traps += ran.traps;
+        chained.ran(index, true, ran);
+        // Those that were not tried were taken out all the same.
+        chained.touched = records.len();
+        self.chain_from(index + 1, &mut chained, |_| 0, sink, home)?;
+        Ok((records, chained))
     }
 
     fn check_read(&self, records: &[Record], next: u64) -> Result<(), String> {
@@ -365,92 +313,83 @@ impl Stage {
         }
     }
 
-    /// All steps over the records. The failures come with the step they happened in.
-    fn chain(&mut self, records: &[Record], home: &mut Home) -> Result<Chained, Error> {
-        let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
-        let flows: Vec<Flow> = records.iter().enumerate().map(flow).collect();
-        let mut chained = Chained::new(records.len());
+    /// All steps over the records but those left out. The failures come with the step they happened in.
+    fn chain(
+        &mut self,
+        records: &[Record],
+        left_out: &Falls,
+        sink: &dyn Sink,
+        home: &mut Home,
+    ) -> Result<Chained, Error> {
+        let mut chained = Chained::begin(records, left_out);
         let retried = self.retry.filter(|(offset, _)| records.first().is_some_and(|r| r.offset == *offset));
         let attempt = retried.map_or(0, |(_, attempt)| u16::try_from(attempt).unwrap_or(u16::MAX));
-        let slow = self.chain_from(0, flows, &mut chained, |source| if source == 0 { attempt } else { 0 }, home)?;
+        self.chain_from(0, &mut chained, |source| if source == 0 { attempt } else { 0 }, sink, home)?;
+        let missed = chained.deadline_missed;
         self.batch_records =
-            if slow { (records.len() / 2).max(1) } else { (self.batch_records * 2).min(self.plan.batch_records) };
+            if missed { (records.len() / 2).max(1) } else { (self.batch_records * 2).min(self.plan.batch_records) };
         Ok(chained)
     }
 
-    /// The steps from `first` on over the flows. Answers whether a deadline was missed.
+    /// The steps from `first` on over the flows.
     fn chain_from(
         &mut self,
         first: usize,
-        mut flows: Vec<Flow>,
         chained: &mut Chained,
         attempt: impl Fn(usize) -> u16,
+        sink: &dyn Sink,
         home: &mut Home,
-    ) -> Result<bool, Error> {
-        let mut slow = false;
-        // The first record that is to be tried again ends the turn.
-        let falls = if self.plan.policy.retries == 0 { FALLS } else { 1 };
+    ) -> Result<(), Error> {
+        let room = sink.room();
+        // The first record that is to be tried again, or to stop the stage, ends the turn.
+        let goes_on = self.plan.policy.retries == 0 && self.plan.policy.then != Then::Stop;
+        let falls = if goes_on { FALLS } else { 1 };
         for (index, running) in self.steps.iter_mut().enumerate().skip(first) {
             let plan = &self.plan;
             if let Some(prefilter) = &running.step.prefilter {
-                flows.retain(|flow| prefilter.wants(&flow.record));
+                chained.flows.retain(|flow| prefilter.wants(&flow.record));
             }
             let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
-            let ran = bisect::run(std::mem::take(&mut flows), &mut batch, &attempt, falls, |batch| {
-                running.call(plan, &mut held, batch, home)
-            });
-            running.batch = batch;
-            running.instance = held;
+            let flows = std::mem::take(&mut chained.flows);
+            let ran =
+                bisect::run(flows, &mut batch, &attempt, falls, |batch, _| running.call(plan, &mut held, batch, home));
+            (running.batch, running.instance) = (batch, held);
             let ran = ran?;
             running.count(&ran);
-            let Ran { flows: passed, failed, cut, entered, traps, deadline_missed, .. } = ran;
-            self.counters.traps += traps;
-            slow |= deadline_missed;
-            if running.keeps_state() {
-                chained.touched = chained.touched.max(entered);
-            }
-            if let Some(cut) = cut {
-                chained.done = chained.done.min(cut + 1);
-            }
-            for (source, fall) in failed {
-                chained.falls[source].get_or_insert((index, fall));
-            }
-            flows = passed;
-            flows.retain(|flow| flow.source < chained.done && chained.falls[flow.source].is_none());
+            self.counters.traps += ran.traps;
+            chained.ran(index, running.keeps_state(), ran);
+            chained.fit(index, &room);
         }
-        chained.flows = flows;
-        Ok(slow)
+        chained.check(self.steps.len() - 1, |record| sink.check(record));
+        Ok(())
     }
 
-    /// Applies the policy to the failures.
-    fn settle(&mut self, records: &[Record], chained: &mut Chained) -> Settled {
+    /// Applies the policy to the failures. The turn ends before the first record that is not to fall yet. Timers are not tried again.
+    fn settle(&mut self, records: &[Record], chained: &mut Chained, timers: bool) -> Settled {
         let mut settled = Settled::default();
         for (source, record) in records.iter().enumerate().take(chained.done) {
-            let Some((step, fall)) = chained.falls[source].take() else { continue };
-            if !self.settle_one(record, step, fall, &mut settled) {
+            let Some((step, fall)) = chained.falls[source].clone() else { continue };
+            let tried = self.retry.filter(|(offset, _)| !timers && *offset == record.offset);
+            let tried = tried.map_or(0, |(_, tried)| tried);
+            let then = match fall.action {
+                Action::Retry if !timers && tried < self.plan.policy.retries => {
+                    let wait = self.plan.policy.wait(tried);
+                    settled.end = End::Retry { offset: record.offset, tries: tried + 1, wait };
+                    chained.done = source;
+                    break;
+                }
+                Action::Retry => self.plan.policy.then,
+                Action::DeadLetter => Then::DeadLetter,
+                Action::Skip => Then::Skip,
+                Action::Stop => Then::Stop,
+            };
+            if !self.let_fall(then, record, step, fall, tried + 1, &mut settled) {
                 chained.done = source;
                 break;
             }
         }
-        chained.flows.retain(|flow| flow.source < chained.done);
+        chained.drop_flows();
         settled
-    }
-
-    /// Whether the turn goes on past this failed record.
-    fn settle_one(&mut self, record: &Record, step: usize, fall: Fall, settled: &mut Settled) -> bool {
-        let tried = self.retry.filter(|(offset, _)| *offset == record.offset).map_or(0, |(_, tried)| tried);
-        let then = match fall.action {
-            Action::Retry if tried < self.plan.policy.retries => {
-                settled.retry = Some((record.offset, tried + 1));
-                settled.wait = Some(backoff(self.plan.policy.backoff, tried));
-                return false;
-            }
-            Action::Retry => self.plan.policy.then,
-            Action::DeadLetter => Then::DeadLetter,
-            Action::Skip => Then::Skip,
-            Action::Stop => Then::Stop,
-        };
-        self.let_fall(then, record, step, fall, tried + 1, settled)
     }
 
     /// Whether what comes behind it may go on.
@@ -478,8 +417,8 @@ impl Stage {
             Then::Stop => {
                 let Fall { code, reason, .. } = fall;
                 let (offset, queue, name) = (record.offset, self.plan.queue, &step.name);
-                settled.stop =
-                    Some(format!("step {name} failed on offset {offset} of queue {queue}: {code}: {reason}"));
+                let text = format!("step {name} failed on offset {offset} of queue {queue}: {code}: {reason}");
+                settled.end = End::Stop(text);
                 return false;
             }
         }
@@ -495,14 +434,20 @@ impl Stage {
         sink: &mut dyn Sink,
         home: &mut Home,
     ) -> Turn {
-        let Settled { retry, wait, dead_letters, skipped, stop } = settled;
+        let Settled { dead_letters, skipped, end } = settled;
         let (sent, dead) = (chained.flows.len() as u64, dead_letters.len() as u64);
         if chained.done > 0 || position > self.position {
-            let dropped = dropped(records, &chained, dead + skipped);
+            let dropped = chained.dropped(dead + skipped);
             let done = &records[..chained.done];
-            let state = match changes(done, home) {
+            let moves = position > self.position;
+            // Timers are no records of the source: the clocks of what is kept do not go by them.
+            let seen = if moves { done } else { &[] };
+            let state = match changes(seen, home) {
                 Ok(state) => state,
-                Err(problem) => return self.stop(problem.to_string()),
+                Err(problem) => {
+                    let back = roll_back(home).err().map_or_else(String::new, |back| format!("; {back}"));
+                    return self.stop(format!("{problem}{back}"));
+                }
             };
             let changed = state.is_some();
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
@@ -511,11 +456,10 @@ impl Stage {
                 let turn = self.port_trouble("committing", e);
                 return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
             }
-            if let Err(problem) = committed(done, changed, sink.durable_changes(), home) {
+            if let Err(problem) = committed(seen, changed, sink.durable_changes(), home) {
                 return self.stop(problem.to_string());
             }
-            // Timers are no records of the source.
-            if position > self.position {
+            if moves {
                 self.retry = None;
                 self.counters.read += chained.done as u64;
                 self.counters.dropped += dropped;
@@ -528,16 +472,15 @@ impl Stage {
             self.counters.dead_lettered += dead;
             self.counters.skipped += skipped;
         }
-        if retry.is_some() {
-            self.counters.retries += 1;
-            self.retry = retry;
-        }
-        if let Some(reason) = stop {
-            return self.stop(reason);
-        }
-        match wait {
-            Some(wait) if chained.done == 0 => Turn::Wait(wait),
-            wait => Turn::Progressed { read: chained.done as u64, sent, failed: dead + skipped, wait },
+        let progressed = |wait| Turn::Progressed { read: chained.done as u64, sent, failed: dead + skipped, wait };
+        match end {
+            End::None => progressed(None),
+            End::Retry { offset, tries, wait } => {
+                self.counters.retries += 1;
+                self.retry = Some((offset, tries));
+                if chained.done == 0 { Turn::Wait(wait) } else { progressed(Some(wait)) }
+            }
+            End::Stop(reason) => self.stop(reason),
         }
     }
 
@@ -554,29 +497,20 @@ impl Stage {
     }
 }
 
-/// The chain's result.
-struct Chained {
-    flows: Vec<Flow>,
-    /// By source record: the step that failed on it, and how.
-    falls: Vec<Option<(usize, Fall)>>,
-    /// Source records before this one were tried.
-    done: usize,
-    /// Source records before this one may have left something in the state.
-    touched: usize,
+/// What a turn is about.
+enum Work<'a> {
+    Records(&'a [Record]),
+    /// Processing-time timers of a step that are due.
+    Timers {
+        step: usize,
+        now: u64,
+    },
 }
 
-#[derive(Default)]
-struct Settled {
-    retry: Option<(u64, u32)>,
-    wait: Option<Duration>,
-    dead_letters: Vec<DeadLetter>,
-    skipped: u64,
-    stop: Option<String>,
-}
-
-impl Chained {
-    fn new(count: usize) -> Self {
-        Self { flows: Vec::new(), falls: vec![None; count], done: count, touched: 0 }
+impl Work<'_> {
+    /// Most that the turn takes of it.
+    fn most(&self) -> usize {
+        if let Work::Records(records) = self { records.len() } else { usize::MAX }
     }
 }
 
@@ -600,53 +534,4 @@ fn committed(records: &[Record], changed: bool, durable: u64, home: &mut Home) -
 
 fn roll_back(home: &mut Home) -> Result<(), StateError> {
     home.as_mut().map_or(Ok(()), |partition| partition.roll_back())
-}
-
-fn dropped(records: &[Record], chained: &Chained, failed: u64) -> u64 {
-    let mut seen = vec![false; records.len()];
-    for flow in &chained.flows {
-        seen[flow.source] = true;
-    }
-    let sources = seen.iter().filter(|seen| **seen).count() as u64;
-    (chained.done as u64).saturating_sub(sources + failed)
-}
-
-fn backoff(first: Duration, tried: u32) -> Duration {
-    first.saturating_mul(1 << tried.min(16)).min(MAX_BACKOFF)
-}
-
-fn check_plan(plan: &Plan) -> Result<(), Error> {
-    let bad = |problem: String| Err(Error::Plan(problem));
-    if !(1..=MAX_STEPS).contains(&plan.steps.len()) {
-        return bad(format!("steps: expected 1 to {MAX_STEPS}, got {}", plan.steps.len()));
-    }
-    if plan.sinks.is_empty() {
-        return bad("sinks: expected at least one".into());
-    }
-    if !(1..=Batch::MAX_RECORDS as usize).contains(&plan.batch_records) || plan.batch_bytes == 0 {
-        return bad(format!("batch: expected 1 to {} records and at least 1 byte", Batch::MAX_RECORDS));
-    }
-    let last = plan.steps.len() - 1;
-    for (i, step) in plan.steps.iter().enumerate() {
-        let (name, plugin) = (&step.name, &step.plugin);
-        if !plugin.has(Role::Filter) && !plugin.has(Role::Transform) && !plugin.has(Role::Process) {
-            let text = "a pipeline runs filters, transformers and processors, this plugin is none of them";
-            return bad(format!("step {name}: {text}"));
-        }
-        let role = used_as(plugin);
-        if role == Role::Process && plan.state.is_none() {
-            return bad(format!("step {name}: a processor needs a place to keep its state"));
-        }
-        let outputs = if role == Role::Filter { Some(1) } else { plugin.output_count() };
-        if i < last && outputs.is_some_and(|n| n > 1) {
-            return bad(format!("step {name}: it has several outputs, so it can only be the last step"));
-        }
-        if let Some(outputs) = outputs.filter(|n| i == last && *n != plan.sinks.len()) {
-            return bad(format!(
-                "sinks: the last step {name} has {outputs} outputs, but there are {} sinks",
-                plan.sinks.len()
-            ));
-        }
-    }
-    Ok(())
 }

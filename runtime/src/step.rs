@@ -13,9 +13,9 @@ use crate::host::Context;
 use crate::instance::Instance;
 use crate::manifest::Role;
 use crate::output::Output;
+use crate::plan::Plan;
 use crate::plugin::{Plugin, Setup};
 use crate::ports::{PortError, Prefilter};
-use crate::stage::Plan;
 use crate::state::{Domain, Mark, Partition, StateError, Timer, store_name, timers_name};
 
 /// One plugin of the chain.
@@ -142,8 +142,7 @@ impl Running {
             Role::Transform => Ok(instance.transform(batch, outputs).map(Answer::Output)),
             Role::Filter | Role::CheckTransaction => Ok(instance.filter(batch).map(Answer::Verdict)),
         })?;
-        let written = home.as_ref().map_or(0, |partition| partition.written());
-        Ok(Called { answer, full: written as u64 > plan.limits.output / 2 })
+        Ok(called(answer, plan, home))
     }
 
     /// When the first processing-time timer is due.
@@ -157,12 +156,12 @@ impl Running {
         }
     }
 
-    /// Takes out the processing-time timers that are due.
-    pub(crate) fn take_timers(&self, now: u64, home: &mut Home) -> Result<Vec<Timer>, StateError> {
+    /// Takes out the processing-time timers that are due, the first so many of them.
+    pub(crate) fn take_timers(&self, now: u64, most: usize, home: &mut Home) -> Result<Vec<Timer>, StateError> {
         match home {
             Some(partition) if self.keeps_state() => {
                 let timers = partition.store(&timers_name(&self.keeps_as));
-                partition.take_timers(timers, Domain::ProcessingTime, now)
+                partition.take_timers(timers, Domain::ProcessingTime, now, most)
             }
             _ => Ok(Vec::new()),
         }
@@ -179,11 +178,12 @@ impl Running {
         due: &[Timer],
         now: u64,
         home: &mut Home,
-    ) -> Result<Result<Output, Failure>, Error> {
+    ) -> Result<Called, Error> {
         let outputs = self.outputs;
-        self.with_instance(plan, held, |instance| {
-            with_journal(home, |home| instance.on_timers(due, now, outputs, home))
-        })
+        let answer = self.with_instance(plan, held, |instance| {
+            with_journal(home, |home| instance.on_timers(due, now, outputs, home)).map(|done| done.map(split))
+        })?;
+        Ok(called(answer, plan, home))
     }
 
     /// What was granted and is not to be had now is no failure of a record: the turn is made again later.
@@ -208,6 +208,12 @@ impl Running {
             answer => answer,
         }
     }
+}
+
+/// The turn can take no more when it wrote as much as half an answer may have.
+fn called(answer: Result<Answer, Failure>, plan: &Plan, home: &Home) -> Called {
+    let written = home.as_ref().map_or(0, |partition| partition.written());
+    Called { answer, full: written as u64 > plan.limits.output / 2 }
 }
 
 /// Runs a call so that nothing stays of it in the state when it fails, as a whole or for one of its records.

@@ -7,60 +7,11 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::ports::{Queue, Store};
 use common::{PLUGIN, mode, records};
-use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
 use sluice_runtime::{
     Compared, Counters, Grants, Limits, Plan, Policy, Record, Shadow, Silent, Stage, Step, Then, Turn,
 };
-
-/// A queue, and everything that was committed.
-#[derive(Default)]
-struct Queue(Vec<Record>);
-
-impl Source for Queue {
-    fn read(&mut self, at: u64, most: usize, _: usize, into: &mut Vec<Record>) -> Result<u64, PortError> {
-        into.extend(self.0.iter().filter(|r| r.offset >= at).take(most).cloned());
-        Ok(into.last().map_or(at, |r| r.offset + 1))
-    }
-}
-
-#[derive(Default)]
-struct Store {
-    units: Vec<Unit>,
-    busy: bool,
-}
-
-impl Sink for Store {
-    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
-        if std::mem::take(&mut self.busy) {
-            return Err(PortError::Busy("full".into()));
-        }
-        self.units.push(unit);
-        Ok(())
-    }
-
-    fn durable_changes(&self) -> u64 {
-        0
-    }
-}
-
-impl Progress for Store {
-    fn load(&mut self) -> Result<u64, PortError> {
-        Ok(self.units.last().map_or(0, |unit| unit.position))
-    }
-}
-
-impl Store {
-    fn sent(&self) -> Vec<String> {
-        let all = self.units.iter().flat_map(|unit| &unit.outputs);
-        all.map(|out| String::from_utf8(out.record.value.to_vec()).unwrap()).collect()
-    }
-
-    fn dead(&self) -> Vec<(u64, String, u32)> {
-        let all = self.units.iter().flat_map(|unit| &unit.dead_letters);
-        all.map(|dead| (dead.record.offset, dead.code.clone(), dead.tries)).collect()
-    }
-}
 
 fn plan(policy: Policy) -> Plan {
     Plan {
@@ -148,6 +99,25 @@ fn a_trap_is_narrowed_down_to_its_record_and_the_others_go_on() {
     let reason = &store.units[0].dead_letters[0].reason;
     assert!(reason.starts_with("the plugin trapped: ") && reason.contains("explode"), "{reason}");
     assert!((10..=40).contains(&stage.counters().traps), "{} traps", stage.counters().traps);
+}
+
+#[test]
+fn what_stops_the_stage_is_not_looked_for_twice() {
+    let (store, stage, end, _) = run(plan(policy(0, Then::Stop)), &["a", "trap", "trap"]);
+    assert!(matches!(end, Turn::Stopped(_)));
+    // All three, the last two, the second.
+    assert_eq!((store.sent(), stage.counters().traps), (vec!["a".to_owned()], 3));
+}
+
+#[test]
+fn a_record_that_cannot_be_read_is_a_dead_letter_and_no_plugin_sees_it() {
+    let mut given = records(&["a", "stop", "b"]);
+    given[1].unreadable = Some("no zstd frame".into());
+    let (mut store, mut queue) = (Store::default(), Queue(given));
+    let mut stage = Stage::open(plan(policy(5, Then::Stop)), &mut store).unwrap();
+    assert!(matches!(stage.turn(&mut queue, &mut store, 0), Turn::Progressed { read: 3, .. }));
+    assert_eq!((store.sent(), stage.position()), (vec!["a".to_owned(), "b".into()], 3));
+    assert_eq!(store.dead(), [(1, "unreadable".to_owned(), 1)]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub fn of_stored(view: &RecordView<'_>, bytes: &Bytes, needs: Columns) -> std::r
         value: plain(&bytes.slice(view.body_range()), view.sys_flag(), needs)?,
         born_at: unsigned(view.born_at()),
         stored_at: unsigned(view.stored_at()),
+        unreadable: None,
     })
 }
 

@@ -638,14 +638,20 @@ impl Partition {
         Ok(first.map(|due| due.at))
     }
 
-    /// Takes out the timers that are due at a time, the earliest first.
-    pub(crate) fn take_timers(&mut self, timers: u16, domain: Domain, now: u64) -> Result<Vec<Timer>, StateError> {
+    /// Takes out the timers that are due at a time, the earliest first, `most` of them or [`TIMERS_AT_ONCE`].
+    pub(crate) fn take_timers(
+        &mut self,
+        timers: u16,
+        domain: Domain,
+        now: u64,
+        most: usize,
+    ) -> Result<Vec<Timer>, StateError> {
         if self.next_due(timers, domain)?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
         let due = self.due(timers, domain, now)?;
         let mut taken = Vec::with_capacity(due.len());
-        for Due { at, what, .. } in due {
+        for Due { at, what, .. } in due.into_iter().take(most) {
             self.delete(timers, &what)?;
             taken.extend(Timer::from_own_key(&what, at));
         }

@@ -117,7 +117,7 @@ fn play(dice: &mut Dice, partition: &mut Partition, model: &mut Model, large: bo
         }
     }
     if dice.roll(4) == 0 {
-        let mut taken = partition.take_timers(timers, Domain::EventTime, model.now).unwrap();
+        let mut taken = partition.take_timers(timers, Domain::EventTime, model.now, usize::MAX).unwrap();
         taken.sort_by(|a, b| (a.due, &a.key, &a.name).cmp(&(b.due, &b.key, &b.name)));
         let taken: Vec<_> = taken.into_iter().map(|t| (t.due, t.key, t.name)).collect();
         assert_eq!(taken, model.due());

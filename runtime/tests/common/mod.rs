@@ -1,6 +1,10 @@
 //! The misbehaving guest, built and loaded once for each test binary.
 
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+pub mod ports;
+
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -14,6 +18,13 @@ pub static RUNTIME: LazyLock<Runtime> =
 pub static COMPONENT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guest");
     Guests::at(dir).build().unwrap_or_else(|e| panic!("{e}")).remove(0).component
+});
+
+/// A processor that does what its records say.
+pub static KEEPER: LazyLock<Plugin> = LazyLock::new(|| {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper");
+    let component = Guests::at(dir).build().unwrap_or_else(|e| panic!("{e}")).remove(0).component;
+    RUNTIME.load("keeper", &component).unwrap().0
 });
 
 pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| RUNTIME.load("hostile", &COMPONENT).unwrap().0);

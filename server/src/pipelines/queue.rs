@@ -320,8 +320,10 @@ fn read_records(piece: &Bytes, into: &mut Vec<Record>) -> Result<(), PortError> 
 }
 
 pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
-    let offset = view.queue_offset();
-    of_stored(view, bytes, Columns::all()).map_err(|problem| PortError::Failed(format!("{offset}: {problem}")))
+    of_stored(view, bytes, Columns::all()).or_else(|problem| {
+        let stored = of_stored(view, bytes, Columns::empty()).map_err(PortError::Failed)?;
+        Ok(Record { unreadable: Some(problem.into()), ..stored })
+    })
 }
 
 /// The properties of a message to be sent: the headers, with the record's key and tag.

@@ -107,6 +107,7 @@ impl From<Fate> for Became {
                 tag: brief(tag),
                 headers: brief(headers),
                 value: brief(value),
+                unreadable: None,
                 ..out.record
             };
             Outgoing { record, sink: out.sink }

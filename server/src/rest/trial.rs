@@ -274,6 +274,7 @@ impl Given {
             value,
             born_at: now,
             stored_at: now,
+            unreadable: None,
         })
     }
 }

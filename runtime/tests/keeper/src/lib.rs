@@ -30,6 +30,14 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 _ => {}
             }
         }
+        "tell" => {
+            totals.add(key, 1);
+            say(ctx, rest.into());
+        }
+        "many" => {
+            totals.add(key, 1);
+            (0..rest.parse().unwrap_or(0)).for_each(|n: u32| say(ctx, n.to_string()));
+        }
         "put" => totals.put(rest, key),
         "delete" => totals.delete(rest),
         "get" => {
@@ -73,7 +81,14 @@ fn fired(timer: &Timer, ctx: &mut Context<'_>) -> Result<(), Failure> {
         if timer.key == b"trap" {
             panic!("as told");
         }
-        say(ctx, format!("woke at {}", timer.due));
+        match str::from_utf8(&timer.key).ok().and_then(|key| key.split_once(' ')) {
+            Some(("tell", text)) => {
+                ctx.store("totals").add("told", 1);
+                say(ctx, text.into());
+            }
+            Some(("again", _)) => ctx.set_processing_timer(&timer.key, "wake", timer.due),
+            _ => say(ctx, format!("woke at {}", timer.due)),
+        }
     }
     Ok(())
 }

@@ -1,0 +1,138 @@
+//! What the steps of a chain made of a turn's records, and what is to become of those that failed.
+
+use std::time::Duration;
+
+use crate::batch::Record;
+use crate::bindings::Action;
+use crate::bisect::{Fall, Flow, Ran};
+use crate::ports::{DeadLetter, Room};
+
+/// By source record: the step that failed on it, and how.
+pub(crate) type Falls = Vec<Option<(usize, Fall)>>;
+
+/// The chain's result.
+pub(crate) struct Chained {
+    pub(crate) flows: Vec<Flow>,
+    pub(crate) falls: Falls,
+    /// Source records before this one were tried.
+    pub(crate) done: usize,
+    /// Source records before this one may have left something in the state.
+    pub(crate) touched: usize,
+    /// Steps that keep state, with the first and last source of each stretch of records that they took.
+    kept: Vec<(usize, usize, usize)>,
+    pub(crate) deadline_missed: bool,
+}
+
+/// What the policy says of a chain's failures.
+#[derive(Default)]
+pub(crate) struct Settled {
+    pub(crate) dead_letters: Vec<DeadLetter>,
+    pub(crate) skipped: u64,
+    pub(crate) end: End,
+}
+
+/// Why a turn ends before all of its records are done.
+#[derive(Default)]
+pub(crate) enum End {
+    #[default]
+    None,
+    /// The record with this offset is tried again, for the how manieth time, after a while.
+    Retry {
+        offset: u64,
+        tries: u32,
+        wait: Duration,
+    },
+    Stop(String),
+}
+
+impl Chained {
+    /// The records as they come to the first step; those that fell already are left out.
+    pub(crate) fn begin(records: &[Record], left_out: &Falls) -> Self {
+        let mut falls = left_out.clone();
+        falls.resize(records.len(), None);
+        for (fall, record) in falls.iter_mut().zip(records) {
+            if let Some(problem) = &record.unreadable {
+                let (action, code, reason) = (Action::DeadLetter, "unreadable".into(), problem.to_string());
+                fall.get_or_insert((0, Fall { action, code, reason }));
+            }
+        }
+        let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
+        let wanted = records.iter().enumerate().filter(|(source, _)| falls[*source].is_none());
+        let flows = wanted.map(flow).collect();
+        Self { flows, falls, done: records.len(), touched: 0, kept: Vec::new(), deadline_missed: false }
+    }
+
+    /// Takes over what a step did.
+    pub(crate) fn ran(&mut self, step: usize, keeps_state: bool, ran: Ran) {
+        self.deadline_missed |= ran.deadline_missed;
+        if keeps_state {
+            let last = ran.entered.iter().map(|(_, last)| last + 1).max();
+            self.touched = self.touched.max(last.unwrap_or(0));
+            self.kept.extend(ran.entered.into_iter().map(|(first, last)| (step, first, last)));
+        }
+        if let Some(cut) = ran.cut {
+            self.done = self.done.min(cut + 1);
+        }
+        for (source, fall) in ran.failed {
+            self.falls[source].get_or_insert((step, fall));
+        }
+        self.flows = ran.flows;
+        self.drop_flows();
+    }
+
+    /// Cuts the chain where a unit has no room for more; a record that is too much for it alone falls.
+    pub(crate) fn fit(&mut self, step: usize, room: &Room) {
+        let mut bytes = 0;
+        let no_room = |(at, flow): (usize, &Flow)| {
+            bytes += flow.record.size();
+            (at >= room.outputs || bytes > room.bytes).then_some(flow.source)
+        };
+        let Some(source) = self.flows.iter().enumerate().find_map(no_room) else { return };
+        if self.flows[0].source == source {
+            let reason = format!("one record became more than {} records or {} bytes", room.outputs, room.bytes);
+            let fall = Fall { action: Action::DeadLetter, code: "too-much-output".into(), reason };
+            self.falls[source].get_or_insert((step, fall));
+            self.done = self.done.min(source + 1);
+        } else {
+            self.done = self.done.min(source);
+        }
+        self.drop_flows();
+    }
+
+    /// Has records fall of which something came that no sink takes.
+    pub(crate) fn check(&mut self, step: usize, check: impl Fn(&Record) -> Result<(), String>) {
+        for flow in &self.flows {
+            if let Err(reason) = check(&flow.record) {
+                let fall = Fall { action: Action::DeadLetter, code: "too-large".into(), reason };
+                self.falls[flow.source].get_or_insert((step, fall));
+            }
+        }
+        self.drop_flows();
+    }
+
+    /// What became of records that are not done, or fell, goes no further.
+    pub(crate) fn drop_flows(&mut self) {
+        let (done, falls) = (self.done, &self.falls);
+        self.flows.retain(|flow| flow.source < done && falls[flow.source].is_none());
+    }
+
+    /// The records that fell behind a step which keeps something of them.
+    pub(crate) fn traces(&self) -> Vec<usize> {
+        let keeps = |source: usize, fell: usize| {
+            self.kept.iter().any(|(step, first, last)| *step <= fell && (*first..=*last).contains(&source))
+        };
+        let falls = self.falls.iter().enumerate().take(self.done);
+        let traces = falls.filter(|(source, fall)| fall.as_ref().is_some_and(|(step, _)| keeps(*source, *step)));
+        traces.map(|(source, _)| source).collect()
+    }
+
+    /// How many of its records became nothing, though they did not fail.
+    pub(crate) fn dropped(&self, failed: u64) -> u64 {
+        let mut seen = vec![false; self.done];
+        for flow in &self.flows {
+            seen[flow.source] = true;
+        }
+        let sources = seen.iter().filter(|seen| **seen).count() as u64;
+        (self.done as u64).saturating_sub(sources + failed)
+    }
+}
