@@ -20,6 +20,8 @@ pub(crate) struct Keep {
     pub(crate) stores: Vec<(String, u16)>,
     /// The number of what holds the step's timers.
     pub(crate) timers: u16,
+    /// The number of what holds the step's event clock.
+    pub(crate) clock: u16,
     /// How much older than the newest a record may be and still be on time, milliseconds.
     pub(crate) lateness: u64,
     /// There while a processor's function runs.
@@ -230,10 +232,10 @@ impl timers::Host for State {
     }
 
     fn clock(&mut self) -> Result<timers::EventClock> {
-        let (timers, lateness) = (self.keep.timers, self.keep.lateness);
+        let Keep { timers, clock, lateness, .. } = self.keep;
         self.keep.with(|partition| {
             let next_due = partition.next_due(timers, Domain::EventTime)?.unwrap_or(u64::MAX);
-            Ok(timers::EventClock { newest: partition.newest(), lateness, next_due })
+            Ok(timers::EventClock { newest: partition.clock(clock)?, lateness, next_due })
         })
     }
 

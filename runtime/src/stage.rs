@@ -511,7 +511,7 @@ impl Stage {
                 let turn = self.port_trouble("committing", e);
                 return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
             }
-            if let Err(problem) = committed(done, changed, sink.durable_changes(), home) {
+            if let Err(problem) = committed(changed, sink.durable_changes(), home) {
                 return self.stop(problem.to_string());
             }
             // Timers are no records of the source.
@@ -580,21 +580,17 @@ impl Chained {
     }
 }
 
-fn newest_born(records: &[Record]) -> u64 {
-    records.iter().map(|record| record.born_at).max().unwrap_or(0)
-}
-
 /// What a turn changed in the state.
 fn changes(records: &[Record], home: &mut Home) -> Result<Option<Bytes>, StateError> {
     let Some(partition) = home else { return Ok(None) };
     partition.expire(records.iter().map(|record| record.stored_at).max().unwrap_or(0))?;
-    partition.changes(newest_born(records))
+    Ok(partition.changes())
 }
 
 /// The turn's changes stand in the log; `durable` changes are on its disk.
-fn committed(records: &[Record], changed: bool, durable: u64, home: &mut Home) -> Result<(), StateError> {
+fn committed(changed: bool, durable: u64, home: &mut Home) -> Result<(), StateError> {
     let Some(partition) = home else { return Ok(()) };
-    partition.committed(changed, newest_born(records));
+    partition.committed(changed);
     partition.tidy(durable)
 }
 

@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::plugin::{Plugin, Setup};
 use crate::ports::{PortError, Prefilter};
 use crate::stage::Plan;
-use crate::state::{Domain, Mark, Partition, StateError, Timer, store_name, timers_name};
+use crate::state::{Domain, Partition, StateError, Timer, store_name, timers_name};
 
 /// One plugin of the chain.
 #[derive(Clone)]
@@ -136,11 +136,9 @@ impl Running {
     ) -> Result<Called, Error> {
         let (role, outputs) = (self.role, self.outputs);
         let answer = self.with_instance(plan, held, |instance| match role {
-            Role::Process => {
-                with_journal(home, |home| instance.process(batch, outputs, home)).map(|done| done.map(split))
-            }
-            Role::Transform => Ok(instance.transform(batch, outputs).map(Answer::Output)),
-            Role::Filter | Role::CheckTransaction => Ok(instance.filter(batch).map(Answer::Verdict)),
+            Role::Process => instance.process(batch, outputs, home).map(split),
+            Role::Transform => instance.transform(batch, outputs).map(Answer::Output),
+            Role::Filter | Role::CheckTransaction => instance.filter(batch).map(Answer::Verdict),
         })?;
         let written = home.as_ref().map_or(0, |partition| partition.written());
         Ok(Called { answer, full: written as u64 > plan.limits.output / 2 })
@@ -181,17 +179,15 @@ impl Running {
         home: &mut Home,
     ) -> Result<Result<Output, Failure>, Error> {
         let outputs = self.outputs;
-        self.with_instance(plan, held, |instance| {
-            with_journal(home, |home| instance.on_timers(due, now, outputs, home))
-        })
+        self.with_instance(plan, held, |instance| instance.on_timers(due, now, outputs, home))
     }
 
-    /// What was granted and is not to be had now is no failure of a record: the turn is made again later.
+    /// What was granted and is not to be had now is no failure of a record: the turn is made again later. Nor is a state that is broken.
     fn with_instance<R>(
         &mut self,
         plan: &Plan,
         held: &mut Option<Instance>,
-        call: impl FnOnce(&mut Instance) -> Result<Result<R, Failure>, Error>,
+        call: impl FnOnce(&mut Instance) -> Result<R, Failure>,
     ) -> Result<Result<R, Failure>, Error> {
         let meter = Meter::start();
         let mut instance = match held.take() {
@@ -204,33 +200,10 @@ impl Running {
             *held = Some(instance);
         }
         match answer {
-            Ok(Err(Failure::Unavailable(reason))) => Err(PortError::Busy(reason).into()),
-            answer => answer,
+            Err(Failure::Unavailable(reason)) => Err(PortError::Busy(reason).into()),
+            Err(Failure::State(problem)) => Err(StateError::File(problem).into()),
+            answer => Ok(answer),
         }
-    }
-}
-
-/// Runs a call so that nothing stays of it in the state when it fails, as a whole or for one of its records.
-fn with_journal(
-    home: &mut Home,
-    call: impl FnOnce(&mut Home) -> Result<Output, Failure>,
-) -> Result<Result<Output, Failure>, Error> {
-    let mark = home.as_mut().map(|partition| partition.begin_call());
-    let done = call(home);
-    let stands = done.as_ref().is_ok_and(|output| output.failed.is_empty());
-    if let (false, Some(mark)) = (stands, mark) {
-        take_back(home, mark)?;
-    }
-    match done {
-        Err(Failure::State(problem)) => Err(StateError::File(problem).into()),
-        done => Ok(done),
-    }
-}
-
-fn take_back(home: &mut Home, mark: Mark) -> Result<(), StateError> {
-    match home {
-        Some(partition) => partition.take_back(mark),
-        None => Err(StateError::File("it is away".to_owned())),
     }
 }
 

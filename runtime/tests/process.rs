@@ -97,6 +97,8 @@ struct World {
     log: Arc<Mutex<Log>>,
     dir: tempfile::TempDir,
     stage: Option<(Stage, Shared)>,
+    /// How many processors follow each other.
+    steps: usize,
     batch: usize,
     lateness: u64,
     now: u64,
@@ -105,7 +107,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { log: Arc::default(), dir, stage: None, batch: 256, lateness: 0, now: 0 }
+        Self { log: Arc::default(), dir, stage: None, steps: 1, batch: 256, lateness: 0, now: 0 }
     }
 
     /// Puts a record into the source.
@@ -135,13 +137,16 @@ impl World {
                 queue: 3,
                 input_topic: "in".into(),
                 sinks: vec!["out".into()],
-                steps: vec![Step {
-                    name: "keeper".into(),
-                    plugin: PLUGIN.clone(),
-                    config: Map::new(),
-                    prefilter: None,
-                    grants: Grants::default(),
-                }],
+                steps: vec![
+                    Step {
+                        name: "keeper".into(),
+                        plugin: PLUGIN.clone(),
+                        config: Map::new(),
+                        prefilter: None,
+                        grants: Grants::default(),
+                    };
+                    self.steps
+                ],
                 policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
                 limits: Limits { deadline: Duration::from_millis(200), ..Limits::default() },
                 batch_records: self.batch,
@@ -269,6 +274,51 @@ fn windows_close_when_the_watermark_has_passed_them_wherever_batches_are_cut() {
     for line in ["a 10..20 2", "a 30..40 1", "a 5..15 3", "b 5..15 1", "a 25..35 1"] {
         assert!(expected.iter().any(|said| said == line), "{line} is not in {expected:?}");
     }
+}
+
+#[test]
+fn a_record_that_fails_moves_no_watermark_and_a_turn_in_pieces_is_as_good_as_a_whole_one() {
+    let mut expected = None;
+    for (batch, crashes) in [1, 2, 3, 4, 256].into_iter().flat_map(|batch| [(batch, false), (batch, true)]) {
+        let mut world = World::new();
+        world.batch = batch;
+        world.put("a", 3, "ten").put("a", 100, "ten").put("a", 300, "add-then fail").put("b", 5, "ten");
+        // What changes nothing else moves the watermark all the same.
+        world.put("a", 200, "nothing").put("b", 150, "ten").put("a", 900, "add-then trap").put("a", 210, "ten");
+        world.put("b", 205, "ten").put("z", 400, "ten");
+        while world.turn() != Turn::Idle {
+            if crashes {
+                world.die();
+                std::fs::remove_file(world.dir.path().join("state")).unwrap();
+            }
+        }
+        let said = world.log.lock().said();
+        let expected = expected.get_or_insert_with(|| said.clone());
+        assert_eq!(&said, expected, "batches of {batch}, crashes: {crashes}");
+    }
+    assert_eq!(expected.unwrap(), ["a 0..10 1", "a 100..110 1", "a 210..220 1"]);
+}
+
+#[test]
+fn each_of_two_processors_has_seen_what_came_to_it() {
+    let mut expected = None;
+    for batch in [1, 2, 3, 256] {
+        let mut world = World::new();
+        (world.batch, world.steps, world.lateness) = (batch, 2, 10);
+        for (born, value) in [
+            (1, "relay ten"),
+            (12, "relay ten"),
+            (8, "relay ten"),
+            (90, "nothing"),
+            (15, "relay ten"),
+            (40, "relay ten"),
+        ] {
+            world.put("a", born, value);
+        }
+        let said = world.run();
+        assert_eq!(&said, expected.get_or_insert_with(|| said.clone()), "batches of {batch}");
+    }
+    assert_eq!(expected.unwrap(), ["a 0..10 2", "a 10..20 2"]);
 }
 
 #[test]

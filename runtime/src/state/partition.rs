@@ -80,7 +80,7 @@ pub struct Partition {
     /// Bytes that this turn wrote, and of them the running call.
     written: usize,
     written_by_call: usize,
-    /// The newest producer's time.
+    /// The newest producer's time of the queue, as it stood when steps had no clocks of their own; they begin there.
     newest: u64,
     /// Changes of the log that are in it.
     applied: u64,
@@ -200,8 +200,19 @@ impl Partition {
         self.places.number(name)
     }
 
-    pub(crate) fn newest(&self) -> u64 {
-        self.newest
+    /// The newest producer's time that a step has seen.
+    pub(crate) fn clock(&mut self, clock: u16) -> Result<u64, StateError> {
+        let kept = self.entry(clock, &[])?.value.as_deref().and_then(|value| value.try_into().ok());
+        Ok(kept.map_or(0, u64::from_le_bytes).max(self.newest))
+    }
+
+    /// A call that stands has seen records up to this producer's time. It is a change like others: taken back with its turn, and there again
+    /// after a crash.
+    pub(crate) fn advance(&mut self, clock: u16, newest: u64) -> Result<(), StateError> {
+        if newest > self.clock(clock)? {
+            self.set(clock, &[], Some(Box::from(newest.to_le_bytes().as_slice())), 0)?;
+        }
+        Ok(())
     }
 
     /// Bytes that the running turn wrote so far.
@@ -247,9 +258,8 @@ impl Partition {
         Ok(())
     }
 
-    /// What the turn changed, as it is to stand in the log; `None` when it changed nothing. `newest` is the newest producer's time that
-    /// it saw.
-    pub(crate) fn changes(&mut self, newest: u64) -> Result<Option<Bytes>, StateError> {
+    /// What the turn changed, as it is to stand in the log; `None` when it changed nothing.
+    pub(crate) fn changes(&self) -> Option<Bytes> {
         let mut writer = change::Writer::default();
         for (key, touched) in self.journal.keys() {
             // A call of this turn touched it before: it was here already.
@@ -261,17 +271,13 @@ impl Partition {
             let (value, expires_at) = (entry.value.as_deref(), entry.expires_at);
             writer.push(&Became { name: self.places.name(store), key: own, value, expires_at });
         }
-        if writer.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(writer.finish(newest.max(self.newest)).into()))
+        (!writer.is_empty()).then(|| writer.finish(self.newest).into())
     }
 
     /// The turn's changes stand in the log, if it made some.
-    pub(crate) fn committed(&mut self, changed: bool, newest: u64) {
+    pub(crate) fn committed(&mut self, changed: bool) {
         self.journal.clear();
         self.written = 0;
-        self.newest = self.newest.max(newest);
         self.applied += u64::from(changed);
         self.begin_turn();
     }

@@ -4,6 +4,8 @@
 
 /// Ends the name of what holds a step's timers.
 const TIMERS: &str = "\u{0}timers";
+/// Ends the name of what holds a step's event clock.
+const CLOCK: &str = "\u{0}clock";
 
 /// The stores of a partition, in the order in which they were first asked for.
 #[derive(Default)]
@@ -13,7 +15,7 @@ pub(super) struct Places {
 
 impl Places {
     /// The number of a store.
-    #[expect(clippy::cast_possible_truncation, reason = "a pipeline has at most 32 steps of 65 stores")]
+    #[expect(clippy::cast_possible_truncation, reason = "a pipeline has at most 32 steps of 66 stores")]
     pub fn number(&mut self, name: &str) -> u16 {
         if let Some(known) = self.names.iter().position(|known| known == name) {
             return known as u16;
@@ -34,8 +36,9 @@ impl Places {
         self.name(number).ends_with(TIMERS)
     }
 
+    /// Names of the plugins' own stores.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str).filter(|name| !name.ends_with(TIMERS))
+        self.names.iter().map(String::as_str).filter(|name| !name.contains('\0'))
     }
 }
 
@@ -47,6 +50,11 @@ pub(crate) fn store_name(step: &str, store: &str) -> String {
 /// The name of what holds a step's timers.
 pub(crate) fn timers_name(step: &str) -> String {
     format!("{step}{TIMERS}")
+}
+
+/// The name of what holds a step's event clock.
+pub(crate) fn clock_name(step: &str) -> String {
+    format!("{step}{CLOCK}")
 }
 
 /// The key in memory.

@@ -51,6 +51,7 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 say(ctx, format!("{rest} with {}", String::from_utf8_lossy(&other)));
             }
         }
+        "relay" => say(ctx, rest.to_owned()),
         "wake-at" => ctx.set_processing_timer(key, "wake", rest.parse().unwrap_or(0)),
         "sleep-on" => ctx.cancel_processing_timer(key, "wake"),
         "hoard" => {
