@@ -284,10 +284,12 @@ impl Stage {
     /// The timers of one step that are due, and the chain behind it over what comes of them. Each timer counts as a record.
     fn fire(&mut self, index: usize, now: u64, home: &mut Home) -> Result<(Vec<Record>, Chained, Settled), Error> {
         let timers = self.steps[index].take_timers(now, home)?;
+        let newest = self.steps[index].clock(home)?;
         let as_record = |timer: &Timer| Record {
             offset: self.position,
             key: Some(timer.key.clone().into()),
-            born_at: timer.due,
+            // Not newer than what the step has seen: behind a backlog the event clock of the steps after it stays where it is.
+            born_at: timer.due.min(newest),
             stored_at: now,
             ..Record::default()
         };
@@ -500,7 +502,9 @@ impl Stage {
         if chained.done > 0 || position > self.position {
             let dropped = dropped(records, &chained, dead + skipped);
             let done = &records[..chained.done];
-            let state = match changes(done, home) {
+            // Timers are no records of the source: entries expire by the time of those.
+            let read = if position > self.position { done } else { &[] };
+            let state = match changes(read, home) {
                 Ok(state) => state,
                 Err(problem) => return self.stop(problem.to_string()),
             };

@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::plugin::{Plugin, Setup};
 use crate::ports::{PortError, Prefilter};
 use crate::stage::Plan;
-use crate::state::{Domain, Partition, StateError, Timer, store_name, timers_name};
+use crate::state::{Domain, Partition, StateError, Timer, clock_name, store_name, timers_name};
 
 /// One plugin of the chain.
 #[derive(Clone)]
@@ -152,6 +152,17 @@ impl Running {
                 partition.next_due(timers, Domain::ProcessingTime)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// The newest producer's time that its processor has seen; 0 if it is none.
+    pub(crate) fn clock(&self, home: &mut Home) -> Result<u64, StateError> {
+        match home {
+            Some(partition) if self.keeps_state() => {
+                let clock = partition.store(&clock_name(&self.keeps_as));
+                partition.clock(clock)
+            }
+            _ => Ok(0),
         }
     }
 

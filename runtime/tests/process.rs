@@ -376,6 +376,37 @@ fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
 }
 
 #[test]
+fn a_clock_that_is_ahead_of_the_records_makes_none_of_them_late_and_forgets_nothing() {
+    const HOUR: u64 = 3_600_000;
+    for steps in [1, 2] {
+        let mut world = World::new();
+        (world.batch, world.steps, world.now) = (1, steps, 1_000 * HOUR);
+        let relayed = |word: &str| if steps == 1 { word.to_owned() } else { format!("relay {word}") };
+        // All of it was stored within an hour, and is read a thousand hours later.
+        let (ten, once) = (relayed("ten"), relayed("once-an-hour"));
+        for (key, born, value) in [
+            ("a", 1, ten.as_str()),
+            ("x", 2, &once),
+            ("say ten", 3, "wake-at 500"),
+            ("a", 4, &ten),
+            ("x", 5, &once),
+            ("a", 12, &ten),
+            ("a", 30, &ten),
+        ] {
+            world.put(key, born, value);
+        }
+        let mut said = world.run();
+        said.sort();
+        // What the timer made is as old as the record before it, and counts in the second step's windows.
+        let expected: &[&str] = match steps {
+            1 => &["a 0..10 2", "a 10..20 1", "once-an-hour", "ten"],
+            _ => &["a 0..10 2", "a 10..20 1", "once-an-hour", "say ten 0..10 1"],
+        };
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
 fn keys_are_scanned_in_order_in_memory_and_on_disk_alike() {
     let mut world = World::new();
     for key in ["user-2", "user-1", "shop-1", "user-3"] {

@@ -52,6 +52,7 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
             }
         }
         "relay" => say(ctx, rest.to_owned()),
+        "once-an-hour" if ctx.store("seen").first_time(key, Duration::from_secs(3600)) => ctx.pass(),
         "wake-at" => ctx.set_processing_timer(key, "wake", rest.parse().unwrap_or(0)),
         "sleep-on" => ctx.cancel_processing_timer(key, "wake"),
         "hoard" => {
@@ -74,7 +75,8 @@ fn fired(timer: &Timer, ctx: &mut Context<'_>) -> Result<(), Failure> {
         if timer.key == b"trap" {
             panic!("as told");
         }
-        say(ctx, format!("woke at {}", timer.due));
+        let key = String::from_utf8_lossy(&timer.key);
+        say(ctx, key.strip_prefix("say ").map_or(format!("woke at {}", timer.due), str::to_owned));
     }
     Ok(())
 }
