@@ -506,7 +506,7 @@ impl Stage {
             let read = if position > self.position { done } else { &[] };
             let state = match changes(read, home) {
                 Ok(state) => state,
-                Err(problem) => return self.stop(problem.to_string()),
+                Err(problem) => return self.trouble(problem.into(), home),
             };
             let changed = state.is_some();
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
