@@ -659,19 +659,19 @@ impl Partition {
     }
 
     /// What is due at a time, the earliest first, at most [`TIMERS_AT_ONCE`].
-    fn due(&self, whose: u16, domain: Domain, now: u64) -> Result<Vec<Due>, StateError> {
-        let (added, removed) = self.wheel.changes();
+    fn due(&mut self, whose: u16, domain: Domain, now: u64) -> Result<Vec<Due>, StateError> {
+        let Self { engine, places, wheel, watch, .. } = self;
+        let (added, removed) = wheel.changes();
         let from = Due { whose, domain, at: 0, what: Box::default() };
         let added = added.range(from..).take_while(|due| due.whose == whose && due.domain == domain && due.at <= now);
         let mut found: BTreeSet<Due> = added.take(TIMERS_AT_ONCE).cloned().collect();
-        let owner = if whose == ALL_STORES { "" } else { self.places.name(whose) };
+        let owner = if whose == ALL_STORES { "" } else { places.name(whose) };
         let mut read = 0;
-        self.engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
-            if row.at > now || self.time_is_up() {
+        engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
+            if row.at > now || watch.as_ref().is_some_and(Watch::is_over) {
                 return false;
             }
-            let what = if domain == Domain::Expiry { self.inner_of(&row.what) } else { Some(row.what) };
-            // A store that nobody asked for since the start is looked for again when somebody does.
+            let what = if domain == Domain::Expiry { places.inner_of(&row.what) } else { Some(row.what) };
             let Some(what) = what else { return true };
             let due = Due { whose, domain, at: row.at, what: what.into() };
             if !removed.contains(&due) {
@@ -682,15 +682,6 @@ impl Partition {
         })?;
         self.check_time()?;
         Ok(found.into_iter().take(TIMERS_AT_ONCE).collect())
-    }
-
-    /// The key in memory of a key on disk.
-    fn inner_of(&self, outer: &[u8]) -> Option<Vec<u8>> {
-        let name_len = usize::from(*outer.get(4)?);
-        let name = std::str::from_utf8(outer.get(5..5 + name_len)?).ok()?;
-        let mut inner = Vec::new();
-        places::inner(self.places.find(name)?, outer.get(5 + name_len..)?, &mut inner);
-        Some(inner)
     }
 }
 

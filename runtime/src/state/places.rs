@@ -32,6 +32,15 @@ impl Places {
         self.names.get(usize::from(number)).map_or("", String::as_str)
     }
 
+    /// The key in memory of a key on disk. Its store need not be one that a step of today has.
+    pub fn inner_of(&mut self, outer: &[u8]) -> Option<Vec<u8>> {
+        let name_len = usize::from(*outer.get(4)?);
+        let name = std::str::from_utf8(outer.get(5..5 + name_len)?).ok()?;
+        let mut key = Vec::new();
+        inner(self.number(name), outer.get(5 + name_len..)?, &mut key);
+        Some(key)
+    }
+
     pub fn holds_timers(&self, number: u16) -> bool {
         self.name(number).ends_with(TIMERS)
     }

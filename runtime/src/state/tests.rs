@@ -213,6 +213,39 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
 }
 
 #[test]
+fn what_expires_goes_even_when_no_step_has_its_store_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut log = Log::default();
+    let mut partition = open(&path, &mut log);
+    let (gone, here) = (partition.store("gone/old"), partition.store(STORES[0]));
+    for at in 0..300_u64 {
+        partition.put(gone, &at.to_be_bytes(), b"1", 10).unwrap();
+        partition.put(here, &at.to_be_bytes(), b"1", 11).unwrap();
+    }
+    log.changes.extend(partition.changes());
+    partition.committed(true);
+    partition.close(1).unwrap();
+    drop(partition);
+
+    let mut partition = open(&path, &mut log);
+    loop {
+        partition.expire(11).unwrap();
+        let Some(change) = partition.changes() else { break };
+        log.changes.push(change);
+        partition.committed(true);
+    }
+    // Nothing of it is in the file either.
+    partition.close(log.changes.len() as u64).unwrap();
+    drop(partition);
+    let mut partition = open(&path, &mut log);
+    let store = partition.store("gone/old");
+    for store in [store, partition.store(STORES[0])] {
+        assert_eq!(partition.scan(store, b"", None, 10, 0).unwrap(), []);
+    }
+}
+
+#[test]
 fn a_file_that_is_ahead_of_the_log_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
