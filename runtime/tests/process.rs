@@ -353,6 +353,26 @@ fn a_key_is_seen_once_until_it_is_forgotten() {
 }
 
 #[test]
+fn what_is_forgotten_does_not_become_more_than_what_is_remembered() {
+    let mut world = World::new();
+    world.batch = 512;
+    // A new key with every record, each remembered for 50 of them.
+    for at in 0..4_096 {
+        world.put(&format!("k{at}"), 0, "once");
+    }
+    world.run();
+    let mut place = world.open().1.lock();
+    let partition = place.as_mut().unwrap();
+    let (mut left, mut after) = (0, None);
+    loop {
+        let page = partition.look_through("seen", b"", after.as_deref(), 1_000).unwrap();
+        let Some((last, _)) = page.last() else { break };
+        (left, after) = (left + page.len(), Some(last.clone()));
+    }
+    assert!(left < 1_024, "{left} entries are left");
+}
+
+#[test]
 fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
     let mut world = World::new();
     world.put("a", 0, "wake-at 500").put("b", 0, "wake-at 500").put("c", 0, "wake-at 900").put("b", 0, "sleep-on");

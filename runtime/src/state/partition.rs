@@ -32,6 +32,9 @@ const DURABLE_EVERY: Duration = Duration::from_secs(20);
 const OVERHEAD: usize = 96;
 /// Timers taken at once.
 pub(crate) const TIMERS_AT_ONCE: usize = 256;
+/// For how long a turn deletes what has expired, and how many bytes of keys: they stand in its change.
+const EXPIRE_FOR: Duration = Duration::from_millis(20);
+const EXPIRE_BYTES: usize = 1024 * 1024;
 /// Entries given by one scan.
 pub(crate) const SCAN_LIMIT: usize = 1_024;
 
@@ -287,12 +290,18 @@ impl Partition {
         self.turn = self.call;
     }
 
-    /// Deletes entries whose time is over, at most [`TIMERS_AT_ONCE`]. To be called within a turn.
+    /// Deletes entries whose time is over: twice as many as the turn touched, so that they do not become more and more. To be called at the
+    /// end of a turn.
     pub(crate) fn expire(&mut self, now: u64) -> Result<(), StateError> {
-        for due in self.due(ALL_STORES, Domain::Expiry, now)? {
+        let (began, mut bytes) = (Instant::now(), 0);
+        let most = TIMERS_AT_ONCE.max(2 * self.journal.len()).min(EXPIRE_BYTES / OVERHEAD);
+        for due in self.due(ALL_STORES, Domain::Expiry, now, most)? {
+            bytes += due.what.len() + OVERHEAD;
+            if bytes > EXPIRE_BYTES || began.elapsed() > EXPIRE_FOR {
+                break;
+            }
             let (store, own) = places::split(&due.what);
-            let own = own.to_vec();
-            self.delete(store, &own)?;
+            self.set(store, own, None, 0)?;
         }
         Ok(())
     }
@@ -649,7 +658,7 @@ impl Partition {
         if self.next_due(timers, domain)?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
-        let due = self.due(timers, domain, now)?;
+        let due = self.due(timers, domain, now, TIMERS_AT_ONCE)?;
         let mut taken = Vec::with_capacity(due.len());
         for Due { at, what, .. } in due {
             self.delete(timers, &what)?;
@@ -658,13 +667,13 @@ impl Partition {
         Ok(taken)
     }
 
-    /// What is due at a time, the earliest first, at most [`TIMERS_AT_ONCE`].
-    fn due(&mut self, whose: u16, domain: Domain, now: u64) -> Result<Vec<Due>, StateError> {
+    /// What is due at a time, the earliest first, at most `most`.
+    fn due(&mut self, whose: u16, domain: Domain, now: u64, most: usize) -> Result<Vec<Due>, StateError> {
         let Self { engine, places, wheel, watch, .. } = self;
         let (added, removed) = wheel.changes();
         let from = Due { whose, domain, at: 0, what: Box::default() };
         let added = added.range(from..).take_while(|due| due.whose == whose && due.domain == domain && due.at <= now);
-        let mut found: BTreeSet<Due> = added.take(TIMERS_AT_ONCE).cloned().collect();
+        let mut found: BTreeSet<Due> = added.take(most).cloned().collect();
         let owner = if whose == ALL_STORES { "" } else { places.name(whose) };
         let mut read = 0;
         engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
@@ -678,10 +687,10 @@ impl Partition {
                 found.insert(due);
                 read += 1;
             }
-            read < TIMERS_AT_ONCE
+            read < most
         })?;
         self.check_time()?;
-        Ok(found.into_iter().take(TIMERS_AT_ONCE).collect())
+        Ok(found.into_iter().take(most).collect())
     }
 }
 
