@@ -199,14 +199,10 @@ impl state::Host for State {
 
     fn scan(&mut self, store: u32, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: u64) -> Result<Page> {
         let store = self.keep.store(store)?;
-        let found = self.keep.with(|partition| partition.scan(store, &prefix, after.as_deref(), limit as usize, at))?;
+        let most = (limit as usize, usize::try_from(self.limits.output)?);
+        let found = self.keep.with(|partition| partition.scan(store, &prefix, after.as_deref(), most, at))?;
         let mut page = Page { keys: empty(), values: empty() };
-        let mut size = 0;
-        for (key, value) in found {
-            size += (key.len() + value.len()) as u64;
-            if size > self.limits.output && !page.keys.ends.is_empty() {
-                break;
-            }
+        for (key, value) in found.entries {
             push(&mut page.keys, &key)?;
             push(&mut page.values, &value)?;
         }

@@ -365,9 +365,9 @@ fn what_is_forgotten_does_not_become_more_than_what_is_remembered() {
     let partition = place.as_mut().unwrap();
     let (mut left, mut after) = (0, None);
     loop {
-        let page = partition.look_through("seen", b"", after.as_deref(), 1_000).unwrap();
-        let Some((last, _)) = page.last() else { break };
-        (left, after) = (left + page.len(), Some(last.clone()));
+        let page = partition.look_through("seen", b"", after.as_deref(), 1_000, usize::MAX).unwrap();
+        let Some((last, _)) = page.entries.last() else { break };
+        (left, after) = (left + page.entries.len(), Some(last.clone()));
     }
     assert!(left < 1_024, "{left} entries are left");
 }

@@ -16,7 +16,7 @@ mod tests;
 mod wheel;
 
 pub use engine::Engine;
-pub use partition::{KeyValue, Partition, Shared};
+pub use partition::{KeyValue, Page, Partition, Shared};
 
 pub(crate) use places::{clock_name, store_name, timers_name};
 pub(crate) use wheel::{Domain, Timer};

@@ -135,22 +135,27 @@ fn check(partition: &mut Partition, model: &Model) {
     let (stores, clock) = (numbers(partition).0, partition.store(CLOCK));
     assert_eq!(partition.clock(clock).unwrap(), model.clock);
     for (slot, store) in (0..).zip(stores) {
-        let found = partition.scan(store, b"key-", None, 1_000, model.now).unwrap();
+        let found = partition.scan(store, b"key-", None, (1_000, usize::MAX), model.now).unwrap();
         let wanted = model.values.range((slot, Vec::new())..(slot + 1, Vec::new()));
         let wanted: Vec<_> = wanted
             .filter(|(_, (_, expires))| *expires == 0 || *expires > model.now)
             .map(|((_, key), (value, _))| (key.clone(), value.clone()))
             .collect();
-        assert_eq!(found, wanted);
-        // Page by page it is the same.
-        let (mut paged, mut after) = (Vec::new(), None);
-        loop {
-            let page = partition.scan(store, b"key-", after.as_deref(), 7, model.now).unwrap();
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            paged.extend(page);
+        assert_eq!((&found.entries, found.more), (&wanted, false));
+        // Page by page it is the same, whether entries or bytes make a page full.
+        for most in [(7, usize::MAX), (1_000, 100), (1, 0)] {
+            let (mut paged, mut after) = (Vec::new(), None);
+            loop {
+                let page = partition.scan(store, b"key-", after.as_deref(), most, model.now).unwrap();
+                let Some((last, _)) = page.entries.last() else { break };
+                let size: usize = page.entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+                assert!(page.entries.len() == 1 || page.entries.len() <= most.0 && size <= most.1);
+                after = Some(last.clone());
+                paged.extend(page.entries);
+                assert_eq!(page.more, paged.len() < wanted.len());
+            }
+            assert_eq!(paged, wanted);
         }
-        assert_eq!(paged, wanted);
     }
 }
 
@@ -241,7 +246,7 @@ fn what_expires_goes_even_when_no_step_has_its_store_any_more() {
     let mut partition = open(&path, &mut log);
     let store = partition.store("gone/old");
     for store in [store, partition.store(STORES[0])] {
-        assert_eq!(partition.scan(store, b"", None, 10, 0).unwrap(), []);
+        assert_eq!(partition.scan(store, b"", None, (10, usize::MAX), 0).unwrap().entries, []);
     }
 }
 
