@@ -237,12 +237,44 @@ pub(crate) fn used_as(plugin: &Plugin) -> Role {
     first.unwrap_or(Role::Filter)
 }
 
-/// The plugin's name, with a number when an earlier step has it as well.
+/// The name that a step keeps its state under.
 fn keeps_as(plan: &Plan, index: usize) -> String {
-    let name = |step: &Step| step.plugin.manifest().name.clone();
-    let own = name(&plan.steps[index]);
-    match plan.steps[..index].iter().filter(|step| name(step) == own).count() {
-        0 => own,
-        before => format!("{own}-{}", before + 1),
+    let step = |step: &Step| (step.plugin.manifest().name.clone(), step.role() == Role::Process);
+    name_of_last(plan.steps[..=index].iter().map(step))
+}
+
+/// The last step's plugin's name, with a number when an earlier step has it as well; the next number where another processor goes by that
+/// name already, as one whose plugin is `a-2` does before the second `a`. Steps are told by their plugin, and whether they keep state.
+fn name_of_last(steps: impl Iterator<Item = (String, bool)>) -> String {
+    let (mut plugins, mut taken) = (Vec::new(), Vec::new());
+    let mut last = String::new();
+    for (plugin, keeps) in steps {
+        let before = plugins.iter().filter(|other| **other == plugin).count();
+        let mut names =
+            (before + 1..).map(|number| if number == 1 { plugin.clone() } else { format!("{plugin}-{number}") });
+        last = names.find(|name| !taken.contains(name)).unwrap_or_default();
+        if keeps {
+            taken.push(last.clone());
+        }
+        plugins.push(plugin);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_processors_keep_under_one_name() {
+        let names = |steps: &[(&str, bool)]| -> Vec<String> {
+            let name = |at: usize| name_of_last(steps[..=at].iter().map(|(name, keeps)| ((*name).to_owned(), *keeps)));
+            (0..steps.len()).map(name).collect()
+        };
+        assert_eq!(names(&[("a", true), ("b", true), ("a", true)]), ["a", "b", "a-2"]);
+        assert_eq!(names(&[("a", true), ("a-2", true), ("a", true), ("a", true)]), ["a", "a-2", "a-3", "a-4"]);
+        assert_eq!(names(&[("a", true), ("a", true), ("a-2", true)]), ["a", "a-2", "a-2-2"]);
+        // A filter keeps nothing, so its name is nobody's place.
+        assert_eq!(names(&[("a", false), ("a", false), ("a-2", true)])[2], "a-2");
     }
 }
