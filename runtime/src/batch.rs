@@ -86,6 +86,7 @@ pub struct Batch {
     count: u32,
     bytes: usize,
     time: u64,
+    newest: u64,
     first: u64,
     offsets: Vec<u64>,
     born_at: Vec<u64>,
@@ -111,7 +112,7 @@ impl Batch {
     }
 
     pub fn clear(&mut self) {
-        (self.count, self.bytes, self.time, self.first) = (0, 0, 0, 0);
+        (self.count, self.bytes, self.time, self.newest, self.first) = (0, 0, 0, 0, 0);
         self.offsets.clear();
         self.born_at.clear();
         self.stored_at.clear();
@@ -133,20 +134,21 @@ impl Batch {
     pub fn extend<'r>(&mut self, records: impl Iterator<Item = (&'r Record, u16)> + Clone) -> usize {
         let needs = self.needs;
         let room = Batch::MAX_RECORDS as usize - self.len();
-        let (mut taken, mut bytes, mut time) = (0_u32, self.bytes, self.time);
+        let (mut taken, mut bytes, mut time, mut newest) = (0_u32, self.bytes, self.time, self.newest);
         for (record, _) in records.clone().take(room) {
             let size = record.size_of(needs);
             if bytes + size > Batch::MAX_BYTES {
                 break;
             }
-            (taken, bytes, time) = (taken + 1, bytes + size, time.max(record.stored_at));
+            (taken, bytes) = (taken + 1, bytes + size);
+            (time, newest) = (time.max(record.stored_at), newest.max(record.born_at));
         }
         let before = self.len();
         if before == 0 {
             self.first = records.clone().next().map_or(0, |(record, _)| record.offset);
         }
         self.count += taken;
-        (self.bytes, self.time) = (bytes, time);
+        (self.bytes, self.time, self.newest) = (bytes, time, newest);
         let taken = taken as usize;
         // Column by column: each loop does one thing, so that its misses of the cache overlap.
         let records = records.take(taken);
@@ -201,6 +203,11 @@ impl Batch {
     /// The batch's own time: the newest `stored_at`.
     pub(crate) fn time(&self) -> u64 {
         self.time
+    }
+
+    /// The newest `born_at`.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// What the plugin's randomness starts from, the same on every replay.

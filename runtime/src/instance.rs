@@ -146,7 +146,7 @@ impl Instance {
     /// Lets a processor handle records. What it writes goes to the partition, of which it is away for so long.
     ///
     /// # Errors
-    /// A [`Failure`]; then what the call wrote is taken back. A record that is named in the answer as failed may have written as well.
+    /// A [`Failure`]. Then, and when a record is named in the answer as failed, nothing of what the call wrote stays.
     pub fn process(
         &mut self,
         batch: &Batch,
@@ -154,10 +154,12 @@ impl Instance {
         home: &mut Option<Box<Partition>>,
     ) -> Result<Output, Failure> {
         let (count, deadline) = (batch.len(), self.store.data().limits.deadline);
-        let answer = self.with_state(home, |instance, guest| {
-            instance.call(deadline, batch.time(), batch.seed(), |store| guest.call_apply(store, batch.as_wit()))
-        })?;
-        answer.map_err(as_fault).and_then(|raw| output::check_output(raw, count, outputs, &self.store.data().limits))
+        self.with_state(home, batch.newest(), |instance, guest| {
+            let answer =
+                instance.call(deadline, batch.time(), batch.seed(), |store| guest.call_apply(store, batch.as_wit()))?;
+            let raw = answer.map_err(as_fault)?;
+            output::check_output(raw, count, outputs, &instance.store.data().limits)
+        })
     }
 
     /// Tells a processor that timers are due.
@@ -173,20 +175,21 @@ impl Instance {
     ) -> Result<Output, Failure> {
         let timers: Vec<_> = due.iter().map(keep::to_param).collect();
         let deadline = self.store.data().limits.deadline;
-        let answer = self.with_state(home, |instance, guest| {
-            instance.call(deadline, now, now, |store| guest.call_on_timers(store, &timers))
-        })?;
-        answer
-            .map_err(as_fault)
-            .and_then(|raw| output::check_output(raw, due.len(), outputs, &self.store.data().limits))
+        // What a clock brings is no newer than what came before it.
+        self.with_state(home, 0, |instance, guest| {
+            let answer = instance.call(deadline, now, now, |store| guest.call_on_timers(store, &timers))?;
+            let raw = answer.map_err(as_fault)?;
+            output::check_output(raw, due.len(), outputs, &instance.store.data().limits)
+        })
     }
 
-    /// Calls a processor with its state at hand.
-    fn with_state<R>(
+    /// Calls a processor with its state at hand. The call stands as a whole, and has seen records up to `newest`, or leaves no trace.
+    fn with_state(
         &mut self,
         home: &mut Option<Box<Partition>>,
-        call: impl FnOnce(&mut Self, &exports::process::Guest) -> Result<R, Failure>,
-    ) -> Result<R, Failure> {
+        newest: u64,
+        call: impl FnOnce(&mut Self, &exports::process::Guest) -> Result<Output, Failure>,
+    ) -> Result<Output, Failure> {
         let Some(guest) = self.process.take() else {
             return Err(Failure::Nonsense("this plugin is no processor".into()));
         };
@@ -198,18 +201,26 @@ impl Instance {
                 let number = partition.store(&state::store_name(&self.keeps_as, &store.name));
                 (store.name.clone(), number)
             });
-            let (stores, timers) = (declared.collect(), partition.store(&state::timers_name(&self.keeps_as)));
+            let stores = declared.collect();
             let keep = &mut self.store.data_mut().keep;
-            (keep.stores, keep.timers) = (stores, timers);
+            keep.stores = stores;
+            keep.timers = partition.store(&state::timers_name(&self.keeps_as));
+            keep.clock = partition.store(&state::clock_name(&self.keeps_as));
         }
+        let mark = partition.begin_call();
         partition.watched_by(Some(self.store.data().watch.clone()));
         self.store.data_mut().keep.partition = Some(partition);
         let answer = call(self, &guest);
         self.process = Some(guest);
-        *home = self.store.data_mut().keep.partition.take();
-        if let Some(partition) = home {
-            partition.watched_by(None);
-        }
+        let keep = &mut self.store.data_mut().keep;
+        let Some(mut partition) = keep.partition.take() else {
+            return Err(Failure::State("it is away".into()));
+        };
+        partition.watched_by(None);
+        let stands = answer.as_ref().is_ok_and(|output| output.failed.is_empty());
+        let settled = if stands { partition.advance(keep.clock, newest) } else { partition.take_back(mark) };
+        *home = Some(partition);
+        settled.map_err(|problem| Failure::State(problem.to_string()))?;
         answer
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Keep {
     pub(crate) stores: Vec<(String, u16)>,
     /// The number of what holds the step's timers.
     pub(crate) timers: u16,
+    /// The number of what holds the step's event clock.
+    pub(crate) clock: u16,
     /// How much older than the newest a record may be and still be on time, milliseconds.
     pub(crate) lateness: u64,
     /// There while a processor's function runs.
@@ -197,14 +199,10 @@ impl state::Host for State {
 
     fn scan(&mut self, store: u32, prefix: Vec<u8>, after: Option<Vec<u8>>, limit: u32, at: u64) -> Result<Page> {
         let store = self.keep.store(store)?;
-        let found = self.keep.with(|partition| partition.scan(store, &prefix, after.as_deref(), limit as usize, at))?;
+        let most = (limit as usize, usize::try_from(self.limits.output)?);
+        let found = self.keep.with(|partition| partition.scan(store, &prefix, after.as_deref(), most, at))?;
         let mut page = Page { keys: empty(), values: empty() };
-        let mut size = 0;
-        for (key, value) in found {
-            size += (key.len() + value.len()) as u64;
-            if size > self.limits.output && !page.keys.ends.is_empty() {
-                break;
-            }
+        for (key, value) in found.entries {
             push(&mut page.keys, &key)?;
             push(&mut page.values, &value)?;
         }
@@ -230,10 +228,10 @@ impl timers::Host for State {
     }
 
     fn clock(&mut self) -> Result<timers::EventClock> {
-        let (timers, lateness) = (self.keep.timers, self.keep.lateness);
+        let Keep { timers, clock, lateness, .. } = self.keep;
         self.keep.with(|partition| {
             let next_due = partition.next_due(timers, Domain::EventTime)?.unwrap_or(u64::MAX);
-            Ok(timers::EventClock { newest: partition.newest(), lateness, next_due })
+            Ok(timers::EventClock { newest: partition.clock(clock)?, lateness, next_due })
         })
     }
 

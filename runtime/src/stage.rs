@@ -265,10 +265,12 @@ impl Stage {
         home: &mut Home,
     ) -> Result<(Vec<Record>, Chained), Error> {
         let timers = self.steps[index].take_timers(now, most, home)?;
+        let newest = self.steps[index].clock(home)?;
         let as_record = |timer: &Timer| Record {
             offset: self.position,
             key: Some(timer.key.clone().into()),
-            born_at: timer.due,
+            // Not newer than what the step has seen: behind a backlog the event clock of the steps after it stays where it is.
+            born_at: timer.due.min(newest),
             stored_at: now,
             ..Record::default()
         };
@@ -440,14 +442,11 @@ impl Stage {
             let dropped = chained.dropped(dead + skipped);
             let done = &records[..chained.done];
             let moves = position > self.position;
-            // Timers are no records of the source: the clocks of what is kept do not go by them.
-            let seen = if moves { done } else { &[] };
-            let state = match changes(seen, home) {
+            // Timers are no records of the source: entries expire by the time of those.
+            let read = if moves { done } else { &[] };
+            let state = match changes(read, home) {
                 Ok(state) => state,
-                Err(problem) => {
-                    let back = roll_back(home).err().map_or_else(String::new, |back| format!("; {back}"));
-                    return self.stop(format!("{problem}{back}"));
-                }
+                Err(problem) => return self.trouble(problem.into(), home),
             };
             let changed = state.is_some();
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
@@ -456,7 +455,7 @@ impl Stage {
                 let turn = self.port_trouble("committing", e);
                 return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
             }
-            if let Err(problem) = committed(seen, changed, sink.durable_changes(), home) {
+            if let Err(problem) = committed(changed, sink.durable_changes(), home) {
                 return self.stop(problem.to_string());
             }
             if moves {
@@ -514,21 +513,17 @@ impl Work<'_> {
     }
 }
 
-fn newest_born(records: &[Record]) -> u64 {
-    records.iter().map(|record| record.born_at).max().unwrap_or(0)
-}
-
 /// What a turn changed in the state.
 fn changes(records: &[Record], home: &mut Home) -> Result<Option<Bytes>, StateError> {
     let Some(partition) = home else { return Ok(None) };
     partition.expire(records.iter().map(|record| record.stored_at).max().unwrap_or(0))?;
-    partition.changes(newest_born(records))
+    Ok(partition.changes())
 }
 
 /// The turn's changes stand in the log; `durable` changes are on its disk.
-fn committed(records: &[Record], changed: bool, durable: u64, home: &mut Home) -> Result<(), StateError> {
+fn committed(changed: bool, durable: u64, home: &mut Home) -> Result<(), StateError> {
     let Some(partition) = home else { return Ok(()) };
-    partition.committed(changed, newest_born(records));
+    partition.committed(changed);
     partition.tidy(durable)
 }
 

@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::plan::Plan;
 use crate::plugin::{Plugin, Setup};
 use crate::ports::{PortError, Prefilter};
-use crate::state::{Domain, Mark, Partition, StateError, Timer, store_name, timers_name};
+use crate::state::{Domain, Partition, StateError, Timer, clock_name, store_name, timers_name};
 
 /// One plugin of the chain.
 #[derive(Clone)]
@@ -136,11 +136,9 @@ impl Running {
     ) -> Result<Called, Error> {
         let (role, outputs) = (self.role, self.outputs);
         let answer = self.with_instance(plan, held, |instance| match role {
-            Role::Process => {
-                with_journal(home, |home| instance.process(batch, outputs, home)).map(|done| done.map(split))
-            }
-            Role::Transform => Ok(instance.transform(batch, outputs).map(Answer::Output)),
-            Role::Filter | Role::CheckTransaction => Ok(instance.filter(batch).map(Answer::Verdict)),
+            Role::Process => instance.process(batch, outputs, home).map(split),
+            Role::Transform => instance.transform(batch, outputs).map(Answer::Output),
+            Role::Filter | Role::CheckTransaction => instance.filter(batch).map(Answer::Verdict),
         })?;
         Ok(called(answer, plan, home))
     }
@@ -153,6 +151,17 @@ impl Running {
                 partition.next_due(timers, Domain::ProcessingTime)
             }
             _ => Ok(None),
+        }
+    }
+
+    /// The newest producer's time that its processor has seen; 0 if it is none.
+    pub(crate) fn clock(&self, home: &mut Home) -> Result<u64, StateError> {
+        match home {
+            Some(partition) if self.keeps_state() => {
+                let clock = partition.store(&clock_name(&self.keeps_as));
+                partition.clock(clock)
+            }
+            _ => Ok(0),
         }
     }
 
@@ -180,18 +189,17 @@ impl Running {
         home: &mut Home,
     ) -> Result<Called, Error> {
         let outputs = self.outputs;
-        let answer = self.with_instance(plan, held, |instance| {
-            with_journal(home, |home| instance.on_timers(due, now, outputs, home)).map(|done| done.map(split))
-        })?;
+        let answer =
+            self.with_instance(plan, held, |instance| instance.on_timers(due, now, outputs, home).map(split))?;
         Ok(called(answer, plan, home))
     }
 
-    /// What was granted and is not to be had now is no failure of a record: the turn is made again later.
+    /// What was granted and is not to be had now is no failure of a record: the turn is made again later. Nor is a state that is broken.
     fn with_instance<R>(
         &mut self,
         plan: &Plan,
         held: &mut Option<Instance>,
-        call: impl FnOnce(&mut Instance) -> Result<Result<R, Failure>, Error>,
+        call: impl FnOnce(&mut Instance) -> Result<R, Failure>,
     ) -> Result<Result<R, Failure>, Error> {
         let meter = Meter::start();
         let mut instance = match held.take() {
@@ -204,8 +212,9 @@ impl Running {
             *held = Some(instance);
         }
         match answer {
-            Ok(Err(Failure::Unavailable(reason))) => Err(PortError::Busy(reason).into()),
-            answer => answer,
+            Err(Failure::Unavailable(reason)) => Err(PortError::Busy(reason).into()),
+            Err(Failure::State(problem)) => Err(StateError::File(problem).into()),
+            answer => Ok(answer),
         }
     }
 }
@@ -214,30 +223,6 @@ impl Running {
 fn called(answer: Result<Answer, Failure>, plan: &Plan, home: &Home) -> Called {
     let written = home.as_ref().map_or(0, |partition| partition.written());
     Called { answer, full: written as u64 > plan.limits.output / 2 }
-}
-
-/// Runs a call so that nothing stays of it in the state when it fails, as a whole or for one of its records.
-fn with_journal(
-    home: &mut Home,
-    call: impl FnOnce(&mut Home) -> Result<Output, Failure>,
-) -> Result<Result<Output, Failure>, Error> {
-    let mark = home.as_mut().map(|partition| partition.begin_call());
-    let done = call(home);
-    let stands = done.as_ref().is_ok_and(|output| output.failed.is_empty());
-    if let (false, Some(mark)) = (stands, mark) {
-        take_back(home, mark)?;
-    }
-    match done {
-        Err(Failure::State(problem)) => Err(StateError::File(problem).into()),
-        done => Ok(done),
-    }
-}
-
-fn take_back(home: &mut Home, mark: Mark) -> Result<(), StateError> {
-    match home {
-        Some(partition) => partition.take_back(mark),
-        None => Err(StateError::File("it is away".to_owned())),
-    }
 }
 
 /// A processor's answer: when a record failed, those around it have to be tried again, since the state is as before the call.
@@ -259,12 +244,44 @@ pub(crate) fn used_as(plugin: &Plugin) -> Role {
     first.unwrap_or(Role::Filter)
 }
 
-/// The plugin's name, with a number when an earlier step has it as well.
+/// The name that a step keeps its state under.
 fn keeps_as(plan: &Plan, index: usize) -> String {
-    let name = |step: &Step| step.plugin.manifest().name.clone();
-    let own = name(&plan.steps[index]);
-    match plan.steps[..index].iter().filter(|step| name(step) == own).count() {
-        0 => own,
-        before => format!("{own}-{}", before + 1),
+    let step = |step: &Step| (step.plugin.manifest().name.clone(), step.role() == Role::Process);
+    name_of_last(plan.steps[..=index].iter().map(step))
+}
+
+/// The last step's plugin's name, with a number when an earlier step has it as well; the next number where another processor goes by that
+/// name already, as one whose plugin is `a-2` does before the second `a`. Steps are told by their plugin, and whether they keep state.
+fn name_of_last(steps: impl Iterator<Item = (String, bool)>) -> String {
+    let (mut plugins, mut taken) = (Vec::new(), Vec::new());
+    let mut last = String::new();
+    for (plugin, keeps) in steps {
+        let before = plugins.iter().filter(|other| **other == plugin).count();
+        let mut names =
+            (before + 1..).map(|number| if number == 1 { plugin.clone() } else { format!("{plugin}-{number}") });
+        last = names.find(|name| !taken.contains(name)).unwrap_or_default();
+        if keeps {
+            taken.push(last.clone());
+        }
+        plugins.push(plugin);
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_processors_keep_under_one_name() {
+        let names = |steps: &[(&str, bool)]| -> Vec<String> {
+            let name = |at: usize| name_of_last(steps[..=at].iter().map(|(name, keeps)| ((*name).to_owned(), *keeps)));
+            (0..steps.len()).map(name).collect()
+        };
+        assert_eq!(names(&[("a", true), ("b", true), ("a", true)]), ["a", "b", "a-2"]);
+        assert_eq!(names(&[("a", true), ("a-2", true), ("a", true), ("a", true)]), ["a", "a-2", "a-3", "a-4"]);
+        assert_eq!(names(&[("a", true), ("a", true), ("a-2", true)]), ["a", "a-2", "a-2-2"]);
+        // A filter keeps nothing, so its name is nobody's place.
+        assert_eq!(names(&[("a", false), ("a", false), ("a-2", true)])[2], "a-2");
     }
 }

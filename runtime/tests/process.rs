@@ -97,6 +97,8 @@ struct World {
     log: Arc<Mutex<Log>>,
     dir: tempfile::TempDir,
     stage: Option<(Stage, Shared)>,
+    /// How many processors follow each other.
+    steps: usize,
     batch: usize,
     lateness: u64,
     now: u64,
@@ -105,7 +107,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { log: Arc::default(), dir, stage: None, batch: 256, lateness: 0, now: 0 }
+        Self { log: Arc::default(), dir, stage: None, steps: 1, batch: 256, lateness: 0, now: 0 }
     }
 
     /// Puts a record into the source.
@@ -135,13 +137,16 @@ impl World {
                 queue: 3,
                 input_topic: "in".into(),
                 sinks: vec!["out".into()],
-                steps: vec![Step {
-                    name: "keeper".into(),
-                    plugin: PLUGIN.clone(),
-                    config: Map::new(),
-                    prefilter: None,
-                    grants: Grants::default(),
-                }],
+                steps: vec![
+                    Step {
+                        name: "keeper".into(),
+                        plugin: PLUGIN.clone(),
+                        config: Map::new(),
+                        prefilter: None,
+                        grants: Grants::default(),
+                    };
+                    self.steps
+                ],
                 policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
                 limits: Limits { deadline: Duration::from_millis(200), ..Limits::default() },
                 batch_records: self.batch,
@@ -272,6 +277,51 @@ fn windows_close_when_the_watermark_has_passed_them_wherever_batches_are_cut() {
 }
 
 #[test]
+fn a_record_that_fails_moves_no_watermark_and_a_turn_in_pieces_is_as_good_as_a_whole_one() {
+    let mut expected = None;
+    for (batch, crashes) in [1, 2, 3, 4, 256].into_iter().flat_map(|batch| [(batch, false), (batch, true)]) {
+        let mut world = World::new();
+        world.batch = batch;
+        world.put("a", 3, "ten").put("a", 100, "ten").put("a", 300, "add-then fail").put("b", 5, "ten");
+        // What changes nothing else moves the watermark all the same.
+        world.put("a", 200, "nothing").put("b", 150, "ten").put("a", 900, "add-then trap").put("a", 210, "ten");
+        world.put("b", 205, "ten").put("z", 400, "ten");
+        while world.turn() != Turn::Idle {
+            if crashes {
+                world.die();
+                std::fs::remove_file(world.dir.path().join("state")).unwrap();
+            }
+        }
+        let said = world.log.lock().said();
+        let expected = expected.get_or_insert_with(|| said.clone());
+        assert_eq!(&said, expected, "batches of {batch}, crashes: {crashes}");
+    }
+    assert_eq!(expected.unwrap(), ["a 0..10 1", "a 100..110 1", "a 210..220 1"]);
+}
+
+#[test]
+fn each_of_two_processors_has_seen_what_came_to_it() {
+    let mut expected = None;
+    for batch in [1, 2, 3, 256] {
+        let mut world = World::new();
+        (world.batch, world.steps, world.lateness) = (batch, 2, 10);
+        for (born, value) in [
+            (1, "relay ten"),
+            (12, "relay ten"),
+            (8, "relay ten"),
+            (90, "nothing"),
+            (15, "relay ten"),
+            (40, "relay ten"),
+        ] {
+            world.put("a", born, value);
+        }
+        let said = world.run();
+        assert_eq!(&said, expected.get_or_insert_with(|| said.clone()), "batches of {batch}");
+    }
+    assert_eq!(expected.unwrap(), ["a 0..10 2", "a 10..20 2"]);
+}
+
+#[test]
 fn sessions_end_after_a_gap_and_a_record_may_join_two() {
     let mut world = World::new();
     world.lateness = 20;
@@ -303,6 +353,26 @@ fn a_key_is_seen_once_until_it_is_forgotten() {
 }
 
 #[test]
+fn what_is_forgotten_does_not_become_more_than_what_is_remembered() {
+    let mut world = World::new();
+    world.batch = 512;
+    // A new key with every record, each remembered for 50 of them.
+    for at in 0..4_096 {
+        world.put(&format!("k{at}"), 0, "once");
+    }
+    world.run();
+    let mut place = world.open().1.lock();
+    let partition = place.as_mut().unwrap();
+    let (mut left, mut after) = (0, None);
+    loop {
+        let page = partition.look_through("seen", b"", after.as_deref(), 1_000, usize::MAX).unwrap();
+        let Some((last, _)) = page.entries.last() else { break };
+        (left, after) = (left + page.entries.len(), Some(last.clone()));
+    }
+    assert!(left < 1_024, "{left} entries are left");
+}
+
+#[test]
 fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
     let mut world = World::new();
     world.put("a", 0, "wake-at 500").put("b", 0, "wake-at 500").put("c", 0, "wake-at 900").put("b", 0, "sleep-on");
@@ -323,6 +393,37 @@ fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
     assert_eq!(world.log.lock().dead().len(), 1);
     let outputs: Vec<_> = world.log.lock().units.iter().flat_map(|u| u.outputs.clone()).collect();
     assert_eq!(outputs[0].record.key.as_deref(), Some(&b"a"[..]));
+}
+
+#[test]
+fn a_clock_that_is_ahead_of_the_records_makes_none_of_them_late_and_forgets_nothing() {
+    const HOUR: u64 = 3_600_000;
+    for steps in [1, 2] {
+        let mut world = World::new();
+        (world.batch, world.steps, world.now) = (1, steps, 1_000 * HOUR);
+        let relayed = |word: &str| if steps == 1 { word.to_owned() } else { format!("relay {word}") };
+        // All of it was stored within an hour, and is read a thousand hours later.
+        let (ten, once) = (relayed("ten"), relayed("once-an-hour"));
+        for (key, born, value) in [
+            ("a", 1, ten.as_str()),
+            ("x", 2, &once),
+            ("say ten", 3, "wake-at 500"),
+            ("a", 4, &ten),
+            ("x", 5, &once),
+            ("a", 12, &ten),
+            ("a", 30, &ten),
+        ] {
+            world.put(key, born, value);
+        }
+        let mut said = world.run();
+        said.sort();
+        // What the timer made is as old as the record before it, and counts in the second step's windows.
+        let expected: &[&str] = match steps {
+            1 => &["a 0..10 2", "a 10..20 1", "once-an-hour", "ten"],
+            _ => &["a 0..10 2", "a 10..20 1", "once-an-hour", "say ten 0..10 1"],
+        };
+        assert_eq!(said, expected);
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Changes as they stand in the log: one byte of version, the newest producer's time, the names of stores, and the entries that changed.
+//! Changes as they stand in the log: one byte of version, the newest producer's time of the queue before steps had clocks of their own (0
+//! for a state that began later), the names of stores, and the entries that changed.
 
 use super::StateError;
 
@@ -69,7 +70,7 @@ impl Writer {
     }
 }
 
-/// Reads changes: hands every entry to `each`, and gives the newest producer's time.
+/// Reads changes: hands every entry to `each`, and gives the time before them.
 pub(super) fn read(bytes: &[u8], mut each: impl FnMut(Became<'_>)) -> Result<u64, StateError> {
     let mut left = Left(bytes);
     let version = left.take::<1>()?[0];

@@ -10,7 +10,7 @@ use super::{StateError, wheel::Domain};
 const ENTRIES: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("entries");
 /// What is due, by queue, owner, clock and time; see [`Row`].
 const WHEEL: TableDefinition<'_, &[u8], ()> = TableDefinition::new("wheel");
-/// By queue: the number of changes that are in it, and the newest producer's time.
+/// By queue: the number of changes that are in it, and the newest producer's time of before steps had clocks of their own.
 const STANDS: TableDefinition<'_, u32, (u64, u64)> = TableDefinition::new("stands");
 
 /// Memory for pages of the file.

@@ -16,10 +16,9 @@ mod tests;
 mod wheel;
 
 pub use engine::Engine;
-pub use partition::{KeyValue, Partition, Shared};
+pub use partition::{KeyValue, Page, Partition, Shared};
 
-pub(crate) use partition::Mark;
-pub(crate) use places::{store_name, timers_name};
+pub(crate) use places::{clock_name, store_name, timers_name};
 pub(crate) use wheel::{Domain, Timer};
 
 /// Why a state cannot be read or written.

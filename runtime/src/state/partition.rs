@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     ops::Bound,
     sync::Arc,
@@ -32,11 +33,43 @@ const DURABLE_EVERY: Duration = Duration::from_secs(20);
 const OVERHEAD: usize = 96;
 /// Timers taken at once.
 pub(crate) const TIMERS_AT_ONCE: usize = 256;
+/// For how long a turn deletes what has expired, and how many bytes of keys: they stand in its change.
+const EXPIRE_FOR: Duration = Duration::from_millis(20);
+const EXPIRE_BYTES: usize = 1024 * 1024;
 /// Entries given by one scan.
 pub(crate) const SCAN_LIMIT: usize = 1_024;
 
 /// A key and its value.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// Entries of a store, by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub entries: Vec<KeyValue>,
+    /// There are others behind the last one.
+    pub more: bool,
+}
+
+/// A page that is being read.
+struct Filling {
+    page: Page,
+    /// How many entries it has room for.
+    limit: usize,
+    /// For how many more bytes; the first entry is taken whatever it has.
+    bytes: usize,
+}
+
+impl Filling {
+    fn take(&mut self, key: &[u8], value: Cow<'_, [u8]>) {
+        let Page { entries, more } = &mut self.page;
+        let left = self.bytes.checked_sub(key.len() + value.len());
+        *more |= entries.len() >= self.limit || (left.is_none() && !entries.is_empty());
+        if !*more {
+            self.bytes = left.unwrap_or(0);
+            entries.push((key.to_vec(), value.into_owned()));
+        }
+    }
+}
 
 type Map = hashbrown::HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>;
 
@@ -80,7 +113,7 @@ pub struct Partition {
     /// Bytes that this turn wrote, and of them the running call.
     written: usize,
     written_by_call: usize,
-    /// The newest producer's time.
+    /// The newest producer's time of the queue, as it stood when steps had no clocks of their own; they begin there.
     newest: u64,
     /// Changes of the log that are in it.
     applied: u64,
@@ -200,8 +233,19 @@ impl Partition {
         self.places.number(name)
     }
 
-    pub(crate) fn newest(&self) -> u64 {
-        self.newest
+    /// The newest producer's time that a step has seen.
+    pub(crate) fn clock(&mut self, clock: u16) -> Result<u64, StateError> {
+        let kept = self.entry(clock, &[])?.value.as_deref().and_then(|value| value.try_into().ok());
+        Ok(kept.map_or(0, u64::from_le_bytes).max(self.newest))
+    }
+
+    /// A call that stands has seen records up to this producer's time. It is a change like others: taken back with its turn, and there again
+    /// after a crash.
+    pub(crate) fn advance(&mut self, clock: u16, newest: u64) -> Result<(), StateError> {
+        if newest > self.clock(clock)? {
+            self.set(clock, &[], Some(Box::from(newest.to_le_bytes().as_slice())), 0)?;
+        }
+        Ok(())
     }
 
     /// Bytes that the running turn wrote so far.
@@ -247,9 +291,8 @@ impl Partition {
         Ok(())
     }
 
-    /// What the turn changed, as it is to stand in the log; `None` when it changed nothing. `newest` is the newest producer's time that
-    /// it saw.
-    pub(crate) fn changes(&mut self, newest: u64) -> Result<Option<Bytes>, StateError> {
+    /// What the turn changed, as it is to stand in the log; `None` when it changed nothing.
+    pub(crate) fn changes(&self) -> Option<Bytes> {
         let mut writer = change::Writer::default();
         for (key, touched) in self.journal.keys() {
             // A call of this turn touched it before: it was here already.
@@ -261,17 +304,13 @@ impl Partition {
             let (value, expires_at) = (entry.value.as_deref(), entry.expires_at);
             writer.push(&Became { name: self.places.name(store), key: own, value, expires_at });
         }
-        if writer.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(writer.finish(newest.max(self.newest)).into()))
+        (!writer.is_empty()).then(|| writer.finish(self.newest).into())
     }
 
     /// The turn's changes stand in the log, if it made some.
-    pub(crate) fn committed(&mut self, changed: bool, newest: u64) {
+    pub(crate) fn committed(&mut self, changed: bool) {
         self.journal.clear();
         self.written = 0;
-        self.newest = self.newest.max(newest);
         self.applied += u64::from(changed);
         self.begin_turn();
     }
@@ -281,12 +320,18 @@ impl Partition {
         self.turn = self.call;
     }
 
-    /// Deletes entries whose time is over, at most [`TIMERS_AT_ONCE`]. To be called within a turn.
+    /// Deletes entries whose time is over: twice as many as the turn touched, so that they do not become more and more. To be called at the
+    /// end of a turn.
     pub(crate) fn expire(&mut self, now: u64) -> Result<(), StateError> {
-        for due in self.due(ALL_STORES, Domain::Expiry, now)? {
+        let (began, mut bytes) = (Instant::now(), 0);
+        let most = TIMERS_AT_ONCE.max(2 * self.journal.len()).min(EXPIRE_BYTES / OVERHEAD);
+        for due in self.due(ALL_STORES, Domain::Expiry, now, most)? {
+            bytes += due.what.len() + OVERHEAD;
+            if bytes > EXPIRE_BYTES || began.elapsed() > EXPIRE_FOR {
+                break;
+            }
             let (store, own) = places::split(&due.what);
-            let own = own.to_vec();
-            self.delete(store, &own)?;
+            self.set(store, own, None, 0)?;
         }
         Ok(())
     }
@@ -426,53 +471,56 @@ impl Partition {
         Ok(sum)
     }
 
-    /// Keys and values of entries whose keys begin with `prefix`, behind `after`, looked at a time.
+    /// The entries whose keys begin with `prefix`, behind `after`, by key, looked at a time: at most so many, and so many bytes unless the
+    /// first has more.
     pub(crate) fn scan(
         &self,
         store: u16,
         prefix: &[u8],
         after: Option<&[u8]>,
-        limit: usize,
+        (limit, bytes): (usize, usize),
         at: u64,
-    ) -> Result<Vec<KeyValue>, StateError> {
-        let limit = limit.min(SCAN_LIMIT);
+    ) -> Result<Page, StateError> {
         let name = self.places.name(store);
         let (mut from, mut start) = (Vec::new(), Vec::new());
         places::inner(store, prefix, &mut start);
         places::inner(store, after.unwrap_or(prefix), &mut from);
-        let is_behind = |key: &[u8]| after.is_none_or(|after| key > after);
+        let from = if after.is_some() { Bound::Excluded(from.as_slice()) } else { Bound::Included(from.as_slice()) };
+        // What changed stands in memory as it is now, whatever the file has of it.
+        let changed = self.dirty.range::<[u8], _>((from, Bound::Unbounded));
+        let mut changed = changed.take_while(|key| key.starts_with(&start)).peekable();
         let alive = |expires_at: u64| expires_at == 0 || expires_at > at;
-        let changed = self
-            .dirty
-            .range::<[u8], _>((Bound::Included(from.as_slice()), Bound::Unbounded))
-            .take_while(|key| key.starts_with(&start));
-        let mut found = std::collections::BTreeMap::new();
-        for key in changed {
-            self.check_time()?;
-            let Some(entry) = self.young.get(key).or_else(|| self.old.get(key)) else { continue };
-            let own = places::split(key).1;
-            if let Some(value) = entry.value.as_deref().filter(|_| alive(entry.expires_at) && is_behind(own)) {
-                found.insert(own.to_vec(), value.to_vec());
-                if found.len() >= limit {
-                    break;
-                }
+        let mut filling = Filling { page: Page::default(), limit: limit.min(SCAN_LIMIT), bytes };
+        let take_changed = |filling: &mut Filling, key: &[u8]| {
+            let entry = self.young.get(key).or_else(|| self.old.get(key)).filter(|entry| alive(entry.expires_at));
+            if let Some(value) = entry.and_then(|entry| entry.value.as_deref()) {
+                filling.take(places::split(key).1, Cow::Borrowed(value));
             }
-        }
+            !filling.page.more && !self.time_is_up()
+        };
         let prefix = places::outer(self.queue, name, prefix);
         let after = after.map(|after| places::outer(self.queue, name, after));
         let mut inner = Vec::new();
-        let mut count = 0;
         self.engine.scan(&prefix, after.as_deref(), |(key, expires_at, value)| {
             let own = places::own_key(&key, name);
             places::inner(store, own, &mut inner);
-            if !self.dirty.contains(inner.as_slice()) && alive(expires_at) {
-                found.insert(own.to_vec(), value);
-                count += 1;
+            let mut changed_since = false;
+            while let Some(key) = changed.next_if(|key| ***key <= *inner) {
+                changed_since = **key == *inner;
+                if !take_changed(&mut filling, key) {
+                    return false;
+                }
             }
-            count < limit && !self.time_is_up()
+            if !changed_since && alive(expires_at) {
+                filling.take(own, Cow::Owned(value));
+            }
+            !filling.page.more && !self.time_is_up()
         })?;
+        if !filling.page.more {
+            changed.all(|key| take_changed(&mut filling, key));
+        }
         self.check_time()?;
-        Ok(found.into_iter().take(limit).collect())
+        Ok(filling.page)
     }
 
     /// Looks into a store from outside: `store` is `step/store`, or the store's own name when only one step has such a store.
@@ -484,7 +532,8 @@ impl Partition {
         Ok(self.get(number, key, 0)?.map(<[u8]>::to_vec))
     }
 
-    /// [`Self::look`] for the entries whose keys begin with `prefix`, at most 1024.
+    /// [`Self::look`] for the entries whose keys begin with `prefix`, by key, behind `after`: at most `limit` and 1024, and at most so many
+    /// bytes unless the first has more.
     ///
     /// # Errors
     /// [`StateError::File`].
@@ -494,9 +543,10 @@ impl Partition {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<KeyValue>, StateError> {
-        let Some(number) = self.named(store) else { return Ok(Vec::new()) };
-        self.scan(number, prefix, after, limit, 0)
+        bytes: usize,
+    ) -> Result<Page, StateError> {
+        let Some(number) = self.named(store) else { return Ok(Page::default()) };
+        self.scan(number, prefix, after, (limit, bytes), 0)
     }
 
     /// Names of the stores, `step/store`.
@@ -649,7 +699,7 @@ impl Partition {
         if self.next_due(timers, domain)?.is_none_or(|due| due > now) {
             return Ok(Vec::new());
         }
-        let due = self.due(timers, domain, now)?;
+        let due = self.due(timers, domain, now, TIMERS_AT_ONCE)?;
         let mut taken = Vec::with_capacity(due.len());
         for Due { at, what, .. } in due.into_iter().take(most) {
             self.delete(timers, &what)?;
@@ -658,39 +708,30 @@ impl Partition {
         Ok(taken)
     }
 
-    /// What is due at a time, the earliest first, at most [`TIMERS_AT_ONCE`].
-    fn due(&self, whose: u16, domain: Domain, now: u64) -> Result<Vec<Due>, StateError> {
-        let (added, removed) = self.wheel.changes();
+    /// What is due at a time, the earliest first, at most `most`.
+    fn due(&mut self, whose: u16, domain: Domain, now: u64, most: usize) -> Result<Vec<Due>, StateError> {
+        let Self { engine, places, wheel, watch, .. } = self;
+        let (added, removed) = wheel.changes();
         let from = Due { whose, domain, at: 0, what: Box::default() };
         let added = added.range(from..).take_while(|due| due.whose == whose && due.domain == domain && due.at <= now);
-        let mut found: BTreeSet<Due> = added.take(TIMERS_AT_ONCE).cloned().collect();
-        let owner = if whose == ALL_STORES { "" } else { self.places.name(whose) };
+        let mut found: BTreeSet<Due> = added.take(most).cloned().collect();
+        let owner = if whose == ALL_STORES { "" } else { places.name(whose) };
         let mut read = 0;
-        self.engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
-            if row.at > now || self.time_is_up() {
+        engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
+            if row.at > now || watch.as_ref().is_some_and(Watch::is_over) {
                 return false;
             }
-            let what = if domain == Domain::Expiry { self.inner_of(&row.what) } else { Some(row.what) };
-            // A store that nobody asked for since the start is looked for again when somebody does.
+            let what = if domain == Domain::Expiry { places.inner_of(&row.what) } else { Some(row.what) };
             let Some(what) = what else { return true };
             let due = Due { whose, domain, at: row.at, what: what.into() };
             if !removed.contains(&due) {
                 found.insert(due);
                 read += 1;
             }
-            read < TIMERS_AT_ONCE
+            read < most
         })?;
         self.check_time()?;
-        Ok(found.into_iter().take(TIMERS_AT_ONCE).collect())
-    }
-
-    /// The key in memory of a key on disk.
-    fn inner_of(&self, outer: &[u8]) -> Option<Vec<u8>> {
-        let name_len = usize::from(*outer.get(4)?);
-        let name = std::str::from_utf8(outer.get(5..5 + name_len)?).ok()?;
-        let mut inner = Vec::new();
-        places::inner(self.places.find(name)?, outer.get(5 + name_len..)?, &mut inner);
-        Some(inner)
+        Ok(found.into_iter().take(most).collect())
     }
 }
 

@@ -4,6 +4,8 @@
 
 /// Ends the name of what holds a step's timers.
 const TIMERS: &str = "\u{0}timers";
+/// Ends the name of what holds a step's event clock.
+const CLOCK: &str = "\u{0}clock";
 
 /// The stores of a partition, in the order in which they were first asked for.
 #[derive(Default)]
@@ -13,7 +15,7 @@ pub(super) struct Places {
 
 impl Places {
     /// The number of a store.
-    #[expect(clippy::cast_possible_truncation, reason = "a pipeline has at most 32 steps of 65 stores")]
+    #[expect(clippy::cast_possible_truncation, reason = "a pipeline has at most 32 steps of 66 stores")]
     pub fn number(&mut self, name: &str) -> u16 {
         if let Some(known) = self.names.iter().position(|known| known == name) {
             return known as u16;
@@ -30,12 +32,22 @@ impl Places {
         self.names.get(usize::from(number)).map_or("", String::as_str)
     }
 
+    /// The key in memory of a key on disk. Its store need not be one that a step of today has.
+    pub fn inner_of(&mut self, outer: &[u8]) -> Option<Vec<u8>> {
+        let name_len = usize::from(*outer.get(4)?);
+        let name = std::str::from_utf8(outer.get(5..5 + name_len)?).ok()?;
+        let mut key = Vec::new();
+        inner(self.number(name), outer.get(5 + name_len..)?, &mut key);
+        Some(key)
+    }
+
     pub fn holds_timers(&self, number: u16) -> bool {
         self.name(number).ends_with(TIMERS)
     }
 
+    /// Names of the plugins' own stores.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str).filter(|name| !name.ends_with(TIMERS))
+        self.names.iter().map(String::as_str).filter(|name| !name.contains('\0'))
     }
 }
 
@@ -47,6 +59,11 @@ pub(crate) fn store_name(step: &str, store: &str) -> String {
 /// The name of what holds a step's timers.
 pub(crate) fn timers_name(step: &str) -> String {
     format!("{step}{TIMERS}")
+}
+
+/// The name of what holds a step's event clock.
+pub(crate) fn clock_name(step: &str) -> String {
+    format!("{step}{CLOCK}")
 }
 
 /// The key in memory.

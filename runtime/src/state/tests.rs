@@ -34,11 +34,12 @@ impl Changelog for &mut Log {
     }
 }
 
-/// What a partition must hold: values with their expiry, and timers.
+/// What a partition must hold: values with their expiry, timers, and how far a step has seen.
 #[derive(Clone, Default, PartialEq, Debug)]
 struct Model {
     values: BTreeMap<(u16, Vec<u8>), (Vec<u8>, u64)>,
     timers: BTreeMap<(Vec<u8>, String), u64>,
+    clock: u64,
     now: u64,
 }
 
@@ -61,6 +62,7 @@ impl Model {
 
 const STORES: [&str; 2] = ["step/one", "step/two"];
 const TIMERS: &str = "step\u{0}timers";
+const CLOCK: &str = "step\u{0}clock";
 /// So little memory that most of it is on disk.
 const MEMORY: usize = 1;
 
@@ -124,27 +126,36 @@ fn play(dice: &mut Dice, partition: &mut Partition, model: &mut Model, large: bo
     }
     let next = partition.next_due(timers, Domain::EventTime).unwrap();
     assert_eq!(next, model.timers.values().min().copied());
+    let (clock, seen) = (partition.store(CLOCK), dice.roll(10_000));
+    partition.advance(clock, seen).unwrap();
+    model.clock = model.clock.max(seen);
 }
 
 fn check(partition: &mut Partition, model: &Model) {
-    let (stores, _) = numbers(partition);
+    let (stores, clock) = (numbers(partition).0, partition.store(CLOCK));
+    assert_eq!(partition.clock(clock).unwrap(), model.clock);
     for (slot, store) in (0..).zip(stores) {
-        let found = partition.scan(store, b"key-", None, 1_000, model.now).unwrap();
+        let found = partition.scan(store, b"key-", None, (1_000, usize::MAX), model.now).unwrap();
         let wanted = model.values.range((slot, Vec::new())..(slot + 1, Vec::new()));
         let wanted: Vec<_> = wanted
             .filter(|(_, (_, expires))| *expires == 0 || *expires > model.now)
             .map(|((_, key), (value, _))| (key.clone(), value.clone()))
             .collect();
-        assert_eq!(found, wanted);
-        // Page by page it is the same.
-        let (mut paged, mut after) = (Vec::new(), None);
-        loop {
-            let page = partition.scan(store, b"key-", after.as_deref(), 7, model.now).unwrap();
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            paged.extend(page);
+        assert_eq!((&found.entries, found.more), (&wanted, false));
+        // Page by page it is the same, whether entries or bytes make a page full.
+        for most in [(7, usize::MAX), (1_000, 100), (1, 0)] {
+            let (mut paged, mut after) = (Vec::new(), None);
+            loop {
+                let page = partition.scan(store, b"key-", after.as_deref(), most, model.now).unwrap();
+                let Some((last, _)) = page.entries.last() else { break };
+                let size: usize = page.entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+                assert!(page.entries.len() == 1 || page.entries.len() <= most.0 && size <= most.1);
+                after = Some(last.clone());
+                paged.extend(page.entries);
+                assert_eq!(page.more, paged.len() < wanted.len());
+            }
+            assert_eq!(paged, wanted);
         }
-        assert_eq!(paged, wanted);
     }
 }
 
@@ -175,9 +186,9 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
                 model = Model { now: model.now, ..before };
             } else {
                 partition.expire(model.now).unwrap();
-                let change = partition.changes(turn).unwrap();
+                let change = partition.changes();
                 log.changes.extend(change.clone());
-                partition.committed(change.is_some(), turn);
+                partition.committed(change.is_some());
                 if dice.roll(2) == 0 {
                     log.durable = log.changes.len();
                 }
@@ -203,7 +214,39 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
             }
         }
         check(&mut partition, &model);
-        assert_eq!(partition.newest() > 0, !log.changes.is_empty());
+    }
+}
+
+#[test]
+fn what_expires_goes_even_when_no_step_has_its_store_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut log = Log::default();
+    let mut partition = open(&path, &mut log);
+    let (gone, here) = (partition.store("gone/old"), partition.store(STORES[0]));
+    for at in 0..300_u64 {
+        partition.put(gone, &at.to_be_bytes(), b"1", 10).unwrap();
+        partition.put(here, &at.to_be_bytes(), b"1", 11).unwrap();
+    }
+    log.changes.extend(partition.changes());
+    partition.committed(true);
+    partition.close(1).unwrap();
+    drop(partition);
+
+    let mut partition = open(&path, &mut log);
+    loop {
+        partition.expire(11).unwrap();
+        let Some(change) = partition.changes() else { break };
+        log.changes.push(change);
+        partition.committed(true);
+    }
+    // Nothing of it is in the file either.
+    partition.close(log.changes.len() as u64).unwrap();
+    drop(partition);
+    let mut partition = open(&path, &mut log);
+    let store = partition.store("gone/old");
+    for store in [store, partition.store(STORES[0])] {
+        assert_eq!(partition.scan(store, b"", None, (10, usize::MAX), 0).unwrap().entries, []);
     }
 }
 
@@ -216,9 +259,9 @@ fn a_file_that_is_ahead_of_the_log_is_made_anew() {
     for key in ["a", "b"] {
         let store = partition.store(STORES[0]);
         partition.put(store, key.as_bytes(), b"1", 0).unwrap();
-        let change = partition.changes(1).unwrap();
+        let change = partition.changes();
         log.changes.extend(change);
-        partition.committed(true, 1);
+        partition.committed(true);
     }
     partition.close(2).unwrap();
     drop(partition);
@@ -245,8 +288,8 @@ fn changes_that_the_log_no_longer_holds_are_missed_only_without_the_file() {
     let mut partition = open(&path, &mut log);
     let store = partition.store(STORES[0]);
     partition.put(store, b"a", b"1", 0).unwrap();
-    let change = partition.changes(1).unwrap().unwrap();
-    partition.committed(true, 1);
+    let change = partition.changes().unwrap();
+    partition.committed(true);
     partition.close(1).unwrap();
     drop(partition);
     let engine = |path: &Path| Arc::new(Engine::open(path).unwrap());

@@ -20,6 +20,9 @@ use crate::{
     shell::Shell,
 };
 
+/// Bytes of entries that are looked at together, of all queues; an entry that has more is looked at alone.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// Where a pipeline's state is. A pipeline that begins anew gets another.
 #[derive(Clone)]
 pub(super) struct Place {
@@ -140,15 +143,24 @@ impl States {
         Ok(found.into_iter().next())
     }
 
-    /// Entries whose keys begin with `prefix`, by key, behind `after`.
-    pub fn scan(&self, store: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Found>> {
+    /// Entries whose keys begin with `prefix`, by key, behind `after`, and whether there are more.
+    pub fn scan(&self, store: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<(Vec<Found>, bool)> {
+        let bytes = PAGE_BYTES / self.partitions.lock().len().max(1);
+        let mut end: Option<Vec<u8>> = None;
         let mut found = self.each(|queue, partition| {
-            let entries = partition.look_through(store, prefix, after, limit)?;
-            Ok(entries.into_iter().map(|(key, value)| Found { queue, key, value }).collect())
+            let page = partition.look_through(store, prefix, after, limit, bytes)?;
+            let last = page.entries.last().map(|(key, _)| key).filter(|_| page.more);
+            if let Some(last) = last.filter(|last| end.as_ref().is_none_or(|end| *last < end)) {
+                end = Some(last.clone());
+            }
+            Ok(page.entries.into_iter().map(|(key, value)| Found { queue, key, value }).collect())
         })?;
+        // Behind the end of a queue's page there may be entries of it that others' come after.
+        found.retain(|found| end.as_ref().is_none_or(|end| found.key <= *end));
         found.sort_by(|a, b| a.key.cmp(&b.key));
+        let more = end.is_some() || found.len() > limit;
         found.truncate(limit);
-        Ok(found)
+        Ok((found, more))
     }
 
     fn each<T>(

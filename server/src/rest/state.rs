@@ -105,9 +105,8 @@ async fn entries(
         known(&states.stores(), &store)?;
         states.scan(&store, query.prefix.as_bytes(), after.as_deref(), most)
     };
-    let found = blocking(work).await?;
-    let full = found.len() == most;
-    let next = found.last().filter(|_| full).map(|last| BASE64_STANDARD.encode(&last.key));
+    let (found, more) = blocking(work).await?;
+    let next = found.last().filter(|_| more).map(|last| BASE64_STANDARD.encode(&last.key));
     Ok(Json(Page { items: found.into_iter().map(view).collect(), next }).into_response())
 }
 

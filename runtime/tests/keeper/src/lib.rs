@@ -59,6 +59,8 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 say(ctx, format!("{rest} with {}", String::from_utf8_lossy(&other)));
             }
         }
+        "relay" => say(ctx, rest.to_owned()),
+        "once-an-hour" if ctx.store("seen").first_time(key, Duration::from_secs(3600)) => ctx.pass(),
         "wake-at" => ctx.set_processing_timer(key, "wake", rest.parse().unwrap_or(0)),
         "sleep-on" => ctx.cancel_processing_timer(key, "wake"),
         "hoard" => {
@@ -87,6 +89,7 @@ fn fired(timer: &Timer, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 say(ctx, text.into());
             }
             Some(("again", _)) => ctx.set_processing_timer(&timer.key, "wake", timer.due),
+            Some(("say", text)) => say(ctx, text.into()),
             _ => say(ctx, format!("woke at {}", timer.due)),
         }
     }
