@@ -32,6 +32,8 @@ pub(crate) struct Ran {
     /// Calls that ended an instance.
     pub(crate) traps: u64,
     pub(crate) deadline_missed: bool,
+    /// The source record that ended the step before it was tried for good: a timer that it brings is what failed.
+    pub(crate) bringer: Option<usize>,
 }
 
 /// Why a source record falls, and what the plugin wants done about it.
@@ -76,6 +78,8 @@ pub(crate) struct Called {
     pub(crate) answer: Result<Answer, Failure>,
     /// The turn can take no more: what comes behind these records waits for the next one.
     pub(crate) full: bool,
+    /// It ran event-time timers as well, of which a failure may be; that of a single record is.
+    pub(crate) timers: bool,
 }
 
 /// Runs the call over all flows, a batch of some of them at a time. If it fails as a whole, halves them until a record is found that fails alone; the records before it stand.
@@ -108,9 +112,20 @@ pub(crate) fn run<E>(
             return Ok(ran);
         }
         todo.0.push(part.split_off(taken));
-        let Called { answer, full } = call(batch, &part)?;
+        let Called { answer, full, timers } = call(batch, &part)?;
         let (first, last) = (part[0].source, part[part.len() - 1].source);
+        let failed = matches!(answer, Err(_) | Ok(Answer::Without { .. }));
+        if failed && timers && part.len() == 1 {
+            ran.bringer = Some(first);
+            return Ok(ran);
+        }
         match answer {
+            // Which of the records brought the timers is seen when it is alone.
+            Ok(Answer::Without { index, .. }) if timers => {
+                let behind = part.split_off(index + 1);
+                let alone = part.split_off(index);
+                todo.0.extend([behind, alone, part]);
+            }
             Ok(Answer::Without { index, fall }) => {
                 let behind = part.split_off(index + 1);
                 let Some(flow) = part.pop() else { continue };
@@ -243,7 +258,7 @@ mod tests {
                     .map(Answer::Verdict)
                     .map_err(Failure::Nonsense)
                 };
-                Ok(Called { answer, full: false })
+                Ok(Called { answer, full: false, timers: false })
             },
         )
         .unwrap();
@@ -264,7 +279,7 @@ mod tests {
                 most,
                 |_, _| {
                     calls += 1;
-                    Ok(Called { answer: Err(failure()), full: false })
+                    Ok(Called { answer: Err(failure()), full: false, timers: false })
                 },
             );
             let ran = ran.unwrap();
@@ -294,7 +309,7 @@ mod tests {
             |_, part| {
                 calls += 1;
                 let late = Failure::Deadline { limit: std::time::Duration::from_millis(1) };
-                Ok(Called { answer: if part.len() > 1 { Err(late) } else { passed(part) }, full: false })
+                Ok(Called { answer: if part.len() > 1 { Err(late) } else { passed(part) }, full: false, timers: false })
             },
         );
         let ran = ran.unwrap();
@@ -315,7 +330,7 @@ mod tests {
                 let failed = part.iter().position(|flow| flow.source % 2 == 1);
                 let fall = Fall { action: Action::Skip, code: "odd".into(), reason: String::new() };
                 let answer = failed.map_or_else(|| passed(part), |index| Ok(Answer::Without { index, fall }));
-                Ok(Called { answer, full: false })
+                Ok(Called { answer, full: false, timers: false })
             },
         );
         let ran = ran.unwrap();
@@ -337,7 +352,7 @@ mod tests {
             |_, part| {
                 calls.push(part.len());
                 let trap = Failure::Trap { message: "too many".into(), stack: vec![] };
-                Ok(Called { answer: if part.len() > 6 { Err(trap) } else { passed(part) }, full: true })
+                Ok(Called { answer: if part.len() > 6 { Err(trap) } else { passed(part) }, full: true, timers: false })
             },
         );
         let ran = ran.unwrap();

@@ -14,12 +14,16 @@ pub(crate) type Falls = Vec<Option<(usize, Fall)>>;
 pub(crate) struct Chained {
     pub(crate) flows: Vec<Flow>,
     pub(crate) falls: Falls,
+    /// The records that fell in this chain, not before it.
+    fell: Vec<usize>,
     /// Source records before this one were tried.
     pub(crate) done: usize,
     /// Source records before this one may have left something in the state.
     pub(crate) touched: usize,
     /// Steps that keep state, with the first and last source of each stretch of records that they took.
     kept: Vec<(usize, usize, usize)>,
+    /// The record that ends the turn, and the step that failed on a timer which it brought.
+    pub(crate) bringer: Option<(usize, usize)>,
     pub(crate) deadline_missed: bool,
 }
 
@@ -42,7 +46,20 @@ pub(crate) enum End {
         tries: u32,
         wait: Duration,
     },
+    /// A step failed on a timer that the record's time brought: its timers are fired first.
+    Bringer(Bringer),
     Stop(String),
+}
+
+/// A record before which the event-time timers of a step are to be fired one by one.
+#[derive(Clone, Copy)]
+pub(crate) struct Bringer {
+    pub(crate) step: usize,
+    pub(crate) offset: u64,
+    pub(crate) born_at: u64,
+    pub(crate) stored_at: u64,
+    /// How many more turns that may take.
+    pub(crate) turns: u32,
 }
 
 impl Chained {
@@ -59,7 +76,16 @@ impl Chained {
         let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
         let wanted = records.iter().enumerate().filter(|(source, _)| falls[*source].is_none());
         let flows = wanted.map(flow).collect();
-        Self { flows, falls, done: records.len(), touched: 0, kept: Vec::new(), deadline_missed: false }
+        let (done, fell, kept) = (records.len(), Vec::new(), Vec::new());
+        Self { flows, falls, fell, done, touched: 0, kept, bringer: None, deadline_missed: false }
+    }
+
+    /// The first fall of a record stands.
+    fn fall(&mut self, source: usize, step: usize, fall: Fall) {
+        if self.falls[source].is_none() {
+            self.falls[source] = Some((step, fall));
+            self.fell.push(source);
+        }
     }
 
     /// Takes over what a step did.
@@ -73,8 +99,12 @@ impl Chained {
         if let Some(cut) = ran.cut {
             self.done = self.done.min(cut + 1);
         }
+        if let Some(source) = ran.bringer {
+            self.done = self.done.min(source);
+            self.bringer = Some((step, source));
+        }
         for (source, fall) in ran.failed {
-            self.falls[source].get_or_insert((step, fall));
+            self.fall(source, step, fall);
         }
         self.flows = ran.flows;
         self.drop_flows();
@@ -91,7 +121,7 @@ impl Chained {
         if self.flows[0].source == source {
             let reason = format!("one record became more than {} records or {} bytes", room.outputs, room.bytes);
             let fall = Fall { action: Action::DeadLetter, code: "too-much-output".into(), reason };
-            self.falls[source].get_or_insert((step, fall));
+            self.fall(source, step, fall);
             self.done = self.done.min(source + 1);
         } else {
             self.done = self.done.min(source);
@@ -101,11 +131,10 @@ impl Chained {
 
     /// Has records fall of which something came that no sink takes.
     pub(crate) fn check(&mut self, step: usize, check: impl Fn(&Record) -> Result<(), String>) {
-        for flow in &self.flows {
-            if let Err(reason) = check(&flow.record) {
-                let fall = Fall { action: Action::DeadLetter, code: "too-large".into(), reason };
-                self.falls[flow.source].get_or_insert((step, fall));
-            }
+        let refused = |flow: &Flow| Some((flow.source, check(&flow.record).err()?));
+        for (source, reason) in self.flows.iter().filter_map(refused).collect::<Vec<_>>() {
+            let fall = Fall { action: Action::DeadLetter, code: "too-large".into(), reason };
+            self.fall(source, step, fall);
         }
         self.drop_flows();
     }
@@ -116,14 +145,16 @@ impl Chained {
         self.flows.retain(|flow| flow.source < done && falls[flow.source].is_none());
     }
 
-    /// The records that fell behind a step which keeps something of them.
+    /// The records, in order, that fell behind a step which keeps something of them.
     pub(crate) fn traces(&self) -> Vec<usize> {
         let keeps = |source: usize, fell: usize| {
             self.kept.iter().any(|(step, first, last)| *step <= fell && (*first..=*last).contains(&source))
         };
-        let falls = self.falls.iter().enumerate().take(self.done);
-        let traces = falls.filter(|(source, fall)| fall.as_ref().is_some_and(|(step, _)| keeps(*source, *step)));
-        traces.map(|(source, _)| source).collect()
+        let fell_at = |source: usize| self.falls[source].as_ref().map_or(0, |(step, _)| *step);
+        let fell = self.fell.iter().copied().filter(|source| *source < self.done);
+        let mut traces: Vec<usize> = fell.filter(|source| keeps(*source, fell_at(*source))).collect();
+        traces.sort_unstable();
+        traces
     }
 
     /// How many of its records became nothing, though they did not fail.

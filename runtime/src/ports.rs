@@ -119,11 +119,13 @@ pub struct Outgoing {
     pub sink: usize,
 }
 
-/// A source record that a plugin failed on for good.
+/// A source record that a plugin failed on for good, or a timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// As it was read, with its offset in the source queue.
+    /// As it was read, with its offset in the source queue. For a timer, its key and nothing else; the offset is that of the next record.
     pub record: Record,
+    /// The timer's name, if it is one.
+    pub timer: Option<String>,
     pub queue: u32,
     pub code: String,
     pub reason: String,

@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use crate::batch::Record;
 use crate::bindings::Action;
-use crate::bisect::{self, Fall, Flow};
-use crate::chained::{Chained, End, Falls, Settled};
+use crate::bisect::{self, Called, Fall, Flow};
+use crate::chained::{Bringer, Chained, End, Falls, Settled};
 use crate::counters::{Counters, StepStatus};
 use crate::error::Error;
 use crate::plan::{Plan, Then};
 use crate::ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit};
-use crate::state::{StateError, Timer};
+use crate::state::{Domain, StateError, Timer};
 use crate::step::{Home, Running};
 
 /// Most records of a turn when a plugin asks other servers: what was committed is not asked again after a crash, and the queue goes on.
@@ -21,6 +21,8 @@ const ASKING_RECORDS: usize = 64;
 const FALLS: usize = 8;
 /// Times that a turn is run again without records that fell and left something in the state; then it ends before the next one.
 const REPEATS: usize = 4;
+/// Turns in which the timers are fired of which one failed in the place of the record that brought it.
+const BRINGER_TURNS: u32 = 64;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -49,6 +51,10 @@ pub struct Stage {
     batch_records: usize,
     /// The last turn fired timers: records come first in the next.
     fired: bool,
+    /// The record at the head, if a timer that it brings is what fails.
+    bringer: Option<Bringer>,
+    /// The offset at the head, if its timers were fired: what fails now is the record's own.
+    cleared: Option<u64>,
     /// When the turn began, and the broker's time then, milliseconds since 1970.
     began: (Instant, u64),
     counters: Counters,
@@ -68,7 +74,19 @@ impl Stage {
         let position = progress.load()?;
         let batch_records = plan.batch_records;
         let (began, counters) = ((Instant::now(), 0), Counters::default());
-        Ok(Stage { plan, steps, position, retry: None, stopped: None, batch_records, fired: false, began, counters })
+        Ok(Stage {
+            plan,
+            steps,
+            position,
+            retry: None,
+            stopped: None,
+            batch_records,
+            fired: false,
+            bringer: None,
+            cleared: None,
+            began,
+            counters,
+        })
     }
 
     /// Offset that is read next.
@@ -128,13 +146,16 @@ impl Stage {
     pub fn next_timer(&self) -> Option<u64> {
         let mut place = self.plan.state.as_ref()?.partition.lock();
         // A state that cannot be read stops the stage at its next turn.
-        let due = |step: &Running| step.next_timer(&mut place).unwrap_or(Some(0));
+        let due = |step: &Running| step.next_timer(Domain::ProcessingTime, &mut place).unwrap_or(Some(0));
         self.steps.iter().filter_map(due).min()
     }
 
     fn turn_at_home(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Turn {
         if let Some(reason) = &self.stopped {
             return Turn::Stopped(reason.clone());
+        }
+        if let Some(turn) = self.fire_brought(sink, home) {
+            return turn;
         }
         // A timer that is always due must not keep records waiting for ever.
         let records_first = std::mem::take(&mut self.fired);
@@ -178,14 +199,14 @@ impl Stage {
             let start = Instant::now();
             let done = match work {
                 Work::Records(records) => {
-                    self.chain(&records[..most], &left_out, sink, home).map(|chained| (Vec::new(), chained))
+                    self.chain(&records[..most], &left_out, sink, home).map(|chained| (Fired::default(), chained))
                 }
-                Work::Timers { step, now } => self.fire(*step, *now, most, &left_out, sink, home),
+                Work::Timers(due) => self.fire(due, most, &left_out, sink, home),
             };
             self.counters.busy += start.elapsed();
-            let (timers, mut chained) = done?;
-            let records = if let Work::Records(records) = work { records } else { timers.as_slice() };
-            let settled = self.settle(records, &mut chained, matches!(work, Work::Timers { .. }));
+            let (fired, mut chained) = done?;
+            let records = if let Work::Records(records) = work { records } else { fired.records.as_slice() };
+            let settled = self.settle(records, &fired.timers, &mut chained);
             let traces = chained.traces();
             // What ended an earlier try of the turn stands as long as the turn comes so far.
             if !matches!(settled.end, End::None) || chained.done < most {
@@ -193,12 +214,11 @@ impl Stage {
             }
             let settled = Settled { end: End::None, ..settled };
             if chained.touched <= chained.done && traces.is_empty() {
-                return Ok((timers, chained, Settled { end: ended, ..settled }));
+                return Ok((fired.records, chained, Settled { end: ended, ..settled }));
             }
             roll_back(home)?;
             if chained.done == 0 {
-                chained.touched = 0;
-                return Ok((timers, chained, Settled { end: ended, ..settled }));
+                return Ok((fired.records, chained, Settled { end: ended, ..settled }));
             }
             most = chained.done;
             repeats += 1;
@@ -240,43 +260,75 @@ impl Stage {
     /// Tells processors that timers are due, and commits what comes of it. `None`: no timer is due.
     fn fire_timers(&mut self, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Option<Turn> {
         for step in 0..self.steps.len() {
-            match self.steps[step].next_timer(home) {
+            match self.steps[step].next_timer(Domain::ProcessingTime, home) {
                 Ok(Some(due)) if due <= now => {}
                 Ok(_) => continue,
                 Err(problem) => return Some(self.stop(problem.to_string())),
             }
             self.fired = true;
-            return Some(match self.run(&Work::Timers { step, now }, sink, home) {
-                Ok((timers, chained, settled)) => self.commit(&timers, self.position, chained, settled, sink, home),
-                Err(e) => self.trouble(e, home),
-            });
+            return Some(self.run_timers(&DueTimers { step, until: now, at: now, brought_by: None }, sink, home));
         }
         None
+    }
+
+    /// Fires the event-time timers that the record at the head brings, when one of them is what fails. `None`: none is, or all are fired.
+    fn fire_brought(&mut self, sink: &mut dyn Sink, home: &mut Home) -> Option<Turn> {
+        let bringer = self.bringer.take()?;
+        let Bringer { step, born_at, stored_at, turns, offset } = bringer;
+        let due = self.steps[step].advance(born_at, home).and_then(|()| {
+            let lateness = self.plan.state.as_ref().map_or(0, |state| state.lateness);
+            let until = self.steps[step].clock(home)?.saturating_sub(lateness);
+            let due = self.steps[step].next_timer(Domain::EventTime, home)?.filter(|due| *due <= until);
+            Ok(due.map(|_| DueTimers { step, until, at: stored_at, brought_by: Some(bringer) }))
+        });
+        match due {
+            Ok(Some(due)) if turns > 0 => {
+                self.bringer = Some(Bringer { turns: turns - 1, ..bringer });
+                Some(self.run_timers(&due, sink, home))
+            }
+            Ok(_) => {
+                self.cleared = Some(offset);
+                roll_back(home).err().map(|problem| self.stop(problem.to_string()))
+            }
+            Err(problem) => Some(self.trouble(problem.into(), home)),
+        }
+    }
+
+    fn run_timers(&mut self, due: &DueTimers, sink: &mut dyn Sink, home: &mut Home) -> Turn {
+        match self.run(&Work::Timers(due), sink, home) {
+            Ok((timers, chained, settled)) => self.commit(&timers, self.position, chained, settled, sink, home),
+            Err(e) => self.trouble(e, home),
+        }
     }
 
     /// At most so many timers of one step that are due, as records, and the chain behind it over what comes of them.
     fn fire(
         &mut self,
-        index: usize,
-        now: u64,
+        due: &DueTimers,
         most: usize,
         left_out: &Falls,
         sink: &dyn Sink,
         home: &mut Home,
-    ) -> Result<(Vec<Record>, Chained), Error> {
-        let timers = self.steps[index].take_timers(now, most, home)?;
-        let newest = self.steps[index].clock(home)?;
+    ) -> Result<(Fired, Chained), Error> {
+        let DueTimers { step, until, at, brought_by } = *due;
+        let running = &self.steps[step];
+        let domain = if brought_by.is_some() { Domain::EventTime } else { Domain::ProcessingTime };
+        if let Some(Bringer { born_at, .. }) = brought_by {
+            running.advance(born_at, home)?;
+        }
+        let timers = running.take_timers(domain, until, most, home)?;
+        let newest = running.clock(home)?;
         let as_record = |timer: &Timer| Record {
             offset: self.position,
             key: Some(timer.key.clone().into()),
             // Not newer than what the step has seen: behind a backlog the event clock of the steps after it stays where it is.
-            born_at: timer.due.min(newest),
-            stored_at: now,
+            born_at: brought_by.map_or(timer.due.min(newest), |bringer| bringer.born_at),
+            stored_at: at,
             ..Record::default()
         };
         let records: Vec<Record> = timers.iter().map(as_record).collect();
         let mut chained = Chained::begin(&records, left_out);
-        let (plan, running) = (&self.plan, &mut self.steps[index]);
+        let (plan, running) = (&self.plan, &mut self.steps[step]);
         let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
         let flows = std::mem::take(&mut chained.flows);
         let ran = bisect::run(
@@ -286,18 +338,18 @@ impl Stage {
             FALLS,
             |_, part| {
                 let due: Vec<Timer> = part.iter().map(|flow| timers[flow.source].clone()).collect();
-                running.on_timers(plan, &mut held, &due, now, home)
+                running.on_timers(plan, &mut held, &due, at, home)
             },
         );
         (running.batch, running.instance) = (batch, held);
         let ran = ran?;
         running.count(&ran);
         self.counters.traps += ran.traps;
-        chained.ran(index, true, ran);
+        chained.ran(step, true, ran);
         // Those that were not tried were taken out all the same.
         chained.touched = records.len();
-        self.chain_from(index + 1, &mut chained, |_| 0, sink, home)?;
-        Ok((records, chained))
+        self.chain_from(step + 1, &mut chained, |_| 0, sink, home)?;
+        Ok((Fired { timers, records }, chained))
     }
 
     fn check_read(&self, records: &[Record], next: u64) -> Result<(), String> {
@@ -342,7 +394,7 @@ impl Stage {
         sink: &dyn Sink,
         home: &mut Home,
     ) -> Result<(), Error> {
-        let room = sink.room();
+        let (room, cleared) = (sink.room(), self.cleared);
         // The first record that is to be tried again, or to stop the stage, ends the turn.
         let goes_on = self.plan.policy.retries == 0 && self.plan.policy.then != Then::Stop;
         let falls = if goes_on { FALLS } else { 1 };
@@ -353,8 +405,11 @@ impl Stage {
             }
             let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
             let flows = std::mem::take(&mut chained.flows);
-            let ran =
-                bisect::run(flows, &mut batch, &attempt, falls, |batch, _| running.call(plan, &mut held, batch, home));
+            let ran = bisect::run(flows, &mut batch, &attempt, falls, |batch, part| {
+                let called = running.call(plan, &mut held, batch, home)?;
+                let cleared = cleared.is_some_and(|offset| part[0].record.offset == offset);
+                Ok::<_, Error>(Called { timers: called.timers && !cleared, ..called })
+            });
             (running.batch, running.instance) = (batch, held);
             let ran = ran?;
             running.count(&ran);
@@ -366,15 +421,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Applies the policy to the failures. The turn ends before the first record that is not to fall yet. Timers are not tried again.
-    fn settle(&mut self, records: &[Record], chained: &mut Chained, timers: bool) -> Settled {
+    /// Applies the policy to the failures. The turn ends before the first record that is not to fall yet. Where the records are timers,
+    /// these are given as well; they are not tried again.
+    fn settle(&self, records: &[Record], timers: &[Timer], chained: &mut Chained) -> Settled {
         let mut settled = Settled::default();
         for (source, record) in records.iter().enumerate().take(chained.done) {
             let Some((step, fall)) = chained.falls[source].clone() else { continue };
-            let tried = self.retry.filter(|(offset, _)| !timers && *offset == record.offset);
+            let timer = timers.get(source);
+            let tried = self.retry.filter(|(offset, _)| timer.is_none() && *offset == record.offset);
             let tried = tried.map_or(0, |(_, tried)| tried);
             let then = match fall.action {
-                Action::Retry if !timers && tried < self.plan.policy.retries => {
+                Action::Retry if timer.is_none() && tried < self.plan.policy.retries => {
                     let wait = self.plan.policy.wait(tried);
                     settled.end = End::Retry { offset: record.offset, tries: tried + 1, wait };
                     chained.done = source;
@@ -385,12 +442,18 @@ impl Stage {
                 Action::Skip => Then::Skip,
                 Action::Stop => Then::Stop,
             };
-            if !self.let_fall(then, record, step, fall, tried + 1, &mut settled) {
+            if !self.let_fall(then, (record, timer), step, fall, tried + 1, &mut settled) {
                 chained.done = source;
                 break;
             }
         }
         chained.drop_flows();
+        if let (Some((step, source)), End::None) = (chained.bringer, &settled.end)
+            && chained.done == source
+        {
+            let Record { offset, born_at, stored_at, .. } = records[source];
+            settled.end = End::Bringer(Bringer { step, offset, born_at, stored_at, turns: BRINGER_TURNS });
+        }
         settled
     }
 
@@ -398,7 +461,7 @@ impl Stage {
     fn let_fall(
         &self,
         then: Then,
-        record: &Record,
+        (record, timer): (&Record, Option<&Timer>),
         step: usize,
         fall: Fall,
         tries: u32,
@@ -409,6 +472,7 @@ impl Stage {
             Then::Skip => settled.skipped += 1,
             Then::DeadLetter => settled.dead_letters.push(DeadLetter {
                 record: record.clone(),
+                timer: timer.map(|timer| timer.name.clone()),
                 queue: self.plan.queue,
                 code: fall.code,
                 reason: fall.reason,
@@ -459,7 +523,7 @@ impl Stage {
                 return self.stop(problem.to_string());
             }
             if moves {
-                self.retry = None;
+                (self.retry, self.cleared) = (None, None);
                 self.counters.read += chained.done as u64;
                 self.counters.dropped += dropped;
                 let (began, now) = self.began;
@@ -478,6 +542,11 @@ impl Stage {
                 self.counters.retries += 1;
                 self.retry = Some((offset, tries));
                 if chained.done == 0 { Turn::Wait(wait) } else { progressed(Some(wait)) }
+            }
+            End::Bringer(bringer) => {
+                self.bringer = Some(bringer);
+                let fired = if chained.done == 0 { self.fire_brought(sink, home) } else { None };
+                fired.unwrap_or_else(|| progressed(None))
             }
             End::Stop(reason) => self.stop(reason),
         }
@@ -499,11 +568,25 @@ impl Stage {
 /// What a turn is about.
 enum Work<'a> {
     Records(&'a [Record]),
-    /// Processing-time timers of a step that are due.
-    Timers {
-        step: usize,
-        now: u64,
-    },
+    Timers(&'a DueTimers),
+}
+
+/// Timers of a step that are due.
+struct DueTimers {
+    step: usize,
+    /// By the clock of their domain, milliseconds since 1970.
+    until: u64,
+    /// The broker's time at which they are fired.
+    at: u64,
+    /// The record that brings them, if they are event-time timers.
+    brought_by: Option<Bringer>,
+}
+
+/// Timers that were taken out, and the records that they count as.
+#[derive(Default)]
+struct Fired {
+    timers: Vec<Timer>,
+    records: Vec<Record>,
 }
 
 impl Work<'_> {

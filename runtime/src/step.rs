@@ -140,15 +140,22 @@ impl Running {
             Role::Transform => instance.transform(batch, outputs).map(Answer::Output),
             Role::Filter | Role::CheckTransaction => instance.filter(batch).map(Answer::Verdict),
         })?;
-        Ok(called(answer, plan, home))
+        let mut timers = role == Role::Process && home.as_ref().is_some_and(|partition| partition.took_timers());
+        if timers && batch.len() == 1 && !is_fine(&answer) {
+            let alone = Partition::try_without_timers(home, |home| {
+                self.with_instance(plan, held, |instance| instance.process(batch, outputs, home).map(split))
+            })?;
+            timers = is_fine(&alone?);
+        }
+        Ok(Called { timers, ..called(answer, plan, home) })
     }
 
-    /// When the first processing-time timer is due.
-    pub(crate) fn next_timer(&self, home: &mut Home) -> Result<Option<u64>, StateError> {
+    /// When the first timer is due.
+    pub(crate) fn next_timer(&self, domain: Domain, home: &mut Home) -> Result<Option<u64>, StateError> {
         match home {
             Some(partition) if self.keeps_state() => {
                 let timers = partition.store(&timers_name(&self.keeps_as));
-                partition.next_due(timers, Domain::ProcessingTime)
+                partition.next_due(timers, domain)
             }
             _ => Ok(None),
         }
@@ -165,12 +172,29 @@ impl Running {
         }
     }
 
-    /// Takes out the processing-time timers that are due, the first so many of them.
-    pub(crate) fn take_timers(&self, now: u64, most: usize, home: &mut Home) -> Result<Vec<Timer>, StateError> {
+    /// Its processor is to see a record of this producer's time next.
+    pub(crate) fn advance(&self, newest: u64, home: &mut Home) -> Result<(), StateError> {
+        match home {
+            Some(partition) if self.keeps_state() => {
+                let clock = partition.store(&clock_name(&self.keeps_as));
+                partition.advance(clock, newest)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes out the timers that are due at a time, the first so many of them.
+    pub(crate) fn take_timers(
+        &self,
+        domain: Domain,
+        until: u64,
+        most: usize,
+        home: &mut Home,
+    ) -> Result<Vec<Timer>, StateError> {
         match home {
             Some(partition) if self.keeps_state() => {
                 let timers = partition.store(&timers_name(&self.keeps_as));
-                partition.take_timers(timers, Domain::ProcessingTime, now, most)
+                partition.take_timers(timers, domain, until, most)
             }
             _ => Ok(Vec::new()),
         }
@@ -219,10 +243,14 @@ impl Running {
     }
 }
 
+fn is_fine(answer: &Result<Answer, Failure>) -> bool {
+    !matches!(answer, Err(_) | Ok(Answer::Without { .. }))
+}
+
 /// The turn can take no more when it wrote as much as half an answer may have.
 fn called(answer: Result<Answer, Failure>, plan: &Plan, home: &Home) -> Called {
     let written = home.as_ref().map_or(0, |partition| partition.written());
-    Called { answer, full: written as u64 > plan.limits.output / 2 }
+    Called { answer, full: written as u64 > plan.limits.output / 2, timers: false }
 }
 
 /// A processor's answer: when a record failed, those around it have to be tried again, since the state is as before the call.

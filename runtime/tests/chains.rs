@@ -135,6 +135,48 @@ fn a_timer_that_is_always_due_keeps_no_record_waiting() {
 }
 
 #[test]
+fn a_timer_that_fails_is_not_laid_to_the_records_that_bring_it() {
+    for retries in [0, 3] {
+        for batch in [1, 2, 256] {
+            let (plan, partition) = plan(policy(retries));
+            let reminders =
+                [("a", "remind-at 10"), ("trap", "remind-at 20"), ("b", "remind-at 20"), ("refuse", "remind-at 30")];
+            let records = [("x", "count"), ("x", "count"), ("x", "add-then trap"), ("x", "count")];
+            let mut given = said(&[&reminders[..], &records[..]].concat());
+            // The second brings all of them, and the third fails by itself.
+            given.iter_mut().zip([0, 0, 0, 0, 5, 40, 41, 42]).for_each(|(record, born)| record.born_at = born);
+            let (mut queue, mut store) = (Queue(given), Store::default());
+            let mut stage = Stage::open(Plan { batch_records: batch, ..plan }, &mut store).unwrap();
+            run(&mut stage, &mut queue, &mut store, 0);
+            assert_eq!(store.sent(), ["x 1", "a at 10", "b at 20", "x 2", "x 3"], "{retries} retries, {batch} at once");
+            let dead = store.units.iter().flat_map(|unit| &unit.dead_letters);
+            let dead: Vec<_> = dead
+                .map(|dead| (dead.timer.as_deref(), dead.record.key.clone().unwrap(), dead.code.as_str()))
+                .collect();
+            let expected =
+                [(Some("remind"), "trap", "trap"), (Some("remind"), "refuse", "refused"), (None, "x", "trap")];
+            assert_eq!(dead, expected.map(|(timer, key, code)| (timer, key.into(), code)));
+            // What failed is taken back.
+            assert_eq!(count(&partition, "reminded"), Some(2));
+            assert_eq!((stage.position(), count(&partition, "x")), (8, Some(3)));
+        }
+    }
+}
+
+#[test]
+fn an_event_timer_that_is_set_again_and_again_does_not_hold_the_queue_for_ever() {
+    let (plan, partition) = plan(policy(0));
+    let mut given = said(&[("again", "remind-at 10"), ("x", "count"), ("x", "count")]);
+    given.iter_mut().zip([0, 5, 40]).for_each(|(record, born)| record.born_at = born);
+    let (mut queue, mut store) = (Queue(given), Store::default());
+    let limits = Limits { deadline: Duration::from_millis(20), ..Limits::default() };
+    let mut stage = Stage::open(Plan { limits, ..plan }, &mut store).unwrap();
+    run(&mut stage, &mut queue, &mut store, 0);
+    assert_eq!((stage.position(), count(&partition, "x")), (3, Some(1)));
+    assert_eq!(store.dead(), [(2, "deadline".to_owned(), 1)]);
+}
+
+#[test]
 fn a_turn_that_makes_more_than_a_unit_takes_ends_before_the_record_that_is_too_much() {
     let (plan, partition) = plan(policy(0));
     let pairs = [("a", "many 6"), ("a", "many 5"), ("a", "many 11"), ("a", "many 1"), ("a", "many 10")];

@@ -113,6 +113,10 @@ pub struct Partition {
     /// Bytes that this turn wrote, and of them the running call.
     written: usize,
     written_by_call: usize,
+    /// The running call took event-time timers out.
+    took_timers: bool,
+    /// No event-time timer is due, whatever the time.
+    holds_timers: bool,
     /// The newest producer's time of the queue, as it stood when steps had no clocks of their own; they begin there.
     newest: u64,
     /// Changes of the log that are in it.
@@ -165,6 +169,8 @@ impl Partition {
             turn: 1,
             written: 0,
             written_by_call: 0,
+            took_timers: false,
+            holds_timers: false,
             newest,
             applied: stands,
             scratch: Vec::new(),
@@ -258,6 +264,28 @@ impl Partition {
         self.written_by_call
     }
 
+    /// Whether the last call took event-time timers out.
+    pub(crate) fn took_timers(&self) -> bool {
+        self.took_timers
+    }
+
+    /// Does what a call does as if no event-time timer were due, and takes it back.
+    pub(crate) fn try_without_timers<R>(
+        home: &mut Option<Box<Self>>,
+        call: impl FnOnce(&mut Option<Box<Self>>) -> R,
+    ) -> Result<R, StateError> {
+        let mark = home.as_mut().map(|partition| {
+            partition.holds_timers = true;
+            partition.begin_call()
+        });
+        let done = call(home);
+        if let Some((partition, mark)) = home.as_mut().zip(mark) {
+            partition.holds_timers = false;
+            partition.take_back(mark)?;
+        }
+        Ok(done)
+    }
+
     fn count_written(&mut self, bytes: usize) {
         self.written += bytes;
         self.written_by_call += bytes;
@@ -269,6 +297,7 @@ impl Partition {
     pub(crate) fn begin_call(&mut self) -> Mark {
         self.call += 1;
         self.written_by_call = 0;
+        self.took_timers = false;
         Mark { journal: self.journal.len() }
     }
 
@@ -673,6 +702,9 @@ impl Partition {
 
     /// When the first timer of a step is due.
     pub(crate) fn next_due(&mut self, timers: u16, domain: Domain) -> Result<Option<u64>, StateError> {
+        if self.holds_timers && domain == Domain::EventTime {
+            return Ok(None);
+        }
         let prefix = wheel_prefix(self.queue, self.places.name(timers), domain);
         let (engine, watch) = (&self.engine, &self.watch);
         let first = self.wheel.first(timers, domain, |gone| {
@@ -705,6 +737,7 @@ impl Partition {
             self.delete(timers, &what)?;
             taken.extend(Timer::from_own_key(&what, at));
         }
+        self.took_timers |= domain == Domain::EventTime;
         Ok(taken)
     }
 

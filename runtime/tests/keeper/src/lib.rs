@@ -62,6 +62,7 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
         "relay" => say(ctx, rest.to_owned()),
         "once-an-hour" if ctx.store("seen").first_time(key, Duration::from_secs(3600)) => ctx.pass(),
         "wake-at" => ctx.set_processing_timer(key, "wake", rest.parse().unwrap_or(0)),
+        "remind-at" => ctx.set_event_timer(key, "remind", rest.parse().unwrap_or(0)),
         "sleep-on" => ctx.cancel_processing_timer(key, "wake"),
         "hoard" => {
             for at in 0_u64.. {
@@ -78,6 +79,15 @@ fn fired(timer: &Timer, ctx: &mut Context<'_>) -> Result<(), Failure> {
     for Window { key, start, end, value } in window.into_iter().chain(VISITS.close(ctx, timer)) {
         let count = sluice_sdk::state::number(&value).unwrap_or(0);
         say(ctx, format!("{} {start}..{end} {count}", String::from_utf8_lossy(&key)));
+    }
+    if timer.name == "remind" {
+        ctx.store("totals").add("reminded", 1);
+        match timer.key.as_slice() {
+            b"trap" => panic!("as told"),
+            b"refuse" => return Err(Failure::dead_letter("refused", "as told")),
+            b"again" => ctx.set_event_timer(&timer.key, "remind", timer.due),
+            key => say(ctx, format!("{} at {}", String::from_utf8_lossy(key), timer.due)),
+        }
     }
     if timer.name == "wake" {
         if timer.key == b"trap" {
