@@ -5,7 +5,7 @@ use sluice_broker::Position;
 use sluice_model::{GroupName, Kind};
 
 use super::{
-    Description, KIND, PIPELINES_LIMIT, Pipeline, Pipelines,
+    Description, KIND, PIPELINES_LIMIT, Pipelines,
     queue::{first_positions, standing},
     revision::{Candidate, Mode, Offsets, Reason, Revision, Stored, new_incarnation},
     spec::{Checked, Spec, parse_start},
@@ -142,10 +142,10 @@ impl Pipelines {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
         let _changing = self.changing.lock();
-        let mut stored = Stored { paused, ..self.stored(name)?.1 };
-        let (document, body) = (name.to_owned(), stored.encode()?);
-        let at = self.shell.ask_blocking(move |broker, now| broker.put_document(KIND, &document, "", body, now))?;
-        self.replace(stored, at.0)
+        let stored = Stored { paused, ..self.stored(name)?.1 };
+        self.stop(name);
+        let begun = self.begin(stored, Vec::new());
+        self.or_go_on(name, begun)
     }
 
     /// Lets a pipeline begin anew: what its processors kept is gone, and it reads each queue from where `start` says. What it wrote stays.
@@ -193,8 +193,8 @@ impl Pipelines {
         })
     }
 
-    /// Stops what runs behind a whole unit, writes down what is to run and from where, and starts that. When it cannot be written down,
-    /// what ran goes on.
+    /// Stops what runs behind a whole unit, opens what is to run, and when that stands, writes down what it is and from where. When it does
+    /// not stand or cannot be written down, nothing is changed, and what ran goes on.
     ///
     /// Without `positions` each queue goes on where it stands, and one that is new begins where the source says.
     fn cut_over(
@@ -205,40 +205,53 @@ impl Pipelines {
         next: impl FnOnce(Offsets) -> Result<Stored>,
     ) -> Result<Description> {
         self.stop(name);
-        let written = || {
+        let begin = || {
             let positions = positions.map_or_else(|| standing(&self.shell, checked), |positions| positions())?;
-            let offsets = positions.iter().map(|position| (position.queue.0, position.offset.0)).collect();
-            let mut stored = next(offsets)?;
-            let (document, body) = (name.to_owned(), stored.encode()?);
-            let at = self
-                .shell
-                .ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))?;
-            Ok((stored, at.0))
+            self.begin(next(by_queue(&positions))?, positions)
         };
-        match written() {
-            Ok((stored, version)) => self.replace(stored, version),
+        let begun = begin();
+        self.or_go_on(name, begun)
+    }
+
+    /// The pipeline as it was changed. When it was not, what was stopped for it goes on.
+    fn or_go_on(&self, name: &str, begun: Result<()>) -> Result<Description> {
+        if begun.is_err()
+            && let Ok((version, stored)) = self.stored(name)
+        {
+            self.revive(stored, version);
+        }
+        begun?;
+        self.describe(name)
+    }
+
+    /// Opens what `stored` says, unless it is paused, writes that down with `positions`, and lets it go. What ran before must have been stopped.
+    fn begin(&self, mut stored: Stored, positions: Vec<Position>) -> Result<()> {
+        let (name, body, place) = (stored.name().to_owned(), stored.encode()?, self.place(&stored)?);
+        let mut pipeline = self.pipeline(stored, 0);
+        let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &by_queue(&positions)) };
+        let document = name.clone();
+        let written = opened.and_then(|()| {
+            self.shell.ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))
+        });
+        match written {
+            Ok(at) => {
+                pipeline.version = at.0;
+                self.install(pipeline);
+                Ok(())
+            }
             Err(failure) => {
-                if let Ok((version, stored)) = self.stored(name)
-                    && let Err(problem) = self.replace(stored, version)
-                {
-                    tracing::error!(pipeline = name, %problem, "what ran before does not start again");
+                // Its files are closed before they go.
+                drop(pipeline);
+                let before = self.stored(&name).and_then(|(_, before)| self.place(&before));
+                if before.is_ok_and(|before| before.topic == place.topic) {
+                    return Err(failure);
+                }
+                if let Err(problem) = self.drop_state(&place) {
+                    tracing::warn!(pipeline = name, %problem, "what it would have kept stays until the next start");
                 }
                 Err(failure)
             }
         }
-    }
-
-    /// Puts a pipeline in the place of the one with its name.
-    fn replace(&self, stored: Stored, version: u64) -> Result<Description> {
-        let name = stored.name().to_owned();
-        self.stop(&name);
-        let logs = self.by_name.lock().get(&name).map(|known| known.logs.clone()).unwrap_or_default();
-        let mut pipeline = Pipeline::new(self.next_id(), stored, version, logs);
-        let started = if pipeline.stored.paused { Ok(()) } else { self.start(&mut pipeline) };
-        pipeline.broken = started.as_ref().err().map(|failure| failure.text.clone());
-        self.by_name.lock().insert(name.clone(), pipeline);
-        started?;
-        self.describe(&name)
     }
 
     /// What a pipeline's document holds, with its version; fails with `NotFound`.
@@ -269,6 +282,10 @@ impl Pipelines {
 
 fn tried(stored: &Stored) -> Result<&Candidate> {
     stored.candidate.as_ref().ok_or_else(|| Failure::not_found("candidate", stored.name()))
+}
+
+fn by_queue(positions: &[Position]) -> Offsets {
+    positions.iter().map(|position| (position.queue.0, position.offset.0)).collect()
 }
 
 fn of_these(offsets: &Offsets, queues: &[u32]) -> Offsets {

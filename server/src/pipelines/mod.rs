@@ -157,23 +157,28 @@ impl Pipelines {
         Place::new(&self.folder, stored.name(), stored.incarnation)
     }
 
+    /// Starts what a document says, in the place of what ran under its name, which must have been stopped.
     fn revive(&self, stored: Stored, version: u64) {
         let name = stored.name().to_owned();
-        let mut pipeline = Pipeline::new(self.next_id(), stored, version, Arc::default());
+        let mut pipeline = self.pipeline(stored, version);
         if !pipeline.stored.paused
-            && let Err(failure) = self.start(&mut pipeline)
+            && let Err(failure) = self.open(&mut pipeline, &Offsets::new())
         {
             tracing::error!(pipeline = name, %failure, "a pipeline does not start");
             pipeline.broken = Some(failure.text);
         }
-        self.by_name.lock().insert(name, pipeline);
+        self.install(pipeline);
     }
 
-    fn next_id(&self) -> u32 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    /// What a document says, not opened yet, with the lines of what ran under its name before.
+    fn pipeline(&self, stored: Stored, version: u64) -> Pipeline {
+        let logs = self.by_name.lock().get(stored.name()).map(|known| known.logs.clone()).unwrap_or_default();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Pipeline { id, stored, version, running: None, shadow: None, holdings: Vec::new(), broken: None, logs }
     }
 
-    fn start(&self, pipeline: &mut Pipeline) -> Result<()> {
+    /// Opens everything that a pipeline runs; [`Self::install`] lets it go. `from` is that of [`Running::open`].
+    fn open(&self, pipeline: &mut Pipeline, from: &Offsets) -> Result<()> {
         let Stored { live, candidate, .. } = &pipeline.stored;
         let place = self.place(&pipeline.stored)?;
         let mut versions = Versions { live: live.check(&self.shell, &self.plugins)?, canary: None };
@@ -190,12 +195,19 @@ impl Pipelines {
         }
         let outbox = versions.live.log_topic.is_some().then(Arc::default);
         pipeline.logs = Arc::new(pipeline.logs.followed_by(versions.live.log_level, outbox));
-        let holdings = versions.holdings();
-        let running = Running::start(self.shell.clone(), versions, pipeline.id, pipeline.logs.clone(), &place)?;
-        pipeline.running = Some(running);
-        self.plugins.granter().audit().granted(&holdings);
-        pipeline.holdings = holdings;
+        pipeline.holdings = versions.holdings();
+        let its = (pipeline.id, pipeline.logs.clone());
+        pipeline.running = Some(Running::open(self.shell.clone(), versions, its, &place, from)?);
         Ok(())
+    }
+
+    /// Puts a pipeline in the place of the one with its name, which must have been stopped, and lets it go if it was opened.
+    fn install(&self, pipeline: Pipeline) {
+        if let Some(running) = &pipeline.running {
+            self.plugins.granter().audit().granted(&pipeline.holdings);
+            running.go();
+        }
+        self.by_name.lock().insert(pipeline.stored.name().to_owned(), pipeline);
     }
 
     /// What the processors of a pipeline keep; fails with `NotFound` when there is no such pipeline, and with `Conflict` when it does not run
@@ -282,12 +294,6 @@ impl Pipelines {
             drop(threads);
             self.plugins.granter().audit().withdrawn(&holdings);
         }
-    }
-}
-
-impl Pipeline {
-    fn new(id: u32, stored: Stored, version: u64, logs: Arc<Logs>) -> Self {
-        Self { id, stored, version, running: None, shadow: None, holdings: Vec::new(), broken: None, logs }
     }
 }
 

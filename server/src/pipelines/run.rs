@@ -11,15 +11,26 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
-use sluice_model::{QueueId, TopicName};
-use sluice_runtime::{Counters, Observer, Plan, Stage, StatePlan, StepStatus, Turn, state::Shared};
+use sluice_model::{Kind, QueueId, TopicName};
+use sluice_runtime::{
+    Begin, Counters, Error, Observer, Plan, Stage, StatePlan, StepStatus, Turn, ports::Progress, state::Shared,
+};
 
 use super::{
     queue::{Input, Output},
+    revision::Offsets,
     spec::Checked,
     state::{Place, States},
 };
-use crate::{audit::Holding, clock, failure::Result, log_topic::LogTopic, observer::Logs, priority, shell::Shell};
+use crate::{
+    audit::Holding,
+    clock,
+    failure::{Failure, Result},
+    log_topic::LogTopic,
+    observer::Logs,
+    priority,
+    shell::Shell,
+};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
@@ -105,6 +116,8 @@ impl Bell {
 pub struct Running {
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
+    /// It may begin.
+    go: Arc<AtomicBool>,
     /// Tells the requests of its plugins that they are to end.
     stopping: Vec<Arc<AtomicBool>>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
@@ -115,9 +128,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Opens a stage a queue and starts the thread; fails when a plugin does not start.
-    pub fn start(shell: Shell, versions: Versions, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
-        let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
+    /// Opens a stage a queue and starts the thread, which reads nothing before [`Self::go`]; fails when a plugin does not start.
+    ///
+    /// `from` says where stages begin whose positions are to be written down by then; the others begin where theirs are.
+    pub fn open(
+        shell: Shell,
+        versions: Versions,
+        (id, logs): (u32, Arc<Logs>),
+        place: &Place,
+        from: &Offsets,
+    ) -> Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let (stop, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let queues = Arc::new(Mutex::new(Vec::new()));
         let stopping = versions.all().map(|of| of.stopping.clone()).collect();
         let memory = versions.all().filter(|of| of.keeps_state).map(|of| of.state_memory).max();
@@ -135,14 +157,25 @@ impl Running {
         let (stages, shell) = (Vec::new(), shell.standing_back());
         let mut work =
             Work { shell, versions, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
-        work.open_queues()?;
-        let (its_bell, its_stop) = (bell.clone(), stop.clone());
+        work.open_queues(from)?;
+        let (its_bell, its_stop, its_go) = (bell.clone(), stop.clone(), go.clone());
         let name = format!("pipeline {}", work.name());
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || work.run(&its_bell, &its_stop))
-            .map_err(|error| crate::failure::Failure::new(sluice_model::Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, stopping, queues, states, thread: Some(thread), _log_topic: log_topic })
+            .spawn(move || {
+                while !its_go.load(Ordering::Acquire) && !its_stop.load(Ordering::Acquire) {
+                    its_bell.sleep(IDLE);
+                }
+                work.run(&its_bell, &its_stop);
+            })
+            .map_err(|error| Failure::new(Kind::Busy, error.to_string()))?;
+        Ok(Self { bell, stop, go, stopping, queues, states, thread: Some(thread), _log_topic: log_topic })
+    }
+
+    /// Lets the thread begin.
+    pub fn go(&self) {
+        self.go.store(true, Ordering::Release);
+        self.bell.ring();
     }
 
     /// Has the thread stop behind the unit at hand; dropping the handle waits for that.
@@ -198,6 +231,15 @@ pub(super) fn plan(checked: &Checked, queue: QueueId, observer: Arc<dyn Observer
     }
 }
 
+/// Why a stage does not open.
+pub(super) fn not_opened(error: &Error) -> Failure {
+    match error {
+        Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
+        Error::State(_) | Error::Port(_) => Failure::new(Kind::Internal, error.to_string()),
+        _ => Failure::invalid("steps", error.to_string()),
+    }
+}
+
 struct Work {
     shell: Shell,
     versions: Versions,
@@ -247,8 +289,8 @@ impl Work {
         &self.versions.live.spec.name
     }
 
-    /// Opens a stage for every queue of the source that has none; a topic may have got more.
-    fn open_queues(&mut self) -> Result<()> {
+    /// Opens a stage for every queue of the source that has none; a topic may have got more. `from` is that of [`Running::open`].
+    fn open_queues(&mut self, from: &Offsets) -> Result<()> {
         let Ok(topic) = self.shell.reader.topic(&self.versions.live.topic) else { return Ok(()) };
         let count = topic.read_queues.max(topic.write_queues);
         if let Some(states) = self.states.as_ref().filter(|_| self.stages.len() < count as usize) {
@@ -260,8 +302,9 @@ impl Work {
             let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
             let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
             let plan = plan(checked, queue, self.logs.clone(), partition);
-            let stage = Stage::open(plan, &mut output)
-                .map_err(|error| crate::failure::Failure::invalid("steps", error.to_string()))?;
+            let mut begin = from.get(&queue.0).map(|from| Begin(*from));
+            let progress: &mut dyn Progress = begin.as_mut().map_or(&mut output, |begin| begin);
+            let stage = Stage::open(plan, progress).map_err(|error| not_opened(&error))?;
             self.stages.push(Queue { input, output, stage, revision: checked.revision, next: Next::Turn });
         }
         Ok(())
@@ -269,6 +312,12 @@ impl Work {
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
         priority::stand_back();
+        for Queue { output, next, .. } in &mut self.stages {
+            // Positions may have been written down since the stages were opened.
+            if let Err(error) = output.load() {
+                *next = Next::Never(error.to_string());
+            }
+        }
         while !stop.load(Ordering::Acquire) {
             let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.stages.len() {
@@ -279,7 +328,7 @@ impl Work {
             rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
-                if let Err(failure) = self.open_queues() {
+                if let Err(failure) = self.open_queues(&Offsets::new()) {
                     tracing::warn!(pipeline = self.name(), %failure, "a new queue cannot be served");
                 }
             }

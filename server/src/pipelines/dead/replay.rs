@@ -20,7 +20,7 @@ use crate::{
     observer::Logs,
     pipelines::{
         queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
-        run::plan,
+        run::{not_opened, plan},
         spec::Checked,
         state::States,
     },
@@ -323,10 +323,7 @@ impl Run<'_> {
             batch_bytes: BATCH_BYTES,
             ..plan(self.checked, source, self.logs.clone(), partition)
         };
-        Stage::open(plan, &mut Begin(begin)).map_err(|error| match error {
-            sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-            error => Failure::invalid("steps", error.to_string()),
-        })
+        Stage::open(plan, &mut Begin(begin)).map_err(|error| not_opened(&error))
     }
 }
 
