@@ -229,6 +229,12 @@ impl Pipelines {
         let (name, body, place) = (stored.name().to_owned(), stored.encode()?, self.place(&stored)?);
         let mut pipeline = self.pipeline(stored, 0);
         let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &by_queue(&positions)) };
+        // One that was tried before is no reason to change nothing.
+        let tried_before = || self.stored(&name).is_ok_and(|(_, before)| before.candidate == pipeline.stored.candidate);
+        let opened = opened.and_then(|()| match &pipeline.untried {
+            Some(failure) if !tried_before() => Err(failure.clone()),
+            _ => Ok(()),
+        });
         let document = name.clone();
         let written = opened.and_then(|()| {
             self.shell.ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))

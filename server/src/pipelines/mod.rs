@@ -39,7 +39,7 @@ use crate::{
     shell::Shell,
 };
 use revision::Stored;
-use run::{Running, Versions};
+use run::{Canary, Running, Versions};
 use shadow::Shadow;
 use state::Place;
 
@@ -56,6 +56,8 @@ struct Pipeline {
     running: Option<Running>,
     /// The candidate that runs beside it.
     shadow: Option<Shadow>,
+    /// Why the candidate does not run, though the live version does.
+    untried: Option<Failure>,
     /// What its plugins are granted while they run.
     holdings: Vec<Holding>,
     /// Why it could not be started.
@@ -97,6 +99,8 @@ pub struct Trial {
     pub queues: Vec<QueueStatus>,
     /// Of a shadow that runs.
     pub report: Option<Report>,
+    /// Why it does not run.
+    pub stopped: Option<String>,
 }
 
 /// The registry of pipelines. Its calls block; they are not for async tasks.
@@ -174,31 +178,58 @@ impl Pipelines {
     fn pipeline(&self, stored: Stored, version: u64) -> Pipeline {
         let logs = self.by_name.lock().get(stored.name()).map(|known| known.logs.clone()).unwrap_or_default();
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Pipeline { id, stored, version, running: None, shadow: None, holdings: Vec::new(), broken: None, logs }
+        Pipeline {
+            id,
+            stored,
+            version,
+            running: None,
+            shadow: None,
+            untried: None,
+            holdings: Vec::new(),
+            broken: None,
+            logs,
+        }
     }
 
     /// Opens everything that a pipeline runs; [`Self::install`] lets it go. `from` is that of [`Running::open`].
+    ///
+    /// A candidate that does not run is no reason for the live version not to.
     fn open(&self, pipeline: &mut Pipeline, from: &Offsets) -> Result<()> {
-        let Stored { live, candidate, .. } = &pipeline.stored;
         let place = self.place(&pipeline.stored)?;
-        let mut versions = Versions { live: live.check(&self.shell, &self.plugins)?, canary: None };
-        if let Some(Candidate { revision, mode }) = candidate {
-            let tried = revision.check(&self.shell, &self.plugins)?;
-            match mode {
-                Mode::Canary { queues } => versions.canary = Some((tried, queues.clone())),
-                Mode::Shadow { start } => {
-                    let pair = shadow::Pair { live: versions.live.clone(), candidate: tried };
-                    let shadow = Shadow::start(&self.shell, pair, start.as_deref(), &place)?;
-                    pipeline.shadow = Some(shadow);
-                }
-            }
-        }
-        let outbox = versions.live.log_topic.is_some().then(Arc::default);
-        pipeline.logs = Arc::new(pipeline.logs.followed_by(versions.live.log_level, outbox));
+        let versions = self.versions(&pipeline.stored)?;
+        let (live, refused) = (versions.live.clone(), versions.refused().cloned());
+        let outbox = live.log_topic.is_some().then(Arc::default);
+        pipeline.logs = Arc::new(pipeline.logs.followed_by(live.log_level, outbox));
         pipeline.holdings = versions.holdings();
         let its = (pipeline.id, pipeline.logs.clone());
         pipeline.running = Some(Running::open(self.shell.clone(), versions, its, &place, from)?);
+        pipeline.untried = refused;
+        if let Some(Candidate { revision, mode: Mode::Shadow { start } }) = &pipeline.stored.candidate {
+            let tried = revision.check(&self.shell, &self.plugins);
+            let pair = tried.map(|candidate| shadow::Pair { live, candidate });
+            match pair.and_then(|pair| Shadow::start(&self.shell, pair, start.as_deref(), &place)) {
+                Ok(shadow) => pipeline.shadow = Some(shadow),
+                Err(failure) => pipeline.untried = Some(failure),
+            }
+        }
+        if let Some(failure) = &pipeline.untried {
+            tracing::error!(pipeline = pipeline.stored.name(), %failure, "the version that is tried does not run");
+        }
         Ok(())
+    }
+
+    /// What a document has run where, ready to run; fails when the live version is not.
+    fn versions(&self, stored: &Stored) -> Result<Versions> {
+        let live = stored.live.check(&self.shell, &self.plugins)?;
+        let canary = stored.candidate.as_ref().and_then(|Candidate { revision, mode }| match mode {
+            Mode::Canary { queues } => Some(Canary {
+                queues: queues.clone(),
+                revision: revision.number,
+                checked: revision.check(&self.shell, &self.plugins),
+            }),
+            Mode::Shadow { .. } => None,
+        });
+        Ok(Versions { live, canary })
     }
 
     /// Puts a pipeline in the place of the one with its name, which must have been stopped, and lets it go if it was opened.
@@ -248,7 +279,9 @@ impl Pipelines {
         let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
         let candidate = known.stored.candidate.clone().ok_or_else(|| Failure::not_found("candidate", name))?;
         let queues = known.running.as_ref().map(Running::queues).unwrap_or_default();
-        Ok(Trial { candidate, version: known.version, queues, report: known.shadow.as_ref().map(Shadow::report) })
+        let report = known.shadow.as_ref().map(Shadow::report);
+        let stopped = known.untried.as_ref().map(|failure| failure.text.clone());
+        Ok(Trial { candidate, version: known.version, queues, report, stopped })
     }
 
     /// Names of the pipelines that run this version of a plugin, or try it.

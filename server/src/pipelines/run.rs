@@ -52,16 +52,31 @@ pub enum Status {
 /// Which version runs where.
 pub struct Versions {
     pub live: Checked,
-    /// Another one, and the queues in which it runs.
-    pub canary: Option<(Checked, Vec<u32>)>,
+    pub canary: Option<Canary>,
+}
+
+/// Another version in the place of the live one.
+pub struct Canary {
+    pub queues: Vec<u32>,
+    pub revision: u64,
+    /// Or why it does not run: then its queues stand, since what the live version would read there was not left to it.
+    pub checked: Result<Checked>,
 }
 
 impl Versions {
-    fn of(&self, queue: QueueId) -> &Checked {
+    /// What runs in a queue, or is to.
+    fn of(&self, queue: QueueId) -> std::result::Result<&Checked, (u64, &Failure)> {
         match &self.canary {
-            Some((canary, queues)) if queues.contains(&queue.0) => canary,
-            _ => &self.live,
+            Some(Canary { queues, revision, checked }) if queues.contains(&queue.0) => {
+                checked.as_ref().map_err(|failure| (*revision, failure))
+            }
+            _ => Ok(&self.live),
         }
+    }
+
+    /// Why the canary does not run, when it does not.
+    pub fn refused(&self) -> Option<&Failure> {
+        self.canary.as_ref().and_then(|canary| canary.checked.as_ref().err())
     }
 
     /// What their plugins are granted.
@@ -70,7 +85,7 @@ impl Versions {
     }
 
     fn all(&self) -> impl Iterator<Item = &Checked> {
-        std::iter::once(&self.live).chain(self.canary.iter().map(|(canary, _)| canary))
+        std::iter::once(&self.live).chain(self.canary.iter().filter_map(|canary| canary.checked.as_ref().ok()))
     }
 }
 
@@ -154,9 +169,17 @@ impl Running {
             .zip(logs.outbox.clone())
             .map(|(topic, outbox)| LogTopic::start(shell.clone(), &versions.live.spec.name, topic, outbox));
         let log_topic = log_topic.transpose()?;
-        let (stages, shell) = (Vec::new(), shell.standing_back());
-        let mut work =
-            Work { shell, versions, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
+        let mut work = Work {
+            shell: shell.standing_back(),
+            versions,
+            id,
+            logs,
+            stages: Vec::new(),
+            standing: Vec::new(),
+            queues: queues.clone(),
+            states: its_states,
+            state_topic,
+        };
         work.open_queues(from)?;
         let (its_bell, its_stop, its_go) = (bell.clone(), stop.clone(), go.clone());
         let name = format!("pipeline {}", work.name());
@@ -246,6 +269,7 @@ struct Work {
     id: u32,
     logs: Arc<Logs>,
     stages: Vec<Queue>,
+    standing: Vec<Standing>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
     states: Option<Arc<States>>,
     /// The topic that holds the changes of the state.
@@ -259,6 +283,14 @@ struct Queue {
     stage: Stage,
     revision: u64,
     next: Next,
+}
+
+/// A queue of the source whose version does not run.
+struct Standing {
+    output: Output,
+    position: u64,
+    revision: u64,
+    reason: String,
 }
 
 /// What to do with a queue.
@@ -293,11 +325,20 @@ impl Work {
     fn open_queues(&mut self, from: &Offsets) -> Result<()> {
         let Ok(topic) = self.shell.reader.topic(&self.versions.live.topic) else { return Ok(()) };
         let count = topic.read_queues.max(topic.write_queues);
-        if let Some(states) = self.states.as_ref().filter(|_| self.stages.len() < count as usize) {
+        let known = (self.stages.len() + self.standing.len()) as u32;
+        if let Some(states) = self.states.as_ref().filter(|_| known < count) {
             states.make_room(count)?;
         }
-        for queue in (self.stages.len() as u32..count).map(QueueId) {
-            let checked = self.versions.of(queue);
+        for queue in (known..count).map(QueueId) {
+            let checked = match self.versions.of(queue) {
+                Ok(checked) => checked,
+                Err((revision, failure)) => {
+                    let mut output = Output::new(self.shell.clone(), &self.versions.live, queue, None);
+                    let position = output.load().map_err(|error| not_opened(&error.into()))?;
+                    self.standing.push(Standing { output, position, revision, reason: failure.text.clone() });
+                    continue;
+                }
+            };
             let input = Input::new(&self.shell, checked, queue);
             let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
             let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
@@ -403,7 +444,7 @@ impl Work {
     }
 
     fn publish(&self) {
-        let status = self.stages.iter().map(|of| QueueStatus {
+        let stages = self.stages.iter().map(|of| QueueStatus {
             queue: of.output.id(),
             revision: of.revision,
             position: of.stage.position(),
@@ -415,6 +456,17 @@ impl Work {
                 _ => None,
             },
         });
-        *self.queues.lock() = status.collect();
+        let standing = self.standing.iter().map(|of| QueueStatus {
+            queue: of.output.id(),
+            revision: of.revision,
+            position: of.position,
+            lag: of.output.lag(),
+            counters: Counters::default(),
+            steps: Vec::new(),
+            stopped: Some(of.reason.clone()),
+        });
+        let mut status: Vec<QueueStatus> = stages.chain(standing).collect();
+        status.sort_by_key(|of| of.queue);
+        *self.queues.lock() = status;
     }
 }

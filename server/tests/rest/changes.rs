@@ -74,3 +74,56 @@ async fn a_paused_pipeline_that_cannot_start_stays_paused() {
     let after = world.get("/pipelines/p").await.expect(200).json();
     assert_eq!((&after["state"], stands(&after)), (&json!("paused"), stands(&before)));
 }
+
+/// Sends a paid order to each queue.
+async fn order(world: &World) {
+    let orders = [0, 1].map(|queue| json!({ "body": { "status": "paid" }, "queue": queue }));
+    world.post("/topics/in/messages", json!(orders)).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_candidate_that_does_not_run_after_a_restart_does_not_stop_the_live_version() {
+    let mut world = begin().await;
+    world.put("/pipelines/p", spec("p", "sinks", json!(["out"]))).await.expect(201);
+    for (mode, moved) in [("shadow", [1, 1]), ("canary&queues=1", [2, 1])] {
+        world.send("PUT", "/secrets/key", &[], "hunter2").await.expect(201);
+        let mut candidate = spec("p", "sinks", json!(["out"]));
+        candidate["steps"][0]["grants"] = json!({ "secrets": ["key"] });
+        world.put(&format!("/pipelines/p/candidate?mode={mode}"), candidate).await.expect(201);
+        let running = world.get("/pipelines/p/candidate").await.expect(200).json();
+        assert_eq!(running["stopped"], Value::Null, "{running}");
+        world.delete("/secrets/key").await.expect(204);
+        world.restart().await;
+        order(&world).await;
+        let at = |pipeline: &Value, queue: usize| pipeline["queues"][queue]["position"].clone();
+        let stands =
+            settled(&world, |pipeline| [0, 1].map(|queue| at(pipeline, queue)) == moved.map(Value::from)).await;
+        let shown = world.get("/pipelines/p/candidate").await.expect(200).json();
+        let reason = shown["stopped"].as_str().unwrap();
+        assert!(reason.starts_with("steps[0].grants.secrets: "), "{shown}");
+        match mode {
+            "shadow" => assert_eq!(stands["state"], "running"),
+            _ => assert_eq!(
+                (&stands["queues"][1]["stopped"], &stands["queues"][1]["revision"]),
+                (&json!(reason), &shown["revision"])
+            ),
+        }
+        // Given up, its queues go on where they stand.
+        world.delete("/pipelines/p/candidate").await.expect(204);
+        settled(&world, |pipeline| pipeline["state"] == "running" && pipeline["lag"] == 0).await;
+    }
+    assert_eq!(world.get("/topics/out").await.json()["messages"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_for_which_there_are_no_instances_is_not_tried() {
+    let world = begin().await;
+    world.put("/topics/twelve", json!({ "queues": 12 })).await.expect(201);
+    let spec = spec("p", "source", json!({ "topic": "twelve" }));
+    world.put("/pipelines/p", &spec).await.expect(201);
+    let before = world.get("/pipelines/p").await.expect(200).json();
+    // It would run both versions, beside the live one.
+    world.put("/pipelines/p/candidate?mode=shadow", &spec).await.problem(429, "busy", None);
+    world.get("/pipelines/p/candidate").await.problem(404, "not-found", Some("candidate"));
+    assert_eq!(stands(&world.get("/pipelines/p").await.json()), stands(&before));
+}
