@@ -71,6 +71,7 @@ impl Place for GroupFilter {
     type Key = Subscribed;
     type Spec = FilterSpec;
     type Work = Looking;
+    const LENIENT: bool = true;
 
     fn key(document: &str) -> Result<Subscribed> {
         let (group, topic) = document.split_once('/').unwrap_or((document, ""));

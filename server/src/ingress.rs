@@ -61,6 +61,7 @@ impl Place for Ingress {
     type Key = TopicName;
     type Spec = IngressSpec;
     type Work = Arrival;
+    const LENIENT: bool = false;
 
     fn key(document: &str) -> Result<TopicName> {
         Ok(TopicName::parse(document)?)

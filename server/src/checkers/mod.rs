@@ -21,6 +21,7 @@ use sluice_runtime::{Context, Grants, Instance, Plugin, Role};
 
 use crate::{
     audit::Holding,
+    documents::{self, Found},
     failure::{Failure, Result},
     grants::{GrantsSpec, Site},
     observer::Logs,
@@ -135,11 +136,13 @@ impl Checkers {
         let desk = Desk { shell: shell.standing_back(), sessions };
         let checkers = Self { desk, plugins, by_group: Mutex::default(), changing: Mutex::new(()) };
         let reader = &checkers.desk.shell.reader;
-        for (name, document) in reader.documents(KIND) {
-            let Some((_, body)) = reader.document(KIND, &name)? else { continue };
-            let Ok(Stored { spec, digest }) = serde_json::from_slice(&body) else {
-                tracing::error!(group = name, "a stored checker cannot be read");
-                continue;
+        for Found { name, at, held } in documents::all::<Stored>(reader, KIND) {
+            let Stored { spec, digest } = match held {
+                Ok(stored) => stored,
+                Err(reason) => {
+                    tracing::error!(group = name, reason, "the checker of a group is lost: its producers are asked");
+                    continue;
+                }
             };
             let plugin = checkers.plugins.resolve_digest(&spec.plugin, &digest);
             if let Err(failure) = &plugin {
@@ -149,7 +152,7 @@ impl Checkers {
             let site = site(&group, Arc::default());
             // A secret that is gone is missed by the plugin when it asks for it; until then it decides what it can.
             let plugin = plugin.ok().map(|version| version.plugin);
-            let bound = checkers.bound(Stored { spec, digest }, document.at.0, plugin, &site)?;
+            let bound = checkers.bound(Stored { spec, digest }, at, plugin, &site)?;
             checkers.install(&group, bound, &site)?;
         }
         Ok(checkers)

@@ -5,7 +5,7 @@ use sluice_broker::Position;
 use sluice_model::{GroupName, Kind};
 
 use super::{
-    Description, KIND, PIPELINES_LIMIT, Pipelines,
+    Description, KIND, PIPELINES_LIMIT, Pipelines, Unread,
     queue::{first_positions, standing},
     revision::{Candidate, Mode, Offsets, Reason, Revision, Stored, new_incarnation},
     spec::{Checked, Spec, parse_start},
@@ -14,14 +14,15 @@ use super::{
 use crate::failure::{Failure, Result};
 
 impl Pipelines {
-    /// Makes a pipeline or replaces what runs under its name.
+    /// Makes a pipeline or replaces what runs under its name. One whose document cannot be read goes on where it stood, with nothing kept.
     ///
     /// With `expected`, fails with `Conflict` unless that is the version in place (0: none); fails with it as well while a version is tried.
     pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
         let name = spec.name.clone();
         let known = self.by_name.lock().get(&name).map(|known| (known.version, known.stored.clone()));
-        check_version(&name, expected, known.as_ref().map(|(version, _)| *version))?;
+        let unread = self.unread.lock().get(&name).map(|known| known.version);
+        check_version(&name, expected, known.as_ref().map(|(version, _)| *version).or(unread))?;
         if known.is_none() && self.by_name.lock().len() >= PIPELINES_LIMIT {
             return Err(Failure::new(Kind::Full, format!("there are {PIPELINES_LIMIT} pipelines already")));
         }
@@ -172,7 +173,11 @@ impl Pipelines {
     /// Deletes a pipeline and its positions; what it wrote stays.
     pub fn delete(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock();
-        let place = self.place(&self.stored(name)?.1)?;
+        let stored = match self.stored(name) {
+            // What it keeps is not known; the next start finds it.
+            Err(failure) if failure.kind == Kind::Corrupt => None,
+            stored => Some(stored?.1),
+        };
         self.stop(name);
         let document = name.to_owned();
         let group = GroupName::parse(&format!("pipeline-{name}"))?;
@@ -181,7 +186,8 @@ impl Pipelines {
             broker.forget_positions(&group, now)
         })?;
         self.by_name.lock().remove(name);
-        self.drop_state(&place)
+        self.unread.lock().remove(name);
+        stored.map_or(Ok(()), |stored| self.drop_state(&self.place(&stored)?))
     }
 
     /// Another version in the place of the live one.
@@ -260,11 +266,15 @@ impl Pipelines {
         }
     }
 
-    /// What a pipeline's document holds, with its version; fails with `NotFound`.
+    /// What a pipeline's document holds, with its version; fails with `NotFound`, and with `Corrupt` when it cannot be read.
     pub(super) fn stored(&self, name: &str) -> Result<(u64, Stored)> {
-        let by_name = self.by_name.lock();
-        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
-        Ok((known.version, known.stored.clone()))
+        if let Some(known) = self.by_name.lock().get(name) {
+            return Ok((known.version, known.stored.clone()));
+        }
+        Err(match self.unread.lock().get(name) {
+            Some(Unread { reason, .. }) => Failure::new(Kind::Corrupt, format!("pipeline \"{name}\": {reason}")),
+            None => Failure::not_found("pipeline", name),
+        })
     }
 
     /// Where the live version stands in each queue, or left it to a canary.

@@ -33,6 +33,7 @@ pub use state::{Found, States};
 
 use crate::{
     audit::Holding,
+    documents,
     failure::{Failure, Result},
     observer::Logs,
     plugins::{Plugins, Version, Wanted},
@@ -65,12 +66,20 @@ struct Pipeline {
     logs: Arc<Logs>,
 }
 
+struct Unread {
+    /// Place of its document in the log.
+    version: u64,
+    reason: String,
+}
+
 /// How a pipeline stands.
 #[derive(Clone)]
 pub struct Description {
-    pub spec: Spec,
+    pub name: String,
+    /// `None`: what is stored of it cannot be read.
+    pub spec: Option<Spec>,
     pub version: u64,
-    /// What runs: the live revision's number, and the digests of its plugins by step.
+    /// What runs: the live revision's number, 0 when it cannot be read, and the digests of its plugins by step.
     pub revision: u64,
     pub plugins: Vec<String>,
     pub candidate: Option<Candidate>,
@@ -111,6 +120,8 @@ pub struct Pipelines {
     folder: PathBuf,
     next_id: AtomicU32,
     by_name: Mutex<BTreeMap<String, Pipeline>>,
+    /// Those whose document cannot be read. They can be replaced and deleted.
+    unread: Mutex<BTreeMap<String, Unread>>,
     /// Held while a pipeline is changed, so that two changes do not meet.
     changing: Mutex<()>,
     /// Held while dead letters are replayed or purged.
@@ -127,19 +138,28 @@ impl Pipelines {
             plugins,
             folder,
             next_id: AtomicU32::new(1),
-            by_name: Mutex::new(BTreeMap::new()),
+            by_name: Mutex::default(),
+            unread: Mutex::default(),
             changing: Mutex::new(()),
             dealing: Mutex::new(()),
         };
         let mut found = Vec::new();
-        for (name, document) in pipelines.shell.reader.documents(KIND) {
-            let Some((_, body)) = pipelines.shell.reader.document(KIND, &name)? else { continue };
-            match serde_json::from_slice::<Stored>(&body) {
-                Ok(stored) => found.push((stored, document.at.0)),
-                Err(error) => tracing::error!(pipeline = name, %error, "a stored pipeline cannot be read"),
+        for documents::Found { name, at: version, held } in documents::all::<Stored>(&pipelines.shell.reader, KIND) {
+            match held {
+                Ok(stored) => found.push((stored, version)),
+                Err(reason) => {
+                    tracing::error!(pipeline = name, reason, "a pipeline does not start");
+                    pipelines.unread.lock().insert(name, Unread { version, reason });
+                }
             }
         }
-        pipelines.sweep(&found)?;
+        if !pipelines.unread.lock().is_empty() {
+            tracing::warn!(
+                "what no pipeline keeps any more stays: it may be that of one whose document cannot be read"
+            );
+        } else if let Err(failure) = pipelines.sweep(&found) {
+            tracing::error!(%failure, "what no pipeline keeps any more stays");
+        }
         found.into_iter().for_each(|(stored, version)| pipelines.revive(stored, version));
         Ok(pipelines)
     }
@@ -238,6 +258,7 @@ impl Pipelines {
             self.plugins.granter().audit().granted(&pipeline.holdings);
             running.go();
         }
+        self.unread.lock().remove(pipeline.stored.name());
         self.by_name.lock().insert(pipeline.stored.name().to_owned(), pipeline);
     }
 
@@ -253,18 +274,22 @@ impl Pipelines {
 
     /// Fails with `NotFound`.
     pub fn describe(&self, name: &str) -> Result<Description> {
-        let by_name = self.by_name.lock();
-        by_name.get(name).map(description).ok_or_else(|| Failure::not_found("pipeline", name))
+        let known = self.by_name.lock().get(name).map(description);
+        let known = known.or_else(|| self.unread.lock().get(name).map(|of| of.description(name)));
+        known.ok_or_else(|| Failure::not_found("pipeline", name))
     }
 
+    /// All pipelines, by name.
     pub fn list(&self) -> Vec<Description> {
-        self.by_name.lock().values().map(description).collect()
+        let mut all: Vec<Description> = self.by_name.lock().values().map(description).collect();
+        all.extend(self.unread.lock().iter().map(|(name, of)| of.description(name)));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     /// What the plugins of a pipeline logged.
     pub fn logs(&self, name: &str) -> Result<Arc<Logs>> {
-        let by_name = self.by_name.lock();
-        by_name.get(name).map(|known| known.logs.clone()).ok_or_else(|| Failure::not_found("pipeline", name))
+        Ok(self.describe(name)?.logs)
     }
 
     /// What ran under a pipeline's name, runs and is tried.
@@ -330,6 +355,22 @@ impl Pipelines {
     }
 }
 
+impl Unread {
+    fn description(&self, name: &str) -> Description {
+        Description {
+            name: name.to_owned(),
+            spec: None,
+            version: self.version,
+            revision: 0,
+            plugins: Vec::new(),
+            candidate: None,
+            status: Status::Stopped(self.reason.clone()),
+            queues: Vec::new(),
+            logs: Arc::default(),
+        }
+    }
+}
+
 fn description(pipeline: &Pipeline) -> Description {
     let queues = pipeline.running.as_ref().map(Running::queues).unwrap_or_default();
     let stopped = queues.iter().find_map(|queue| queue.stopped.clone());
@@ -341,7 +382,8 @@ fn description(pipeline: &Pipeline) -> Description {
         (None, false, None) => Status::Running,
     };
     Description {
-        spec: live.spec.clone(),
+        name: pipeline.stored.name().to_owned(),
+        spec: Some(live.spec.clone()),
         version: pipeline.version,
         revision: live.number,
         plugins: live.plugins.clone(),
@@ -356,14 +398,17 @@ fn description(pipeline: &Pipeline) -> Description {
 mod tests {
     use super::*;
 
+    /// A broker and its plugins, none at first.
+    fn begin(dir: &std::path::Path) -> (Shell, Arc<Plugins>) {
+        let shell = crate::shell::tests::start(dir);
+        let plugins = Arc::new(crate::plugins::tests::load(&shell, dir));
+        (shell, plugins)
+    }
+
     #[test]
     fn what_a_crash_left_of_a_deleted_pipeline_is_swept_away() {
         let dir = tempfile::tempdir().unwrap();
-        let shell = crate::shell::tests::start(dir.path());
-        let runtime = sluice_runtime::Runtime::new(sluice_runtime::Config::default()).unwrap();
-        let secrets = crate::secrets::Secrets::new(dir.path().join("secrets"));
-        let granter = crate::grants::Granter::new(shell.reader.clone(), secrets);
-        let plugins = Arc::new(Plugins::load(runtime, granter, shell.clone()).unwrap());
+        let (shell, plugins) = begin(dir.path());
         let folder = dir.path().join("states");
         let place = Place::new(&folder, "gone", 7).unwrap();
         let topic = place.topic.clone();
@@ -375,5 +420,54 @@ mod tests {
         Pipelines::load(shell.clone(), plugins, folder.clone()).unwrap();
         assert!(shell.reader.topic(&place.topic).is_err());
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_shown_keeps_its_state_and_is_replaced_or_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let filter = sluice_plugins::ready_made("json-filter").unwrap().component;
+        plugins.put("only", bytes::Bytes::from_static(filter)).unwrap();
+        let place = Place::new(&dir.path().join("states"), "p", 7).unwrap();
+        let topic = place.topic.clone();
+        let make = move |broker: &mut sluice_broker::Broker, now| {
+            for name in ["in", "out"] {
+                broker.put_topic(sluice_broker::Topic::new(sluice_model::TopicName::parse(name)?, 1), now)?;
+            }
+            broker.put_document(KIND, "p", "", "{}".into(), now)?;
+            broker.put_document(KIND, "q", "", "{}".into(), now)?;
+            broker.put_state_topic(&topic, 1, now)
+        };
+        shell.ask_blocking(make).unwrap();
+        let load = || Pipelines::load(shell.clone(), plugins.clone(), dir.path().join("states")).unwrap();
+
+        let pipelines = load();
+        assert_eq!(pipelines.list().iter().map(|of| of.name.as_str()).collect::<Vec<_>>(), ["p", "q"]);
+        let Status::Stopped(reason) = pipelines.describe("p").unwrap().status else { panic!("it does not run") };
+        assert!(reason.starts_with("its stored document cannot be read: "), "{reason}");
+        assert_eq!(pipelines.pause("p").err().map(|failure| failure.kind), Some(Kind::Corrupt));
+        assert!(shell.reader.topic(&place.topic).is_ok());
+        pipelines.delete("q").unwrap();
+        assert!(pipelines.describe("q").is_err() && shell.reader.document(KIND, "q").unwrap().is_none());
+        let text = "name: p\nsource: { topic: in }\nsinks: [ out ]\n\
+                    steps: [ { plugin: only, config: { path: /a, equals: b } } ]\n";
+        let spec = Spec::parse(text.as_bytes()).unwrap();
+        let replaced = pipelines.apply(spec, Some(pipelines.describe("p").unwrap().version)).unwrap();
+        assert_eq!((replaced.status, replaced.revision), (Status::Running, 1));
+        drop(pipelines);
+
+        assert_eq!(load().list().len(), 1);
+        assert!(shell.reader.topic(&place.topic).is_err(), "no pipeline keeps it any more");
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_does_not_keep_the_server_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let place = Place::new(&dir.path().join("states"), "gone", 7).unwrap();
+        let topic = place.topic.clone();
+        shell.ask_blocking(move |broker, now| broker.put_state_topic(&topic, 1, now)).unwrap();
+        shell.stop();
+        assert!(Pipelines::load(shell, plugins, dir.path().join("states")).is_ok());
     }
 }

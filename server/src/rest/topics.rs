@@ -264,14 +264,15 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
 /// Other topics whose ingress sends here.
 fn ingresses_into(rest: &Rest, name: &TopicName) -> Vec<String> {
     let others = rest.parts.ingresses.list().into_iter().filter(|(topic, _)| topic != name);
-    let sends = others.filter(|(_, of)| of.spec.sinks.iter().any(|sink| sink == name.as_str()));
+    let sends = others.filter(|(_, of)| of.spec.iter().any(|spec| spec.sinks.iter().any(|sink| sink == name.as_str())));
     sends.map(|(topic, _)| topic.to_string()).collect()
 }
 
 /// Pipelines that read or write a topic, or write their logs there.
 fn pipelines_on(rest: &Rest, name: &TopicName) -> Vec<String> {
-    let uses = rest.parts.pipelines.list().into_iter().filter(|of| of.spec.uses_topic(name.as_str()));
-    uses.map(|of| of.spec.name).collect()
+    let uses =
+        rest.parts.pipelines.list().into_iter().filter(|of| of.spec.iter().any(|spec| spec.uses_topic(name.as_str())));
+    uses.map(|of| of.name).collect()
 }
 
 impl TopicChanges {
