@@ -342,10 +342,13 @@ impl Work {
             let input = Input::new(&self.shell, checked, queue);
             let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
             let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
-            let plan = plan(checked, queue, self.logs.clone(), partition);
+            let plan = plan(checked, queue, self.logs.clone(), partition.clone());
             let mut begin = from.get(&queue.0).map(|from| Begin(*from));
             let progress: &mut dyn Progress = begin.as_mut().map_or(&mut output, |begin| begin);
             let stage = Stage::open(plan, progress).map_err(|error| not_opened(&error))?;
+            if let Some((states, partition)) = self.states.as_ref().zip(partition) {
+                states.share(queue, partition);
+            }
             self.stages.push(Queue { input, output, stage, revision: checked.revision, next: Next::Turn });
         }
         Ok(())

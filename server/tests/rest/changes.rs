@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::{kit::World, pipelines::settled};
+use crate::{
+    kit::World,
+    pipelines::{TOTALS, settled},
+};
 
 async fn begin() -> World {
     let world = World::new().await;
@@ -126,4 +129,27 @@ async fn a_shadow_for_which_there_are_no_instances_is_not_tried() {
     world.put("/pipelines/p/candidate?mode=shadow", &spec).await.problem(429, "busy", None);
     world.get("/pipelines/p/candidate").await.problem(404, "not-found", Some("candidate"));
     assert_eq!(stands(&world.get("/pipelines/p").await.json()), stands(&before));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_queue_is_served_as_soon_as_there_is_an_instance_with_a_state_of_its_own() {
+    let world = begin().await;
+    world.put("/topics/thirty", json!({ "queues": 30 })).await.expect(201);
+    let aggregate = sluice_plugins::ready_made("aggregate").unwrap().component;
+    world.send("PUT", "/plugins/totals", &[], aggregate).await.expect(201);
+    world.send("PUT", "/pipelines/p", &[("content-type", "application/yaml")], TOTALS).await.expect(201);
+    world.put("/pipelines/q", spec("q", "source", json!({ "topic": "thirty" }))).await.expect(201);
+
+    world.put("/topics/in", json!({ "queues": 4 })).await.expect(200);
+    let sale = |queue: u32| json!({ "body": "1", "key": format!("k{queue}"), "queue": queue, "properties": { "region": "eu" } });
+    world.post("/topics/in/messages", json!([sale(0), sale(1), sale(2), sale(3)])).await.expect(201);
+    settled(&world, |pipeline| pipeline["out"] == 2).await;
+    // It looks for an instance in vain for some rounds.
+    tokio::time::sleep(std::time::Duration::from_millis(1_700)).await;
+    world.delete("/pipelines/q").await.expect(204);
+    settled(&world, |pipeline| pipeline["out"] == 4 && pipeline["lag"] == 0).await;
+    for queue in 0..4 {
+        let entry = world.get(&format!("/pipelines/p/state/totals/k{queue}")).await.expect(200).json();
+        assert_eq!(entry["queue"], queue, "{entry}");
+    }
 }
