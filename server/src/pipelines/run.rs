@@ -37,7 +37,7 @@ const TOKENS: u64 = 1 << 63;
 /// Records of one turn.
 const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Longest sleep of an idle pipeline: new queues and lost wakes are found by then.
+/// Longest sleep of an idle pipeline, so that lost wakes are found by then; how often one looks for new queues.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// What a pipeline does now.
@@ -362,6 +362,7 @@ impl Work {
                 *next = Next::Never(error.to_string());
             }
         }
+        let (mut looked, mut told) = (Instant::now(), None);
         while !stop.load(Ordering::Acquire) {
             let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.stages.len() {
@@ -372,9 +373,15 @@ impl Work {
             rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
-                if let Err(failure) = self.open_queues(&Offsets::new()) {
-                    tracing::warn!(pipeline = self.name(), %failure, "a new queue cannot be served");
+            }
+            // Under load as well.
+            if looked.elapsed() >= IDLE {
+                looked = Instant::now();
+                let failed = self.open_queues(&Offsets::new()).err().map(|failure| failure.text);
+                if let Some(reason) = failed.as_ref().filter(|_| failed != told) {
+                    tracing::warn!(pipeline = self.name(), reason, "a new queue cannot be served");
                 }
+                told = failed;
             }
         }
         self.publish();

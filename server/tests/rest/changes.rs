@@ -153,3 +153,23 @@ async fn a_new_queue_is_served_as_soon_as_there_is_an_instance_with_a_state_of_i
         assert_eq!(entry["queue"], queue, "{entry}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_queue_is_served_while_the_others_have_more_to_read() {
+    let world = begin().await;
+    // Enough to do for some seconds.
+    let mut slow = spec("p", "sinks", json!(["out"]));
+    slow["steps"] = json!(vec![slow["steps"][0].clone(); 8]);
+    world.put("/pipelines/p", slow).await.expect(201);
+    world.post("/pipelines/p:pause", "").await.expect(200);
+    let paid = |queue: u32| json!({ "body": { "status": "paid", "of": vec!["x"; 100] }, "queue": queue });
+    let many = json!(vec![paid(0); 1_000]).to_string();
+    for _ in 0..40 {
+        world.post("/topics/in/messages", &many).await.expect(201);
+    }
+    world.post("/pipelines/p:resume", "").await.expect(200);
+    world.put("/topics/in", json!({ "queues": 3 })).await.expect(200);
+    world.post("/topics/in/messages", paid(2)).await.expect(201);
+    let served = settled(&world, |pipeline| pipeline["queues"][2]["position"] == 1).await;
+    assert!(served["queues"][0]["lag"].as_u64().unwrap() > 0, "{served}");
+}
