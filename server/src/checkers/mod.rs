@@ -70,7 +70,7 @@ pub struct CheckerSpec {
 
 impl CheckerSpec {
     /// All that the plugin is granted.
-    fn granted(&self) -> GrantsSpec {
+    pub fn granted(&self) -> GrantsSpec {
         let mut granted = self.grants.clone();
         granted.topics.extend(self.topics.iter().filter(|topic| !self.grants.topics.contains(topic)).cloned());
         granted

@@ -174,10 +174,11 @@ impl Spec {
         serde_norway::from_str(text).map_err(|error| Failure::invalid("body", format!("pipeline: {error}")))
     }
 
-    /// Whether it reads or writes this topic.
+    /// Whether it reads or writes this topic, or one of its plugins looks messages up there.
     pub fn uses_topic(&self, name: &str) -> bool {
-        let logs = self.logs.as_ref().and_then(|logs| logs.topic.as_deref());
-        self.source.topic == name || logs == Some(name) || self.sinks.iter().any(|sink| sink == name)
+        let logs = self.logs.as_ref().and_then(|logs| logs.topic.as_ref());
+        let granted = self.steps.iter().flat_map(|step| &step.grants.topics);
+        std::iter::once(&self.source.topic).chain(logs).chain(&self.sinks).chain(granted).any(|topic| topic == name)
     }
 
     /// Looks every name up and checks every value, and that the steps fit the sinks. Starts each plugin once with its config under its limits.
@@ -381,6 +382,16 @@ limits: { memory: 16MiB, deadline: 10ms }
         assert!(Spec::parse(text.as_bytes()).unwrap_err().text.contains("sinkz"));
         let never = format!("{YAML}delivery: at-most-once\n");
         assert!(Spec::parse(never.as_bytes()).unwrap_err().text.contains("at-least-once"));
+    }
+
+    #[test]
+    fn what_a_plugin_looks_up_is_in_use() {
+        let granted = "json-filter@1, grants: { topics: [ customers ] },";
+        let spec = Spec::parse(YAML.replace("json-filter@1,", granted).as_bytes()).unwrap();
+        assert_eq!(
+            ["orders", "orders-eu", "customers", "eu"].map(|topic| spec.uses_topic(topic)),
+            [true, true, true, false]
+        );
     }
 
     #[test]

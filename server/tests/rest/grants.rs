@@ -164,3 +164,21 @@ async fn an_upload_says_what_has_to_be_granted() {
     assert_eq!(needs("ledger-checker").await, ["topics"]);
     assert!(needs("json-map").await.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_stays_while_a_plugin_may_look_messages_up_there() {
+    let world = world().await;
+    let used = async |by: &str| world.delete("/topics/customers").await.problem(409, "conflict", None)[by].clone();
+    let granted = json!({ "topics": ["customers"] });
+    world.put("/pipelines/p", pipeline(granted.clone())).await.expect(201);
+    assert_eq!(used("pipelines").await, json!(["p"]));
+    world.put("/pipelines/p", pipeline(json!({}))).await.expect(200);
+    world.put("/pipelines/p/candidate?mode=shadow", pipeline(granted)).await.expect(201);
+    assert_eq!(used("pipelines").await, json!(["p"]));
+    world.delete("/pipelines/p/candidate").await.expect(204);
+    let checker = json!({ "plugin": "ledger-checker", "config": { "topic": "customers" }, "topics": ["customers"] });
+    world.put("/producer-groups/shop/checker", checker).await.expect(201);
+    assert_eq!(used("checkers").await, json!(["shop"]));
+    world.delete("/producer-groups/shop/checker").await.expect(204);
+    world.delete("/topics/customers").await.expect(204);
+}
