@@ -26,7 +26,7 @@ use sluice_model::Kind;
 pub use change::check_version;
 pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use revision::{Candidate, Mode, Offsets, Reason, Revision};
-pub use run::{QueueStatus, Status};
+pub use run::{QueueStatus, Status, Versions};
 pub use shadow::{Became, Example, Report};
 pub use spec::{Checked, Spec};
 pub use state::{Found, States};
@@ -40,7 +40,7 @@ use crate::{
     shell::Shell,
 };
 use revision::Stored;
-use run::{Canary, Running, Versions};
+use run::{Canary, Running};
 use shadow::Shadow;
 use state::Place;
 

@@ -64,14 +64,16 @@ pub struct Canary {
 }
 
 impl Versions {
-    /// What runs in a queue, or is to.
-    fn of(&self, queue: QueueId) -> std::result::Result<&Checked, (u64, &Failure)> {
-        match &self.canary {
-            Some(Canary { queues, revision, checked }) if queues.contains(&queue.0) => {
-                checked.as_ref().map_err(|failure| (*revision, failure))
-            }
-            _ => Ok(&self.live),
+    /// What runs in a queue; fails when that does not run.
+    pub fn of(&self, queue: QueueId) -> Result<&Checked> {
+        match self.canary_of(queue) {
+            Some(canary) => canary.checked.as_ref().map_err(Failure::clone),
+            None => Ok(&self.live),
         }
+    }
+
+    fn canary_of(&self, queue: QueueId) -> Option<&Canary> {
+        self.canary.as_ref().filter(|canary| canary.queues.contains(&queue.0))
     }
 
     /// Why the canary does not run, when it does not.
@@ -84,7 +86,8 @@ impl Versions {
         self.all().flat_map(|of| of.holdings.clone()).collect()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Checked> {
+    /// Those that run.
+    pub fn all(&self) -> impl Iterator<Item = &Checked> {
         std::iter::once(&self.live).chain(self.canary.iter().filter_map(|canary| canary.checked.as_ref().ok()))
     }
 }
@@ -330,15 +333,14 @@ impl Work {
             states.make_room(count)?;
         }
         for queue in (known..count).map(QueueId) {
-            let checked = match self.versions.of(queue) {
-                Ok(checked) => checked,
-                Err((revision, failure)) => {
-                    let mut output = Output::new(self.shell.clone(), &self.versions.live, queue, None);
-                    let position = output.load().map_err(|error| not_opened(&error.into()))?;
-                    self.standing.push(Standing { output, position, revision, reason: failure.text.clone() });
-                    continue;
-                }
-            };
+            if let Some(Canary { revision, checked: Err(failure), .. }) = self.versions.canary_of(queue) {
+                let mut output = Output::new(self.shell.clone(), &self.versions.live, queue, None);
+                let position = output.load().map_err(|error| not_opened(&error.into()))?;
+                let (revision, reason) = (*revision, failure.text.clone());
+                self.standing.push(Standing { output, position, revision, reason });
+                continue;
+            }
+            let checked = self.versions.of(queue)?;
             let input = Input::new(&self.shell, checked, queue);
             let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
             let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
