@@ -5,7 +5,7 @@ use sluice_broker::Position;
 use sluice_model::{GroupName, Kind};
 
 use super::{
-    Description, KIND, PIPELINES_LIMIT, Pipelines, Unread,
+    Description, KIND, PIPELINES_LIMIT, Pipelines, Status, Unread,
     queue::{first_positions, standing},
     revision::{Candidate, Mode, Offsets, Reason, Revision, Stored, new_incarnation},
     spec::{Checked, Spec, parse_start},
@@ -14,7 +14,7 @@ use super::{
 use crate::failure::{Failure, Result};
 
 impl Pipelines {
-    /// Makes a pipeline or replaces what runs under its name. One whose document cannot be read goes on where it stood, with nothing kept.
+    /// Makes a pipeline or replaces what runs under its name. The same text with the same plugins makes no revision. One whose document cannot be read goes on where it stood, with nothing kept.
     ///
     /// With `expected`, fails with `Conflict` unless that is the version in place (0: none); fails with it as well while a version is tried.
     pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
@@ -32,11 +32,26 @@ impl Pipelines {
             None => self.cut_over(&name, &checked, None, |from| {
                 Ok(Stored::new(Revision::new(1, &checked, Reason::Applied, from)))
             }),
-            Some((_, stored)) => {
+            Some((version, stored)) => {
                 stored.expect_no_candidate()?;
+                if stored.live.is(&checked) {
+                    return self.apply_again(stored, version);
+                }
                 self.take_over(stored, &checked, Reason::Applied)
             }
         }
+    }
+
+    /// What runs is applied once more: its stages start anew if one of them stopped or its plugins may have other secrets by now.
+    fn apply_again(&self, stored: Stored, version: u64) -> Result<Description> {
+        let name = stored.name().to_owned();
+        let has_secrets = stored.live.spec.steps.iter().any(|step| !step.grants.secrets.is_empty());
+        let stopped = self.describe(&name)?.status != Status::Running;
+        if !stored.paused && (stopped || has_secrets) {
+            self.stop(&name);
+            self.start(stored, version)?;
+        }
+        self.describe(&name)
     }
 
     /// Has a version tried: beside the live one, or in its place in some queues.

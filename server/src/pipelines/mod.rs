@@ -181,17 +181,21 @@ impl Pipelines {
         Place::new(&self.folder, stored.name(), stored.incarnation)
     }
 
-    /// Starts what a document says, in the place of what ran under its name, which must have been stopped.
+    /// [`Self::start`] for when there is nobody to tell.
     fn revive(&self, stored: Stored, version: u64) {
         let name = stored.name().to_owned();
-        let mut pipeline = self.pipeline(stored, version);
-        if !pipeline.stored.paused
-            && let Err(failure) = self.open(&mut pipeline, &Offsets::new())
-        {
+        if let Err(failure) = self.start(stored, version) {
             tracing::error!(pipeline = name, %failure, "a pipeline does not start");
-            pipeline.broken = Some(failure.text);
         }
+    }
+
+    /// Starts what a document says unless it is paused, in the place of what ran under its name, which must have been stopped.
+    fn start(&self, stored: Stored, version: u64) -> Result<()> {
+        let mut pipeline = self.pipeline(stored, version);
+        let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &Offsets::new()) };
+        pipeline.broken = opened.as_ref().err().map(|failure| failure.text.clone());
         self.install(pipeline);
+        opened
     }
 
     /// What a document says, not opened yet, with the lines of what ran under its name before.
@@ -220,9 +224,10 @@ impl Pipelines {
         let (live, refused) = (versions.live.clone(), versions.refused().cloned());
         let outbox = live.log_topic.is_some().then(Arc::default);
         pipeline.logs = Arc::new(pipeline.logs.followed_by(live.log_level, outbox));
-        pipeline.holdings = versions.holdings();
+        let holdings = versions.holdings();
         let its = (pipeline.id, pipeline.logs.clone());
         pipeline.running = Some(Running::open(self.shell.clone(), versions, its, &place, from)?);
+        pipeline.holdings = holdings;
         pipeline.untried = refused;
         if let Some(Candidate { revision, mode: Mode::Shadow { start } }) = &pipeline.stored.candidate {
             let tried = revision.check(&self.shell, &self.plugins);
