@@ -181,28 +181,33 @@ impl Pipelines {
             let incarnation = new_incarnation().max(before.incarnation + 1);
             Ok(Stored { incarnation, ..before.clone().followed_by(live, until) })
         })?;
-        self.drop_state(&old)?;
+        self.drop_state(&old);
         self.describe(name)
     }
 
-    /// Deletes a pipeline and its positions; what it wrote stays.
+    /// Deletes a pipeline and its positions; what it wrote stays. When that cannot be written down, it goes on.
     pub fn delete(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock();
         let stored = match self.stored(name) {
             // What it keeps is not known; the next start finds it.
             Err(failure) if failure.kind == Kind::Corrupt => None,
-            stored => Some(stored?.1),
+            stored => Some(stored?),
         };
+        let (document, group) = (name.to_owned(), GroupName::parse(&format!("pipeline-{name}"))?);
         self.stop(name);
-        let document = name.to_owned();
-        let group = GroupName::parse(&format!("pipeline-{name}"))?;
-        self.shell.ask_blocking(move |broker, now| {
+        let deleted = self.shell.ask_blocking(move |broker, now| {
             broker.delete_document(KIND, &document, now)?;
-            broker.forget_positions(&group, now)
+            Ok(broker.forget_positions(&group, now))
+        });
+        let forgotten = deleted.inspect_err(|_| {
+            stored.iter().for_each(|(version, stored)| self.revive(stored.clone(), *version));
         })?;
         self.by_name.lock().remove(name);
         self.unread.lock().remove(name);
-        stored.map_or(Ok(()), |stored| self.drop_state(&self.place(&stored)?))
+        if let Some((_, stored)) = stored {
+            self.drop_state(&self.place(&stored)?);
+        }
+        Ok(forgotten?)
     }
 
     /// Another version in the place of the live one.
@@ -270,11 +275,8 @@ impl Pipelines {
                 // Its files are closed before they go.
                 drop(pipeline);
                 let before = self.stored(&name).and_then(|(_, before)| self.place(&before));
-                if before.is_ok_and(|before| before.topic == place.topic) {
-                    return Err(failure);
-                }
-                if let Err(problem) = self.drop_state(&place) {
-                    tracing::warn!(pipeline = name, %problem, "what it would have kept stays until the next start");
+                if !before.is_ok_and(|before| before.topic == place.topic) {
+                    self.drop_state(&place);
                 }
                 Err(failure)
             }
@@ -302,12 +304,13 @@ impl Pipelines {
         Ok(stands.chain(canary).collect())
     }
 
-    /// Deletes what processors kept.
-    fn drop_state(&self, place: &Place) -> Result<()> {
+    /// Deletes what processors kept. What is left of it goes at the next start.
+    fn drop_state(&self, place: &Place) {
         let topic = place.topic.clone();
-        self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now))?;
+        if let Err(failure) = self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now)) {
+            tracing::warn!(topic = %place.topic, %failure, "what a pipeline kept that is gone stays until the next start");
+        }
         place.remove_file();
-        Ok(())
     }
 }
 

@@ -384,6 +384,7 @@ fn description(pipeline: &Pipeline) -> Description {
         (Some(reason), ..) => Status::Stopped(reason.clone()),
         (None, true, _) => Status::Paused,
         (None, false, Some(reason)) => Status::Stopped(reason),
+        (None, false, None) if pipeline.running.is_none() => Status::Stopped("it is being changed".to_owned()),
         (None, false, None) => Status::Running,
     };
     Description {
@@ -403,10 +404,16 @@ fn description(pipeline: &Pipeline) -> Description {
 mod tests {
     use super::*;
 
-    /// A broker and its plugins, none at first.
+    /// A broker with topics and a plugin for a pipeline.
     fn begin(dir: &std::path::Path) -> (Shell, Arc<Plugins>) {
         let shell = crate::shell::tests::start(dir);
+        for name in ["in", "out"] {
+            let topic = sluice_broker::Topic::new(sluice_model::TopicName::parse(name).unwrap(), 1);
+            shell.ask_blocking(move |broker, now| broker.put_topic(topic, now)).unwrap();
+        }
         let plugins = Arc::new(crate::plugins::tests::load(&shell, dir));
+        let filter = sluice_plugins::ready_made("json-filter").unwrap().component;
+        plugins.put("only", bytes::Bytes::from_static(filter)).unwrap();
         (shell, plugins)
     }
 
@@ -431,14 +438,9 @@ mod tests {
     fn what_cannot_be_read_is_shown_keeps_its_state_and_is_replaced_or_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let (shell, plugins) = begin(dir.path());
-        let filter = sluice_plugins::ready_made("json-filter").unwrap().component;
-        plugins.put("only", bytes::Bytes::from_static(filter)).unwrap();
         let place = Place::new(&dir.path().join("states"), "p", 7).unwrap();
         let topic = place.topic.clone();
         let make = move |broker: &mut sluice_broker::Broker, now| {
-            for name in ["in", "out"] {
-                broker.put_topic(sluice_broker::Topic::new(sluice_model::TopicName::parse(name)?, 1), now)?;
-            }
             broker.put_document(KIND, "p", "", "{}".into(), now)?;
             broker.put_document(KIND, "q", "", "{}".into(), now)?;
             broker.put_state_topic(&topic, 1, now)
@@ -454,15 +456,32 @@ mod tests {
         assert!(shell.reader.topic(&place.topic).is_ok());
         pipelines.delete("q").unwrap();
         assert!(pipelines.describe("q").is_err() && shell.reader.document(KIND, "q").unwrap().is_none());
-        let text = "name: p\nsource: { topic: in }\nsinks: [ out ]\n\
-                    steps: [ { plugin: only, config: { path: /a, equals: b } } ]\n";
-        let spec = Spec::parse(text.as_bytes()).unwrap();
+        let spec = Spec::parse(SPEC.as_bytes()).unwrap();
         let replaced = pipelines.apply(spec, Some(pipelines.describe("p").unwrap().version)).unwrap();
         assert_eq!((replaced.status, replaced.revision), (Status::Running, 1));
         drop(pipelines);
 
         assert_eq!(load().list().len(), 1);
         assert!(shell.reader.topic(&place.topic).is_err(), "no pipeline keeps it any more");
+    }
+
+    const SPEC: &str = "name: p\nsource: { topic: in }\nsinks: [ out ]\n\
+                        steps: [ { plugin: only, config: { path: /a, equals: b } } ]\n";
+
+    #[test]
+    fn what_a_log_that_takes_nothing_was_asked_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let pipelines = Pipelines::load(shell.clone(), plugins, dir.path().join("states")).unwrap();
+        let spec = |text: &str| Spec::parse(text.as_bytes()).unwrap();
+        let before = pipelines.apply(spec(SPEC), None).unwrap();
+        shell.stop();
+        assert!(pipelines.apply(spec(&SPEC.replace("equals: b", "equals: c")), None).is_err());
+        assert!(pipelines.pause("p").is_err() && pipelines.reset("p", None).is_err() && pipelines.delete("p").is_err());
+        let after = pipelines.describe("p").unwrap();
+        assert_eq!((after.status, after.version, after.spec), (Status::Running, before.version, before.spec));
+        pipelines.stop("p");
+        assert_ne!(pipelines.describe("p").unwrap().status, Status::Running);
     }
 
     #[test]
