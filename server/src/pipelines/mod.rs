@@ -230,10 +230,16 @@ impl Pipelines {
         pipeline.holdings = holdings;
         pipeline.untried = refused;
         if let Some(Candidate { revision, mode: Mode::Shadow { start } }) = &pipeline.stored.candidate {
-            let tried = revision.check(&self.shell, &self.plugins);
-            let pair = tried.map(|candidate| shadow::Pair { live, candidate });
-            match pair.and_then(|pair| Shadow::start(&self.shell, pair, start.as_deref(), &place)) {
-                Ok(shadow) => pipeline.shadow = Some(shadow),
+            let started = revision.check(&self.shell, &self.plugins).and_then(|candidate| {
+                let holdings = candidate.holdings.clone();
+                let pair = shadow::Pair { live, candidate };
+                Ok((Shadow::start(&self.shell, pair, start.as_deref(), &place)?, holdings))
+            });
+            match started {
+                Ok((shadow, holdings)) => {
+                    pipeline.shadow = Some(shadow);
+                    pipeline.holdings.extend(holdings);
+                }
                 Err(failure) => pipeline.untried = Some(failure),
             }
         }

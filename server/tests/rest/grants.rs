@@ -116,6 +116,18 @@ async fn a_pipeline_holds_its_grants_while_it_runs() {
     assert_eq!(events(&world).await, ["granted pipeline p", "withdrawn pipeline p"]);
 
     world.put("/pipelines/p", pipeline(json!({ "secrets": ["api-key"] }))).await.expect(201);
+    let told = events(&world).await.len();
+    world.put("/pipelines/p/candidate?mode=shadow", pipeline(json!({ "topics": ["customers"] }))).await.expect(201);
+    world.delete("/pipelines/p/candidate").await.expect(204);
+    let entries = world.get("/audit?limit=1000").await.json()["items"].as_array().unwrap()[told..].to_vec();
+    let of = |entry: &Value| (entry["event"].as_str().unwrap().to_owned(), entry["grants"].to_string());
+    let turns =
+        ["withdrawn live", "granted live", "granted tried", "withdrawn live", "withdrawn tried", "granted live"];
+    let turns = turns.map(|turn| match turn.split_once(' ').unwrap() {
+        (event, "live") => (event.to_owned(), json!({ "secrets": ["api-key"] }).to_string()),
+        (event, _) => (event.to_owned(), json!({ "topics": ["customers"] }).to_string()),
+    });
+    assert_eq!(entries.iter().map(of).collect::<Vec<_>>(), turns, "what a shadow holds is told as well");
     world.delete("/secrets/api-key").await.expect(204);
     world.restart().await;
     let broken = world.get("/pipelines/p").await.expect(200).json();
