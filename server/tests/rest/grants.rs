@@ -147,10 +147,16 @@ async fn a_checker_has_the_same_grants_and_its_topics_besides() {
     {
         world.put(path, spec(grants)).await.problem(400, "invalid-field", Some(field));
     }
+    let with = |topics: Value| json!({ "plugin": "ledger-checker", "config": { "topic": "in" }, "topics": topics });
+    let many: Vec<String> = (0..33).map(|number| format!("t{number}")).collect();
+    for wrong in [json!(many), json!(["a b"])] {
+        world.put(path, with(wrong)).await.problem(400, "invalid-field", Some("topics"));
+    }
+    world.put(path, with(json!(["none"]))).await.problem(404, "not-found", Some("topics"));
     world.put(path, spec(json!({ "secrets": ["none"] }))).await.problem(404, "not-found", Some("grants.secrets"));
     world.put(path, spec(json!({ "topics": ["none"] }))).await.problem(404, "not-found", Some("grants.topics"));
     let made = world.put(path, spec(json!({ "topics": ["customers", "in"] }))).await.expect(201);
-    assert_eq!(made.json()["topics"], json!(["in"]));
+    assert_eq!((&made.json()["topics"], &made.json()["state"]), (&json!(["in"]), &json!("running")));
     let same = world.put(path, spec(json!({ "topics": ["customers", "in"] }))).await.expect(200);
     assert_eq!(same.header("etag"), made.header("etag"));
     let entry = world.get("/audit").await.json()["items"][0].clone();
