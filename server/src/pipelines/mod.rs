@@ -483,6 +483,10 @@ mod tests {
         let before = pipelines.apply(spec(SPEC), None).unwrap();
         shell.stop();
         assert!(pipelines.apply(spec(&SPEC.replace("equals: b", "equals: c")), None).is_err());
+        let other = spec(&SPEC.replace("name: p", "name: q"));
+        let group = other.group().unwrap();
+        assert!(pipelines.apply(other, None).is_err() && pipelines.describe("q").is_err());
+        assert!(shell.reader.offsets_of(&group).is_empty());
         assert!(pipelines.pause("p").is_err() && pipelines.reset("p", None).is_err() && pipelines.delete("p").is_err());
         let after = pipelines.describe("p").unwrap();
         assert_eq!((after.status, after.version, after.spec), (Status::Running, before.version, before.spec));

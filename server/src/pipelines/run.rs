@@ -358,8 +358,8 @@ impl Work {
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
         priority::stand_back();
-        for Queue { output, next, .. } in &mut self.stages {
-            // Positions may have been written down since the stages were opened.
+        // Positions may have been written down since the stages were opened. What never began leaves none behind.
+        for Queue { output, next, .. } in self.stages.iter_mut().filter(|_| !stop.load(Ordering::Acquire)) {
             if let Err(error) = output.load() {
                 *next = Next::Never(error.to_string());
             }
