@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::{FetchStatus, Fetched, Reader, is_system};
 use sluice_model::{GroupName, Kind, QueueId, QueueOffset, RecordView, TopicName};
-use sluice_runtime::{Columns, Context, Role};
+use sluice_runtime::{Columns, Context, Role, Setup};
 
 use crate::{
     chains::{Bindings, Given, Outcome, Place, Plan, Work, check_limits, check_steps},
@@ -71,6 +71,7 @@ impl Place for GroupFilter {
     type Key = Subscribed;
     type Spec = FilterSpec;
     type Work = Looking;
+    const LENIENT: bool = true;
 
     fn key(document: &str) -> Result<Subscribed> {
         let (group, topic) = document.split_once('/').unwrap_or((document, ""));
@@ -106,14 +107,15 @@ impl Place for GroupFilter {
             output_topics: vec![of.topic.to_string()],
             ..Context::default()
         };
+        let setup = Setup { context, limits: check_limits(&spec.limits, plugins)?, ..Setup::default() };
         let step = StepSpec { plugin: spec.plugin.clone(), config: spec.config.clone(), grants: spec.grants.clone() };
         let field = |_: usize, part: &str| part.to_owned();
         Ok(Plan {
             place: Self::name(of),
-            steps: check_steps(plugins, pins, &[step], field, &[Role::Filter], (Self::KIND, of.to_string()), &context)?,
-            context,
+            steps: check_steps(plugins, pins, &[step], field, &[Role::Filter], (Self::KIND, of.to_string()), &setup)?,
+            context: setup.context,
             sinks: vec![of.topic.clone()],
-            limits: check_limits(&spec.limits, plugins)?,
+            limits: setup.limits,
             lenient: Self::is_lenient(spec),
             refusable: false,
             broken: None,

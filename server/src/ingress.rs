@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::{Reader, Send, Sent, is_system};
 use sluice_model::{Kind, Message, QueueId, TopicName};
-use sluice_runtime::{Columns, Context, Plugin, Record, Role};
+use sluice_runtime::{Columns, Context, Plugin, Record, Role, Setup};
 
 use crate::{
     chains::{Bindings, Given, Outcome, Place, Plan, Step, Work, check_limits, check_steps, of_message, with_changes},
@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Result},
     plugins::Plugins,
     shell::Shell,
-    steps::{LimitsSpec, Pins, StepSpec},
+    steps::{self, LimitsSpec, Pins, StepSpec},
 };
 
 /// Most topics that one ingress sends to.
@@ -61,6 +61,7 @@ impl Place for Ingress {
     type Key = TopicName;
     type Spec = IngressSpec;
     type Work = Arrival;
+    const LENIENT: bool = false;
 
     fn key(document: &str) -> Result<TopicName> {
         Ok(TopicName::parse(document)?)
@@ -98,6 +99,7 @@ impl Place for Ingress {
             output_topics: sinks.iter().map(TopicName::to_string).collect(),
             ..Context::default()
         };
+        let setup = Setup { context, limits: check_limits(&spec.limits, plugins)?, ..Setup::default() };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
         let steps = check_steps(
             plugins,
@@ -106,15 +108,16 @@ impl Place for Ingress {
             field,
             &[Role::Filter, Role::Transform],
             (Self::KIND, topic.to_string()),
-            &context,
+            &setup,
         )?;
-        check_outputs(&steps, sinks.len())?;
+        let outputs = |step: &Step| if step.transforms { Plugin::output_count(&step.plugin) } else { Some(1) };
+        steps::check_outputs(steps.iter().map(|step| (step.reference.as_str(), outputs(step))), sinks.len())?;
         Ok(Plan {
             place: Self::name(topic),
-            context,
+            context: setup.context,
             steps,
             sinks,
-            limits: check_limits(&spec.limits, plugins)?,
+            limits: setup.limits,
             lenient: Self::is_lenient(spec),
             refusable: true,
             broken: None,
@@ -151,25 +154,6 @@ fn sinks(topic: &TopicName, spec: &IngressSpec, reader: &Reader) -> Result<Vec<T
         Ok(sink)
     };
     spec.sinks.iter().map(sink).collect()
-}
-
-/// Only the last plugin may have several outputs, and has as many as there are sinks.
-fn check_outputs(steps: &[Step], sinks: usize) -> Result<()> {
-    let outputs = |step: &Step| if step.transforms { Plugin::output_count(&step.plugin) } else { Some(1) };
-    let last = steps.len().saturating_sub(1);
-    for (at, step) in steps.iter().enumerate() {
-        let (name, count) = (&step.reference, outputs(step));
-        if at < last && count.is_some_and(|count| count > 1) {
-            let field = format!("steps[{at}].plugin");
-            let text = format!("{field}: {name} has several outputs, so it can only be the last step");
-            return Err(Failure::invalid(&field, text));
-        }
-        if let Some(count) = count.filter(|count| at == last && *count != sinks) {
-            let text = format!("sinks: the last step {name} has {count} outputs, but there are {sinks} sinks");
-            return Err(Failure::invalid("sinks", text));
-        }
-    }
-    Ok(())
 }
 
 type Answer = Box<dyn FnOnce(Result<Sent>, bool) + std::marker::Send>;

@@ -4,6 +4,7 @@ mod audit;
 mod chains;
 mod checkers;
 mod clock;
+mod documents;
 mod failure;
 mod filters;
 mod flow;

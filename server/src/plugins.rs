@@ -206,3 +206,16 @@ fn check_name(name: &str) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The plugins of a broker, which may be granted what is below `dir`.
+    pub(crate) fn load(shell: &Shell, dir: &std::path::Path) -> Plugins {
+        let runtime = Runtime::new(sluice_runtime::Config::default()).unwrap();
+        let secrets = crate::secrets::Secrets::new(dir.join("secrets"));
+        Plugins::load(runtime, Granter::new(shell.reader.clone(), secrets), shell.clone()).unwrap()
+    }
+}

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::Filter;
-use sluice_model::Properties;
-use sluice_runtime::{Context, Grants, Limits, Plugin, Record, Role, ports::Prefilter};
+use sluice_model::{Kind, Properties};
+use sluice_runtime::{
+    Context, Error, Failure as Trouble, Grants, Limits, Plugin, Record, Role, Setup, ports::Prefilter,
+};
 
 use crate::{
     audit::Holding,
@@ -55,8 +57,10 @@ pub struct Found {
 /// Digests of the plugins of some steps, in their order: exactly these versions run, whatever was uploaded since.
 pub type Pins = Vec<String>;
 
-/// Finds every plugin, with `pins` exactly those, and all that it is granted, and starts each once with its config. `field` names a part of
-/// a step in errors; `context` is what the step with this index sees, but for its own name.
+/// Finds every plugin, with `pins` exactly those, and all that it is granted, and starts each once with its config under its limits. `field`
+/// names a part of a step in errors; `setup` is what the step with this index starts with, but for its own name and config.
+///
+/// Fails with `Busy` when no instance is to be had for that.
 pub fn check(
     plugins: &Plugins,
     pins: Option<&Pins>,
@@ -64,7 +68,7 @@ pub fn check(
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
     site: &Site,
-    context: impl Fn(usize) -> Context,
+    setup: impl Fn(usize) -> Setup,
 ) -> Result<Vec<Found>> {
     if !(1..=STEPS_LIMIT).contains(&steps.len()) {
         let text = format!("steps: expected 1 to {STEPS_LIMIT} plugins, got {}", steps.len());
@@ -87,8 +91,16 @@ pub fn check(
             let text = format!("expected a {}, but {} is {}", expected.join(" or "), step.plugin, has.join(", "));
             return Err(wrong("plugin", text));
         }
-        let context = Context { step: step.plugin.clone(), ..context(at) };
-        plugin.check_config(&step.config, &context).map_err(|error| wrong("config", error.to_string()))?;
+        let setup = setup(at);
+        let context = Context { step: step.plugin.clone(), ..setup.context };
+        let started = plugin.instance(Setup { config: step.config.clone(), context, ..setup });
+        started.map_err(|error| match error {
+            Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
+            Error::Start { failure: Trouble::Memory { .. }, .. } => {
+                Failure::invalid("limits.memory", format!("limits.memory: {error}"))
+            }
+            error => wrong("config", error.to_string()),
+        })?;
         let (granter, digest) = (plugins.granter(), plugin.digest());
         granter.check(&step.grants, site, |part| field(at, &format!("grants.{part}")))?;
         Ok(Found {
@@ -99,6 +111,24 @@ pub fn check(
         })
     };
     steps.iter().enumerate().map(check).collect()
+}
+
+/// Fails unless only the last step has several outputs, and as many as there are sinks. Each step comes with its name and how many it has,
+/// `None` for one per sink.
+pub fn check_outputs<'a>(steps: impl ExactSizeIterator<Item = (&'a str, Option<usize>)>, sinks: usize) -> Result<()> {
+    let last = steps.len().saturating_sub(1);
+    for (at, (name, outputs)) in steps.enumerate() {
+        if at < last && outputs.is_some_and(|count| count > 1) {
+            let field = format!("steps[{at}].plugin");
+            let text = format!("{field}: {name} has several outputs, so it can only be the last step");
+            return Err(Failure::invalid(&field, text));
+        }
+        if let Some(count) = outputs.filter(|count| at == last && *count != sinks) {
+            let text = format!("sinks: the last step {name} has {count} outputs, but there are {sinks} sinks");
+            return Err(Failure::invalid("sinks", text));
+        }
+    }
+    Ok(())
 }
 
 /// The limits of each instance.

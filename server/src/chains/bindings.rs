@@ -21,6 +21,7 @@ use super::{
     plan::Plan,
 };
 use crate::{
+    documents::{self, Found},
     failure::{Failure, Result},
     observer::Logs,
     pipelines::check_version,
@@ -42,6 +43,8 @@ pub trait Place: Send + Sync + 'static {
     type Key: Clone + Eq + Ord + Hash + Display + Send + Sync + 'static;
     type Spec: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Work: Work;
+    /// Whether messages go on that a plugin fails on, where nothing else is said.
+    const LENIENT: bool;
 
     /// The key that a document is named by.
     fn key(document: &str) -> Result<Self::Key>;
@@ -67,8 +70,8 @@ struct Stored<S> {
 }
 
 struct Bound<P: Place> {
-    /// With the place of its document in the log.
-    stored: Mutex<(Stored<P::Spec>, u64)>,
+    /// With the place of its document in the log; `None`: it cannot be read.
+    stored: Mutex<(Option<Stored<P::Spec>>, u64)>,
     chain: Chain<P::Work>,
 }
 
@@ -83,7 +86,8 @@ pub struct Pinned {
 /// How a binding stands.
 #[derive(Clone)]
 pub struct Description<S> {
-    pub spec: S,
+    /// `None`: what is stored of it cannot be read.
+    pub spec: Option<S>,
     pub version: u64,
     pub plugins: Vec<Pinned>,
     /// Why it does not run.
@@ -114,29 +118,32 @@ impl<P: Place> Bindings<P> {
             by_key: RwLock::new(HashMap::new()),
             changing: Mutex::new(()),
         };
-        for (name, document) in bindings.shell.reader.documents(P::KIND) {
-            let Some((_, body)) = bindings.shell.reader.document(P::KIND, &name)? else { continue };
-            match serde_json::from_slice::<Stored<P::Spec>>(&body) {
-                Ok(stored) => bindings.revive(&P::key(&name)?, stored, document.at.0)?,
-                Err(error) => tracing::error!(kind = P::KIND, name, %error, "a stored binding cannot be read"),
-            }
+        for Found { name, at, held } in documents::all(&bindings.shell.reader, P::KIND) {
+            bindings.revive(&P::key(&name)?, held, at)?;
         }
         Ok(bindings)
     }
 
-    fn revive(&self, key: &P::Key, stored: Stored<P::Spec>, version: u64) -> Result<()> {
+    /// `stored` is what its document holds, or why that cannot be read.
+    fn revive(&self, key: &P::Key, stored: std::result::Result<Stored<P::Spec>, String>, version: u64) -> Result<()> {
         if P::exists(key, &self.shell.reader).is_err() {
             // The crash came between the end of what it was bound to and its own.
-            return self.forget(key);
+            if let Err(failure) = self.forget(key) {
+                tracing::error!("{} is over, and its document stays: {failure}", P::name(key));
+            }
+            return Ok(());
         }
-        let Stored { spec, plugins } = &stored;
-        let plan = P::plan(key, spec, Some(plugins), &self.shell, &self.plugins).unwrap_or_else(|failure| {
-            tracing::error!("{} does not run: {failure}", P::name(key));
-            let reason = format!("it does not run: {failure}");
-            Plan { broken: Some(reason), lenient: P::is_lenient(spec), ..Plan::open(P::name(key)) }
-        });
+        let broken = |lenient: bool, reason: String| {
+            tracing::error!("{} does not run: {reason}", P::name(key));
+            Plan { broken: Some(format!("it does not run: {reason}")), lenient, ..Plan::open(P::name(key)) }
+        };
+        let plan = match &stored {
+            Ok(Stored { spec, plugins }) => P::plan(key, spec, Some(plugins), &self.shell, &self.plugins)
+                .unwrap_or_else(|failure| broken(P::is_lenient(spec), failure.text)),
+            Err(reason) => broken(P::LENIENT, reason.clone()),
+        };
         self.plugins.granter().audit().granted(plan.holdings());
-        let bound = Bound { stored: Mutex::new((stored, version)), chain: self.start(plan)? };
+        let bound = Bound { stored: Mutex::new((stored.ok(), version)), chain: self.start(plan)? };
         self.by_key.write().insert(key.clone(), Arc::new(bound));
         self.any.store(true, Ordering::Release);
         Ok(())
@@ -168,7 +175,7 @@ impl<P: Place> Bindings<P> {
         match known {
             Some(bound) => {
                 let version = self.shell.ask_blocking(put)?.0;
-                *bound.stored.lock() = (stored, version);
+                *bound.stored.lock() = (Some(stored), version);
                 let (audit, before) = (self.plugins.granter().audit(), bound.chain.plan());
                 audit.withdrawn(before.holdings());
                 audit.granted(plan.holdings());
@@ -178,7 +185,7 @@ impl<P: Place> Bindings<P> {
                 let chain = self.start(plan)?;
                 let version = self.shell.ask_blocking(put)?.0;
                 self.plugins.granter().audit().granted(chain.plan().holdings());
-                let bound = Bound { stored: Mutex::new((stored, version)), chain };
+                let bound = Bound { stored: Mutex::new((Some(stored), version)), chain };
                 self.by_key.write().insert(key.clone(), Arc::new(bound));
                 self.any.store(true, Ordering::Release);
             }
@@ -264,8 +271,9 @@ impl<P: Place> Bindings<P> {
     pub fn users_of(&self, version: &Version) -> Vec<String> {
         let by_key = self.by_key.read();
         let uses = |bound: &Bound<P>| {
-            let Stored { spec, plugins } = &bound.stored.lock().0;
-            P::references(spec).zip(plugins).any(|(reference, digest)| Wanted::uses(reference, digest, version))
+            bound.stored.lock().0.as_ref().is_some_and(|Stored { spec, plugins }| {
+                P::references(spec).zip(plugins).any(|(reference, digest)| Wanted::uses(reference, digest, version))
+            })
         };
         by_key.iter().filter(|(_, bound)| uses(bound)).map(|(key, _)| key.to_string()).collect()
     }
@@ -278,7 +286,8 @@ impl<P: Place> Bindings<P> {
 }
 
 fn description<P: Place>(bound: &Bound<P>) -> Description<P::Spec> {
-    let (Stored { spec, .. }, version) = bound.stored.lock().clone();
+    let (stored, version) = bound.stored.lock().clone();
+    let spec = stored.map(|stored| stored.spec);
     let plan = bound.chain.plan();
     let pinned = plan.steps.iter().map(|step| Pinned {
         reference: step.reference.clone(),
@@ -287,4 +296,54 @@ fn description<P: Place>(bound: &Bound<P>) -> Description<P::Spec> {
     });
     let (counts, logs) = (bound.chain.counts(), bound.chain.logs());
     Description { spec, version, plugins: pinned.collect(), broken: plan.broken.clone(), counts, logs }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use bytes::Bytes;
+    use sluice_broker::{Send, Topic};
+    use sluice_model::{Host, Message, Properties, Timestamp, TopicName};
+
+    use super::*;
+    use crate::ingress::Ingresses;
+
+    #[test]
+    fn an_ingress_that_cannot_be_read_refuses_what_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let plugins = Arc::new(crate::plugins::tests::load(&shell, dir.path()));
+        let topic = TopicName::parse("t").unwrap();
+        let made = topic.clone();
+        let make = move |broker: &mut sluice_broker::Broker, now| {
+            broker.put_topic(Topic::new(made, 1), now)?;
+            broker.put_document("ingress", "t", "", "{}".into(), now)
+        };
+        shell.ask_blocking(make).unwrap();
+        let ingresses = Ingresses::load(shell.clone(), plugins).unwrap();
+        let send = || {
+            let message = Message::new(
+                topic.clone(),
+                sluice_model::QueueId(0),
+                Timestamp(1),
+                Properties::default(),
+                Bytes::new(),
+            );
+            let messages = vec![Message { born_host: Host::LOCAL, ..message }];
+            let (told, answer) = channel();
+            let send = Send { messages, queue: None, template: None, max_reconsume_times: None };
+            ingresses.send(&shell, 1, send, move |sent, _| told.send(sent.map(drop)).unwrap());
+            shell.work();
+            answer.recv().unwrap()
+        };
+        let refused = send().unwrap_err();
+        assert_eq!(refused.field.as_deref(), Some(crate::ingress::REFUSED));
+        assert!(refused.text.contains("its stored document cannot be read: "), "{refused}");
+        let shown = ingresses.describe(&topic).unwrap();
+        assert!(shown.spec.is_none() && shown.broken.is_some());
+        ingresses.delete(&topic).unwrap();
+        send().unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sluice_model::TopicName;
-use sluice_runtime::{Columns, Context, Grants, Limits, Plugin, Role, ports::Prefilter};
+use sluice_runtime::{Columns, Context, Grants, Limits, Plugin, Role, Setup, ports::Prefilter};
 
 use crate::{
     audit::Holding,
@@ -86,7 +86,8 @@ impl Plan {
     }
 }
 
-/// Finds every plugin and starts each once with its config. `field` names a step in errors; the kind and name of the place, in the audit.
+/// Finds every plugin and starts each once with its config under its limits. `field` names a step in errors; the kind and name of the place,
+/// in the audit.
 pub fn check_steps(
     plugins: &Plugins,
     pins: Option<&Pins>,
@@ -94,10 +95,10 @@ pub fn check_steps(
     field: impl Fn(usize, &str) -> String,
     roles: &[Role],
     (kind, name): (&'static str, String),
-    context: &Context,
+    setup: &Setup,
 ) -> Result<Vec<Step>> {
     let site = Site { kind, name, hurried: Some(HURRIED), stopping: Arc::default() };
-    let found = steps::check(plugins, pins, steps, field, roles, &site, |_| context.clone())?;
+    let found = steps::check(plugins, pins, steps, field, roles, &site, |_| setup.clone())?;
     let step = |(step, Found { version, prefilter, grants, holding }): (&StepSpec, Found)| Step {
         reference: step.plugin.clone(),
         label: format!("{}@{}", version.name, version.version()),

@@ -133,7 +133,7 @@ fn ask_plugin(bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) -> 
 }
 
 fn start(bound: &Bound, check: &HalfCheck) -> Result<Instance> {
-    let plugin = bound.plugin.as_ref().ok_or_else(|| Failure::not_found("plugin", &bound.spec.plugin))?;
+    let plugin = bound.plugin.as_ref().map_err(|reason| Failure::new(Kind::NotFound, reason.clone()))?;
     let setup = Setup {
         config: bound.spec.config.clone(),
         context: context(&check.half.group, &bound.spec),

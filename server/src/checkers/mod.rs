@@ -16,11 +16,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::HalfCheck;
-use sluice_model::{GroupName, Kind, TopicName};
-use sluice_runtime::{Context, Grants, Instance, Plugin, Role};
+use sluice_model::{GroupName, Kind};
+use sluice_runtime::{Context, Error, Grants, Instance, Plugin, Role};
 
 use crate::{
     audit::Holding,
+    documents::{self, Found},
     failure::{Failure, Result},
     grants::{GrantsSpec, Site},
     observer::Logs,
@@ -60,7 +61,7 @@ pub struct CheckerSpec {
     pub policy: CheckPolicy,
     #[serde(default)]
     pub config: Map<String, Value>,
-    /// Topics that the plugin may look messages up in, beside those of `grants`.
+    /// Topics that the plugin may look messages up in, beside those of `grants`; at most 32.
     #[serde(default)]
     pub topics: Vec<String>,
     #[serde(default, skip_serializing_if = "GrantsSpec::is_empty")]
@@ -69,7 +70,7 @@ pub struct CheckerSpec {
 
 impl CheckerSpec {
     /// All that the plugin is granted.
-    fn granted(&self) -> GrantsSpec {
+    pub fn granted(&self) -> GrantsSpec {
         let mut granted = self.grants.clone();
         granted.topics.extend(self.topics.iter().filter(|topic| !self.grants.topics.contains(topic)).cloned());
         granted
@@ -91,6 +92,8 @@ pub struct Description {
     pub version: u64,
     /// Of the plugin that decides.
     pub digest: String,
+    /// Why it does not run.
+    pub broken: Option<String>,
     pub answers: Answers,
     /// What the plugin says.
     pub logs: Arc<Logs>,
@@ -101,8 +104,8 @@ struct Bound {
     spec: CheckerSpec,
     version: u64,
     digest: String,
-    /// `None`: it is not there any more.
-    plugin: Option<Plugin>,
+    /// Or why it does not run.
+    plugin: std::result::Result<Plugin, String>,
     grants: Grants,
     holding: Option<Holding>,
     answers: Mutex<Answers>,
@@ -111,8 +114,14 @@ struct Bound {
 
 impl Bound {
     fn description(&self) -> Description {
-        let (spec, digest) = (self.spec.clone(), self.digest.clone());
-        Description { spec, version: self.version, digest, answers: *self.answers.lock(), logs: self.logs.clone() }
+        Description {
+            spec: self.spec.clone(),
+            version: self.version,
+            digest: self.digest.clone(),
+            broken: self.plugin.as_ref().err().cloned(),
+            answers: *self.answers.lock(),
+            logs: self.logs.clone(),
+        }
     }
 }
 
@@ -135,21 +144,27 @@ impl Checkers {
         let desk = Desk { shell: shell.standing_back(), sessions };
         let checkers = Self { desk, plugins, by_group: Mutex::default(), changing: Mutex::new(()) };
         let reader = &checkers.desk.shell.reader;
-        for (name, document) in reader.documents(KIND) {
-            let Some((_, body)) = reader.document(KIND, &name)? else { continue };
-            let Ok(Stored { spec, digest }) = serde_json::from_slice(&body) else {
-                tracing::error!(group = name, "a stored checker cannot be read");
-                continue;
+        for Found { name, at, held } in documents::all::<Stored>(reader, KIND) {
+            let Stored { spec, digest } = match held {
+                Ok(stored) => stored,
+                Err(reason) => {
+                    tracing::error!(group = name, reason, "the checker of a group is lost: its producers are asked");
+                    continue;
+                }
             };
             let plugin = checkers.plugins.resolve_digest(&spec.plugin, &digest);
             if let Err(failure) = &plugin {
-                tracing::error!(group = name, %failure, "the checker of a group is missing: its producers are asked");
+                let instead = match spec.policy {
+                    CheckPolicy::PluginOnly => "nobody is asked, its half messages stay undecided",
+                    CheckPolicy::ProducerFirst | CheckPolicy::PluginFirst => "its producers are asked",
+                };
+                tracing::error!(group = name, %failure, "the checker of a group does not run: {instead}");
             }
             let group = GroupName::parse(&name)?;
             let site = site(&group, Arc::default());
             // A secret that is gone is missed by the plugin when it asks for it; until then it decides what it can.
-            let plugin = plugin.ok().map(|version| version.plugin);
-            let bound = checkers.bound(Stored { spec, digest }, document.at.0, plugin, &site)?;
+            let plugin = plugin.map(|version| version.plugin).map_err(|failure| failure.text);
+            let bound = checkers.bound(Stored { spec, digest }, at, plugin, &site)?;
             checkers.install(&group, bound, &site)?;
         }
         Ok(checkers)
@@ -169,24 +184,25 @@ impl Checkers {
         let digest = plugin.digest().to_owned();
         if let Some(known) = known.as_ref().map(|known| known.bound.lock().clone())
             && (&known.spec, &known.digest) == (&spec, &digest)
+            && known.plugin.is_ok()
             && spec.grants.secrets.is_empty()
         {
             return Ok(known.description());
         }
-        for topic in &spec.topics {
-            self.desk.shell.reader.topic(&TopicName::parse(topic)?)?;
-        }
         let site = site(group, known.as_ref().map_or_else(Arc::default, |known| known.lane.stopping().clone()));
+        let topics = GrantsSpec { topics: spec.topics.clone(), ..GrantsSpec::default() };
+        self.plugins.granter().check(&topics, &site, |_| "topics".to_owned())?;
         self.plugins.granter().check(&spec.grants, &site, |part| format!("grants.{part}"))?;
-        plugin
-            .check_config(&spec.config, &context(group, &spec))
-            .map_err(|error| Failure::invalid("config", format!("config: {error}")))?;
+        plugin.check_config(&spec.config, &context(group, &spec)).map_err(|error| match error {
+            Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
+            error => Failure::invalid("config", format!("config: {error}")),
+        })?;
         let stored = Stored { spec, digest };
         let body = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
         let name = group.to_string();
         let put = move |broker: &mut sluice_broker::Broker, now| broker.put_document(KIND, &name, "", body.into(), now);
         let at = self.desk.shell.ask_blocking(put)?;
-        let bound = self.bound(stored, at.0, Some(plugin), &site)?;
+        let bound = self.bound(stored, at.0, Ok(plugin), &site)?;
         let description = bound.description();
         match known {
             None => self.install(group, bound, &site)?,
@@ -201,11 +217,17 @@ impl Checkers {
         Ok(description)
     }
 
-    fn bound(&self, stored: Stored, version: u64, plugin: Option<Plugin>, site: &Site) -> Result<Bound> {
+    fn bound(
+        &self,
+        stored: Stored,
+        version: u64,
+        plugin: std::result::Result<Plugin, String>,
+        site: &Site,
+    ) -> Result<Bound> {
         let Stored { spec, digest } = stored;
         let (granted, logs) = (spec.granted(), Arc::new(Logs::default()));
         let grants = self.plugins.granter().grant(&granted, site, &spec.plugin, &digest)?;
-        let holding = plugin.as_ref().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
+        let holding = plugin.as_ref().ok().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
         Ok(Bound { spec, version, digest, plugin, grants, holding, answers: Mutex::default(), logs })
     }
 
@@ -300,4 +322,39 @@ fn site(group: &GroupName, stopping: Arc<AtomicBool>) -> Site {
 
 fn context(group: &GroupName, spec: &CheckerSpec) -> Context {
     Context { pipeline: group.to_string(), step: spec.plugin.clone(), ..Context::default() }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use bytes::Bytes;
+    use sluice_broker::Topic;
+    use sluice_model::TopicName;
+
+    use super::*;
+
+    #[test]
+    fn a_checker_whose_plugin_is_missing_says_so_until_it_is_put_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let plugins = Arc::new(crate::plugins::tests::load(&shell, dir.path()));
+        let component = sluice_plugins::ready_made("ledger-checker").unwrap().component;
+        let digest = plugins.check("ledger-checker", component).unwrap().1.digest;
+        let spec =
+            serde_json::json!({ "plugin": "ledger-checker", "config": { "topic": "ledger" }, "topics": ["ledger"] });
+        let body = serde_json::json!({ "spec": spec, "digest": digest }).to_string();
+        let make = move |broker: &mut sluice_broker::Broker, now| {
+            broker.put_topic(Topic::new(TopicName::parse("ledger")?, 1), now)?;
+            broker.put_document(KIND, "shop", "", body.into(), now)
+        };
+        shell.ask_blocking(make).unwrap();
+        let checkers = Checkers::load(shell, plugins.clone(), Arc::default()).unwrap();
+        let group = GroupName::parse("shop").unwrap();
+        assert!(checkers.describe(&group).unwrap().broken.unwrap().contains("does not exist"));
+
+        plugins.put("ledger-checker", Bytes::from_static(component)).unwrap();
+        let put = checkers.put(&group, serde_json::from_value(spec).unwrap(), None).unwrap();
+        assert_eq!(put.broken, None);
+        checkers.stop_all();
+    }
 }

@@ -5,7 +5,7 @@ use sluice_broker::Position;
 use sluice_model::{GroupName, Kind};
 
 use super::{
-    Description, KIND, PIPELINES_LIMIT, Pipeline, Pipelines,
+    Description, KIND, PIPELINES_LIMIT, Pipelines, Status, Unread,
     queue::{first_positions, standing},
     revision::{Candidate, Mode, Offsets, Reason, Revision, Stored, new_incarnation},
     spec::{Checked, Spec, parse_start},
@@ -14,14 +14,15 @@ use super::{
 use crate::failure::{Failure, Result};
 
 impl Pipelines {
-    /// Makes a pipeline or replaces what runs under its name.
+    /// Makes a pipeline or replaces what runs under its name. The same text with the same plugins makes no revision. One whose document cannot be read goes on where it stood, with nothing kept.
     ///
     /// With `expected`, fails with `Conflict` unless that is the version in place (0: none); fails with it as well while a version is tried.
     pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
         let name = spec.name.clone();
         let known = self.by_name.lock().get(&name).map(|known| (known.version, known.stored.clone()));
-        check_version(&name, expected, known.as_ref().map(|(version, _)| *version))?;
+        let unread = self.unread.lock().get(&name).map(|known| known.version);
+        check_version(&name, expected, known.as_ref().map(|(version, _)| *version).or(unread))?;
         if known.is_none() && self.by_name.lock().len() >= PIPELINES_LIMIT {
             return Err(Failure::new(Kind::Full, format!("there are {PIPELINES_LIMIT} pipelines already")));
         }
@@ -31,11 +32,26 @@ impl Pipelines {
             None => self.cut_over(&name, &checked, None, |from| {
                 Ok(Stored::new(Revision::new(1, &checked, Reason::Applied, from)))
             }),
-            Some((_, stored)) => {
+            Some((version, stored)) => {
                 stored.expect_no_candidate()?;
+                if stored.live.is(&checked) {
+                    return self.apply_again(stored, version);
+                }
                 self.take_over(stored, &checked, Reason::Applied)
             }
         }
+    }
+
+    /// What runs is applied once more: its stages start anew if one of them stopped or its plugins may have other secrets by now.
+    fn apply_again(&self, stored: Stored, version: u64) -> Result<Description> {
+        let name = stored.name().to_owned();
+        let has_secrets = stored.live.spec.steps.iter().any(|step| !step.grants.secrets.is_empty());
+        let stopped = self.describe(&name)?.status != Status::Running;
+        if !stored.paused && (stopped || has_secrets) {
+            self.stop(&name);
+            self.start(stored, version)?;
+        }
+        self.describe(&name)
     }
 
     /// Has a version tried: beside the live one, or in its place in some queues.
@@ -142,10 +158,10 @@ impl Pipelines {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
         let _changing = self.changing.lock();
-        let mut stored = Stored { paused, ..self.stored(name)?.1 };
-        let (document, body) = (name.to_owned(), stored.encode()?);
-        let at = self.shell.ask_blocking(move |broker, now| broker.put_document(KIND, &document, "", body, now))?;
-        self.replace(stored, at.0)
+        let stored = Stored { paused, ..self.stored(name)?.1 };
+        self.stop(name);
+        let begun = self.begin(stored, Vec::new());
+        self.or_go_on(name, begun)
     }
 
     /// Lets a pipeline begin anew: what its processors kept is gone, and it reads each queue from where `start` says. What it wrote stays.
@@ -165,23 +181,33 @@ impl Pipelines {
             let incarnation = new_incarnation().max(before.incarnation + 1);
             Ok(Stored { incarnation, ..before.clone().followed_by(live, until) })
         })?;
-        self.drop_state(&old)?;
+        self.drop_state(&old);
         self.describe(name)
     }
 
-    /// Deletes a pipeline and its positions; what it wrote stays.
+    /// Deletes a pipeline and its positions; what it wrote stays. When that cannot be written down, it goes on.
     pub fn delete(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock();
-        let place = self.place(&self.stored(name)?.1)?;
+        let stored = match self.stored(name) {
+            // What it keeps is not known; the next start finds it.
+            Err(failure) if failure.kind == Kind::Corrupt => None,
+            stored => Some(stored?),
+        };
+        let (document, group) = (name.to_owned(), GroupName::parse(&format!("pipeline-{name}"))?);
         self.stop(name);
-        let document = name.to_owned();
-        let group = GroupName::parse(&format!("pipeline-{name}"))?;
-        self.shell.ask_blocking(move |broker, now| {
+        let deleted = self.shell.ask_blocking(move |broker, now| {
             broker.delete_document(KIND, &document, now)?;
-            broker.forget_positions(&group, now)
+            Ok(broker.forget_positions(&group, now))
+        });
+        let forgotten = deleted.inspect_err(|_| {
+            stored.iter().for_each(|(version, stored)| self.revive(stored.clone(), *version));
         })?;
         self.by_name.lock().remove(name);
-        self.drop_state(&place)
+        self.unread.lock().remove(name);
+        if let Some((_, stored)) = stored {
+            self.drop_state(&self.place(&stored)?);
+        }
+        Ok(forgotten?)
     }
 
     /// Another version in the place of the live one.
@@ -193,8 +219,8 @@ impl Pipelines {
         })
     }
 
-    /// Stops what runs behind a whole unit, writes down what is to run and from where, and starts that. When it cannot be written down,
-    /// what ran goes on.
+    /// Stops what runs behind a whole unit, opens what is to run, and when that stands, writes down what it is and from where. When it does
+    /// not stand or cannot be written down, nothing is changed, and what ran goes on.
     ///
     /// Without `positions` each queue goes on where it stands, and one that is new begins where the source says.
     fn cut_over(
@@ -205,47 +231,67 @@ impl Pipelines {
         next: impl FnOnce(Offsets) -> Result<Stored>,
     ) -> Result<Description> {
         self.stop(name);
-        let written = || {
+        let begin = || {
             let positions = positions.map_or_else(|| standing(&self.shell, checked), |positions| positions())?;
-            let offsets = positions.iter().map(|position| (position.queue.0, position.offset.0)).collect();
-            let mut stored = next(offsets)?;
-            let (document, body) = (name.to_owned(), stored.encode()?);
-            let at = self
-                .shell
-                .ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))?;
-            Ok((stored, at.0))
+            self.begin(next(by_queue(&positions))?, positions)
         };
-        match written() {
-            Ok((stored, version)) => self.replace(stored, version),
+        let begun = begin();
+        self.or_go_on(name, begun)
+    }
+
+    /// The pipeline as it was changed. When it was not, what was stopped for it goes on.
+    fn or_go_on(&self, name: &str, begun: Result<()>) -> Result<Description> {
+        if begun.is_err()
+            && let Ok((version, stored)) = self.stored(name)
+        {
+            self.revive(stored, version);
+        }
+        begun?;
+        self.describe(name)
+    }
+
+    /// Opens what `stored` says, unless it is paused, writes that down with `positions`, and lets it go. What ran before must have been stopped.
+    fn begin(&self, mut stored: Stored, positions: Vec<Position>) -> Result<()> {
+        let (name, body, place) = (stored.name().to_owned(), stored.encode()?, self.place(&stored)?);
+        let mut pipeline = self.pipeline(stored, 0);
+        let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &by_queue(&positions)) };
+        // One that was tried before is no reason to change nothing.
+        let tried_before = || self.stored(&name).is_ok_and(|(_, before)| before.candidate == pipeline.stored.candidate);
+        let opened = opened.and_then(|()| match &pipeline.untried {
+            Some(failure) if !tried_before() => Err(failure.clone()),
+            _ => Ok(()),
+        });
+        let document = name.clone();
+        let written = opened.and_then(|()| {
+            self.shell.ask_blocking(move |broker, now| broker.put_document_at((KIND, &document), body, &positions, now))
+        });
+        match written {
+            Ok(at) => {
+                pipeline.version = at.0;
+                self.install(pipeline);
+                Ok(())
+            }
             Err(failure) => {
-                if let Ok((version, stored)) = self.stored(name)
-                    && let Err(problem) = self.replace(stored, version)
-                {
-                    tracing::error!(pipeline = name, %problem, "what ran before does not start again");
+                // Its files are closed before they go.
+                drop(pipeline);
+                let before = self.stored(&name).and_then(|(_, before)| self.place(&before));
+                if !before.is_ok_and(|before| before.topic == place.topic) {
+                    self.drop_state(&place);
                 }
                 Err(failure)
             }
         }
     }
 
-    /// Puts a pipeline in the place of the one with its name.
-    fn replace(&self, stored: Stored, version: u64) -> Result<Description> {
-        let name = stored.name().to_owned();
-        self.stop(&name);
-        let logs = self.by_name.lock().get(&name).map(|known| known.logs.clone()).unwrap_or_default();
-        let mut pipeline = Pipeline::new(self.next_id(), stored, version, logs);
-        let started = if pipeline.stored.paused { Ok(()) } else { self.start(&mut pipeline) };
-        pipeline.broken = started.as_ref().err().map(|failure| failure.text.clone());
-        self.by_name.lock().insert(name.clone(), pipeline);
-        started?;
-        self.describe(&name)
-    }
-
-    /// What a pipeline's document holds, with its version; fails with `NotFound`.
+    /// What a pipeline's document holds, with its version; fails with `NotFound`, and with `Corrupt` when it cannot be read.
     pub(super) fn stored(&self, name: &str) -> Result<(u64, Stored)> {
-        let by_name = self.by_name.lock();
-        let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
-        Ok((known.version, known.stored.clone()))
+        if let Some(known) = self.by_name.lock().get(name) {
+            return Ok((known.version, known.stored.clone()));
+        }
+        Err(match self.unread.lock().get(name) {
+            Some(Unread { reason, .. }) => Failure::new(Kind::Corrupt, format!("pipeline \"{name}\": {reason}")),
+            None => Failure::not_found("pipeline", name),
+        })
     }
 
     /// Where the live version stands in each queue, or left it to a canary.
@@ -258,17 +304,22 @@ impl Pipelines {
         Ok(stands.chain(canary).collect())
     }
 
-    /// Deletes what processors kept.
-    fn drop_state(&self, place: &Place) -> Result<()> {
+    /// Deletes what processors kept. What is left of it goes at the next start.
+    fn drop_state(&self, place: &Place) {
         let topic = place.topic.clone();
-        self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now))?;
+        if let Err(failure) = self.shell.ask_blocking(move |broker, now| broker.delete_state_topic(&topic, now)) {
+            tracing::warn!(topic = %place.topic, %failure, "what a pipeline kept that is gone stays until the next start");
+        }
         place.remove_file();
-        Ok(())
     }
 }
 
 fn tried(stored: &Stored) -> Result<&Candidate> {
     stored.candidate.as_ref().ok_or_else(|| Failure::not_found("candidate", stored.name()))
+}
+
+fn by_queue(positions: &[Position]) -> Offsets {
+    positions.iter().map(|position| (position.queue.0, position.offset.0)).collect()
 }
 
 fn of_these(offsets: &Offsets, queues: &[u32]) -> Offsets {

@@ -26,20 +26,21 @@ use sluice_model::Kind;
 pub use change::check_version;
 pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use revision::{Candidate, Mode, Offsets, Reason, Revision};
-pub use run::{QueueStatus, Status};
+pub use run::{QueueStatus, Status, Versions};
 pub use shadow::{Became, Example, Report};
 pub use spec::{Checked, Spec};
 pub use state::{Found, States};
 
 use crate::{
     audit::Holding,
+    documents,
     failure::{Failure, Result},
     observer::Logs,
     plugins::{Plugins, Version, Wanted},
     shell::Shell,
 };
 use revision::Stored;
-use run::{Running, Versions};
+use run::{Canary, Running};
 use shadow::Shadow;
 use state::Place;
 
@@ -56,6 +57,8 @@ struct Pipeline {
     running: Option<Running>,
     /// The candidate that runs beside it.
     shadow: Option<Shadow>,
+    /// Why the candidate does not run, though the live version does.
+    untried: Option<Failure>,
     /// What its plugins are granted while they run.
     holdings: Vec<Holding>,
     /// Why it could not be started.
@@ -63,12 +66,20 @@ struct Pipeline {
     logs: Arc<Logs>,
 }
 
+struct Unread {
+    /// Place of its document in the log.
+    version: u64,
+    reason: String,
+}
+
 /// How a pipeline stands.
 #[derive(Clone)]
 pub struct Description {
-    pub spec: Spec,
+    pub name: String,
+    /// `None`: what is stored of it cannot be read.
+    pub spec: Option<Spec>,
     pub version: u64,
-    /// What runs: the live revision's number, and the digests of its plugins by step.
+    /// What runs: the live revision's number, 0 when it cannot be read, and the digests of its plugins by step.
     pub revision: u64,
     pub plugins: Vec<String>,
     pub candidate: Option<Candidate>,
@@ -97,6 +108,8 @@ pub struct Trial {
     pub queues: Vec<QueueStatus>,
     /// Of a shadow that runs.
     pub report: Option<Report>,
+    /// Why it does not run.
+    pub stopped: Option<String>,
 }
 
 /// The registry of pipelines. Its calls block; they are not for async tasks.
@@ -107,6 +120,8 @@ pub struct Pipelines {
     folder: PathBuf,
     next_id: AtomicU32,
     by_name: Mutex<BTreeMap<String, Pipeline>>,
+    /// Those whose document cannot be read. They can be replaced and deleted.
+    unread: Mutex<BTreeMap<String, Unread>>,
     /// Held while a pipeline is changed, so that two changes do not meet.
     changing: Mutex<()>,
     /// Held while dead letters are replayed or purged.
@@ -123,19 +138,28 @@ impl Pipelines {
             plugins,
             folder,
             next_id: AtomicU32::new(1),
-            by_name: Mutex::new(BTreeMap::new()),
+            by_name: Mutex::default(),
+            unread: Mutex::default(),
             changing: Mutex::new(()),
             dealing: Mutex::new(()),
         };
         let mut found = Vec::new();
-        for (name, document) in pipelines.shell.reader.documents(KIND) {
-            let Some((_, body)) = pipelines.shell.reader.document(KIND, &name)? else { continue };
-            match serde_json::from_slice::<Stored>(&body) {
-                Ok(stored) => found.push((stored, document.at.0)),
-                Err(error) => tracing::error!(pipeline = name, %error, "a stored pipeline cannot be read"),
+        for documents::Found { name, at: version, held } in documents::all::<Stored>(&pipelines.shell.reader, KIND) {
+            match held {
+                Ok(stored) => found.push((stored, version)),
+                Err(reason) => {
+                    tracing::error!(pipeline = name, reason, "a pipeline does not start");
+                    pipelines.unread.lock().insert(name, Unread { version, reason });
+                }
             }
         }
-        pipelines.sweep(&found)?;
+        if !pipelines.unread.lock().is_empty() {
+            tracing::warn!(
+                "what no pipeline keeps any more stays: it may be that of one whose document cannot be read"
+            );
+        } else if let Err(failure) = pipelines.sweep(&found) {
+            tracing::error!(%failure, "what no pipeline keeps any more stays");
+        }
         found.into_iter().for_each(|(stored, version)| pipelines.revive(stored, version));
         Ok(pipelines)
     }
@@ -157,45 +181,96 @@ impl Pipelines {
         Place::new(&self.folder, stored.name(), stored.incarnation)
     }
 
+    /// [`Self::start`] for when there is nobody to tell.
     fn revive(&self, stored: Stored, version: u64) {
         let name = stored.name().to_owned();
-        let mut pipeline = Pipeline::new(self.next_id(), stored, version, Arc::default());
-        if !pipeline.stored.paused
-            && let Err(failure) = self.start(&mut pipeline)
-        {
+        if let Err(failure) = self.start(stored, version) {
             tracing::error!(pipeline = name, %failure, "a pipeline does not start");
-            pipeline.broken = Some(failure.text);
         }
-        self.by_name.lock().insert(name, pipeline);
     }
 
-    fn next_id(&self) -> u32 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
+    /// Starts what a document says unless it is paused, in the place of what ran under its name, which must have been stopped.
+    fn start(&self, stored: Stored, version: u64) -> Result<()> {
+        let mut pipeline = self.pipeline(stored, version);
+        let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &Offsets::new()) };
+        pipeline.broken = opened.as_ref().err().map(|failure| failure.text.clone());
+        self.install(pipeline);
+        opened
     }
 
-    fn start(&self, pipeline: &mut Pipeline) -> Result<()> {
-        let Stored { live, candidate, .. } = &pipeline.stored;
+    /// What a document says, not opened yet, with the lines of what ran under its name before.
+    fn pipeline(&self, stored: Stored, version: u64) -> Pipeline {
+        let logs = self.by_name.lock().get(stored.name()).map(|known| known.logs.clone()).unwrap_or_default();
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        Pipeline {
+            id,
+            stored,
+            version,
+            running: None,
+            shadow: None,
+            untried: None,
+            holdings: Vec::new(),
+            broken: None,
+            logs,
+        }
+    }
+
+    /// Opens everything that a pipeline runs; [`Self::install`] lets it go. `from` is that of [`Running::open`].
+    ///
+    /// A candidate that does not run is no reason for the live version not to.
+    fn open(&self, pipeline: &mut Pipeline, from: &Offsets) -> Result<()> {
         let place = self.place(&pipeline.stored)?;
-        let mut versions = Versions { live: live.check(&self.shell, &self.plugins)?, canary: None };
-        if let Some(Candidate { revision, mode }) = candidate {
-            let tried = revision.check(&self.shell, &self.plugins)?;
-            match mode {
-                Mode::Canary { queues } => versions.canary = Some((tried, queues.clone())),
-                Mode::Shadow { start } => {
-                    let pair = shadow::Pair { live: versions.live.clone(), candidate: tried };
-                    let shadow = Shadow::start(&self.shell, pair, start.as_deref(), &place)?;
+        let versions = self.versions(&pipeline.stored)?;
+        let (live, refused) = (versions.live.clone(), versions.refused().cloned());
+        let outbox = live.log_topic.is_some().then(Arc::default);
+        pipeline.logs = Arc::new(pipeline.logs.followed_by(live.log_level, outbox));
+        let holdings = versions.holdings();
+        let its = (pipeline.id, pipeline.logs.clone());
+        pipeline.running = Some(Running::open(self.shell.clone(), versions, its, &place, from)?);
+        pipeline.holdings = holdings;
+        pipeline.untried = refused;
+        if let Some(Candidate { revision, mode: Mode::Shadow { start } }) = &pipeline.stored.candidate {
+            let started = revision.check(&self.shell, &self.plugins).and_then(|candidate| {
+                let holdings = candidate.holdings.clone();
+                let pair = shadow::Pair { live, candidate };
+                Ok((Shadow::start(&self.shell, pair, start.as_deref(), &place)?, holdings))
+            });
+            match started {
+                Ok((shadow, holdings)) => {
                     pipeline.shadow = Some(shadow);
+                    pipeline.holdings.extend(holdings);
                 }
+                Err(failure) => pipeline.untried = Some(failure),
             }
         }
-        let outbox = versions.live.log_topic.is_some().then(Arc::default);
-        pipeline.logs = Arc::new(pipeline.logs.followed_by(versions.live.log_level, outbox));
-        let holdings = versions.holdings();
-        let running = Running::start(self.shell.clone(), versions, pipeline.id, pipeline.logs.clone(), &place)?;
-        pipeline.running = Some(running);
-        self.plugins.granter().audit().granted(&holdings);
-        pipeline.holdings = holdings;
+        if let Some(failure) = &pipeline.untried {
+            tracing::error!(pipeline = pipeline.stored.name(), %failure, "the version that is tried does not run");
+        }
         Ok(())
+    }
+
+    /// What a document has run where, ready to run; fails when the live version is not.
+    fn versions(&self, stored: &Stored) -> Result<Versions> {
+        let live = stored.live.check(&self.shell, &self.plugins)?;
+        let canary = stored.candidate.as_ref().and_then(|Candidate { revision, mode }| match mode {
+            Mode::Canary { queues } => Some(Canary {
+                queues: queues.clone(),
+                revision: revision.number,
+                checked: revision.check(&self.shell, &self.plugins),
+            }),
+            Mode::Shadow { .. } => None,
+        });
+        Ok(Versions { live, canary })
+    }
+
+    /// Puts a pipeline in the place of the one with its name, which must have been stopped, and lets it go if it was opened.
+    fn install(&self, pipeline: Pipeline) {
+        if let Some(running) = &pipeline.running {
+            self.plugins.granter().audit().granted(&pipeline.holdings);
+            running.go();
+        }
+        self.unread.lock().remove(pipeline.stored.name());
+        self.by_name.lock().insert(pipeline.stored.name().to_owned(), pipeline);
     }
 
     /// What the processors of a pipeline keep; fails with `NotFound` when there is no such pipeline, and with `Conflict` when it does not run
@@ -210,18 +285,22 @@ impl Pipelines {
 
     /// Fails with `NotFound`.
     pub fn describe(&self, name: &str) -> Result<Description> {
-        let by_name = self.by_name.lock();
-        by_name.get(name).map(description).ok_or_else(|| Failure::not_found("pipeline", name))
+        let known = self.by_name.lock().get(name).map(description);
+        let known = known.or_else(|| self.unread.lock().get(name).map(|of| of.description(name)));
+        known.ok_or_else(|| Failure::not_found("pipeline", name))
     }
 
+    /// All pipelines, by name.
     pub fn list(&self) -> Vec<Description> {
-        self.by_name.lock().values().map(description).collect()
+        let mut all: Vec<Description> = self.by_name.lock().values().map(description).collect();
+        all.extend(self.unread.lock().iter().map(|(name, of)| of.description(name)));
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
     }
 
     /// What the plugins of a pipeline logged.
     pub fn logs(&self, name: &str) -> Result<Arc<Logs>> {
-        let by_name = self.by_name.lock();
-        by_name.get(name).map(|known| known.logs.clone()).ok_or_else(|| Failure::not_found("pipeline", name))
+        Ok(self.describe(name)?.logs)
     }
 
     /// What ran under a pipeline's name, runs and is tried.
@@ -236,7 +315,9 @@ impl Pipelines {
         let known = by_name.get(name).ok_or_else(|| Failure::not_found("pipeline", name))?;
         let candidate = known.stored.candidate.clone().ok_or_else(|| Failure::not_found("candidate", name))?;
         let queues = known.running.as_ref().map(Running::queues).unwrap_or_default();
-        Ok(Trial { candidate, version: known.version, queues, report: known.shadow.as_ref().map(Shadow::report) })
+        let report = known.shadow.as_ref().map(Shadow::report);
+        let stopped = known.untried.as_ref().map(|failure| failure.text.clone());
+        Ok(Trial { candidate, version: known.version, queues, report, stopped })
     }
 
     /// Names of the pipelines that run this version of a plugin, or try it.
@@ -285,9 +366,19 @@ impl Pipelines {
     }
 }
 
-impl Pipeline {
-    fn new(id: u32, stored: Stored, version: u64, logs: Arc<Logs>) -> Self {
-        Self { id, stored, version, running: None, shadow: None, holdings: Vec::new(), broken: None, logs }
+impl Unread {
+    fn description(&self, name: &str) -> Description {
+        Description {
+            name: name.to_owned(),
+            spec: None,
+            version: self.version,
+            revision: 0,
+            plugins: Vec::new(),
+            candidate: None,
+            status: Status::Stopped(self.reason.clone()),
+            queues: Vec::new(),
+            logs: Arc::default(),
+        }
     }
 }
 
@@ -299,10 +390,12 @@ fn description(pipeline: &Pipeline) -> Description {
         (Some(reason), ..) => Status::Stopped(reason.clone()),
         (None, true, _) => Status::Paused,
         (None, false, Some(reason)) => Status::Stopped(reason),
+        (None, false, None) if pipeline.running.is_none() => Status::Stopped("it is being changed".to_owned()),
         (None, false, None) => Status::Running,
     };
     Description {
-        spec: live.spec.clone(),
+        name: pipeline.stored.name().to_owned(),
+        spec: Some(live.spec.clone()),
         version: pipeline.version,
         revision: live.number,
         plugins: live.plugins.clone(),
@@ -317,14 +410,23 @@ fn description(pipeline: &Pipeline) -> Description {
 mod tests {
     use super::*;
 
+    /// A broker with topics and a plugin for a pipeline.
+    fn begin(dir: &std::path::Path) -> (Shell, Arc<Plugins>) {
+        let shell = crate::shell::tests::start(dir);
+        for name in ["in", "out"] {
+            let topic = sluice_broker::Topic::new(sluice_model::TopicName::parse(name).unwrap(), 1);
+            shell.ask_blocking(move |broker, now| broker.put_topic(topic, now)).unwrap();
+        }
+        let plugins = Arc::new(crate::plugins::tests::load(&shell, dir));
+        let filter = sluice_plugins::ready_made("json-filter").unwrap().component;
+        plugins.put("only", bytes::Bytes::from_static(filter)).unwrap();
+        (shell, plugins)
+    }
+
     #[test]
     fn what_a_crash_left_of_a_deleted_pipeline_is_swept_away() {
         let dir = tempfile::tempdir().unwrap();
-        let shell = crate::shell::tests::start(dir.path());
-        let runtime = sluice_runtime::Runtime::new(sluice_runtime::Config::default()).unwrap();
-        let secrets = crate::secrets::Secrets::new(dir.path().join("secrets"));
-        let granter = crate::grants::Granter::new(shell.reader.clone(), secrets);
-        let plugins = Arc::new(Plugins::load(runtime, granter, shell.clone()).unwrap());
+        let (shell, plugins) = begin(dir.path());
         let folder = dir.path().join("states");
         let place = Place::new(&folder, "gone", 7).unwrap();
         let topic = place.topic.clone();
@@ -336,5 +438,70 @@ mod tests {
         Pipelines::load(shell.clone(), plugins, folder.clone()).unwrap();
         assert!(shell.reader.topic(&place.topic).is_err());
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_shown_keeps_its_state_and_is_replaced_or_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let place = Place::new(&dir.path().join("states"), "p", 7).unwrap();
+        let topic = place.topic.clone();
+        let make = move |broker: &mut sluice_broker::Broker, now| {
+            broker.put_document(KIND, "p", "", "{}".into(), now)?;
+            broker.put_document(KIND, "q", "", "{}".into(), now)?;
+            broker.put_state_topic(&topic, 1, now)
+        };
+        shell.ask_blocking(make).unwrap();
+        let load = || Pipelines::load(shell.clone(), plugins.clone(), dir.path().join("states")).unwrap();
+
+        let pipelines = load();
+        assert_eq!(pipelines.list().iter().map(|of| of.name.as_str()).collect::<Vec<_>>(), ["p", "q"]);
+        let Status::Stopped(reason) = pipelines.describe("p").unwrap().status else { panic!("it does not run") };
+        assert!(reason.starts_with("its stored document cannot be read: "), "{reason}");
+        assert_eq!(pipelines.pause("p").err().map(|failure| failure.kind), Some(Kind::Corrupt));
+        assert!(shell.reader.topic(&place.topic).is_ok());
+        pipelines.delete("q").unwrap();
+        assert!(pipelines.describe("q").is_err() && shell.reader.document(KIND, "q").unwrap().is_none());
+        let spec = Spec::parse(SPEC.as_bytes()).unwrap();
+        let replaced = pipelines.apply(spec, Some(pipelines.describe("p").unwrap().version)).unwrap();
+        assert_eq!((replaced.status, replaced.revision), (Status::Running, 1));
+        drop(pipelines);
+
+        assert_eq!(load().list().len(), 1);
+        assert!(shell.reader.topic(&place.topic).is_err(), "no pipeline keeps it any more");
+    }
+
+    const SPEC: &str = "name: p\nsource: { topic: in }\nsinks: [ out ]\n\
+                        steps: [ { plugin: only, config: { path: /a, equals: b } } ]\n";
+
+    #[test]
+    fn what_a_log_that_takes_nothing_was_asked_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let pipelines = Pipelines::load(shell.clone(), plugins, dir.path().join("states")).unwrap();
+        let spec = |text: &str| Spec::parse(text.as_bytes()).unwrap();
+        let before = pipelines.apply(spec(SPEC), None).unwrap();
+        shell.stop();
+        assert!(pipelines.apply(spec(&SPEC.replace("equals: b", "equals: c")), None).is_err());
+        let other = spec(&SPEC.replace("name: p", "name: q"));
+        let group = other.group().unwrap();
+        assert!(pipelines.apply(other, None).is_err() && pipelines.describe("q").is_err());
+        assert!(shell.reader.offsets_of(&group).is_empty());
+        assert!(pipelines.pause("p").is_err() && pipelines.reset("p", None).is_err() && pipelines.delete("p").is_err());
+        let after = pipelines.describe("p").unwrap();
+        assert_eq!((after.status, after.version, after.spec), (Status::Running, before.version, before.spec));
+        pipelines.stop("p");
+        assert_ne!(pipelines.describe("p").unwrap().status, Status::Running);
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_does_not_keep_the_server_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let place = Place::new(&dir.path().join("states"), "gone", 7).unwrap();
+        let topic = place.topic.clone();
+        shell.ask_blocking(move |broker, now| broker.put_state_topic(&topic, 1, now)).unwrap();
+        shell.stop();
+        assert!(Pipelines::load(shell, plugins, dir.path().join("states")).is_ok());
     }
 }

@@ -1,8 +1,8 @@
-//! A pipeline's chain as it runs now, for those who run messages through it once more.
+//! A pipeline's chains as they run now, for those who run messages through them once more.
 
 use std::sync::Arc;
 
-use super::{Pipelines, spec::Checked};
+use super::{Candidate, Mode, Pipelines, Versions};
 use crate::{
     failure::{Failure, Result},
     observer::Logs,
@@ -10,17 +10,21 @@ use crate::{
 };
 
 impl Pipelines {
-    /// The chain of a pipeline as it runs now, or would when resumed; with `plugin` in the place of the step of that name.
-    pub fn pinned(&self, name: &str, plugin: Option<&str>) -> Result<(Checked, Arc<Logs>)> {
-        let (_, stored) = self.stored(name)?;
-        let mut revision = stored.live;
+    /// What a pipeline runs in which queue of its source, or would when resumed; with `plugin` in the place of the steps of that name.
+    pub fn pinned(&self, name: &str, plugin: Option<&str>) -> Result<(Versions, Arc<Logs>)> {
+        let (_, mut stored) = self.stored(name)?;
         if let Some(reference) = plugin {
+            let canary =
+                stored.candidate.iter_mut().filter(|Candidate { mode, .. }| matches!(mode, Mode::Canary { .. }));
+            let revisions = std::iter::once(&mut stored.live).chain(canary.map(|candidate| &mut candidate.revision));
             let (wanted, mut found) = (Wanted::parse(reference).name, false);
-            for (step, digest) in revision.spec.steps.iter_mut().zip(&mut revision.plugins) {
-                if Wanted::parse(&step.plugin).name == wanted {
-                    found = true;
-                    reference.clone_into(&mut step.plugin);
-                    self.plugins.resolve(reference).map_err(of_plugin)?.digest().clone_into(digest);
+            for revision in revisions {
+                for (step, digest) in revision.spec.steps.iter_mut().zip(&mut revision.plugins) {
+                    if Wanted::parse(&step.plugin).name == wanted {
+                        found = true;
+                        reference.clone_into(&mut step.plugin);
+                        self.plugins.resolve(reference).map_err(of_plugin)?.digest().clone_into(digest);
+                    }
                 }
             }
             if !found {
@@ -28,9 +32,9 @@ impl Pipelines {
                 return Err(Failure::invalid("plugin", text));
             }
         }
-        let checked = revision.check(&self.shell, &self.plugins);
-        let checked = if plugin.is_some() { checked.map_err(of_plugin) } else { checked }?;
-        Ok((checked, self.logs(name)?))
+        let versions = self.versions(&stored);
+        let versions = if plugin.is_some() { versions.map_err(of_plugin) } else { versions }?;
+        Ok((versions, self.logs(name)?))
     }
 }
 

@@ -106,6 +106,11 @@ impl Revision {
         Ok(Checked { revision: self.number, ..checked })
     }
 
+    /// Whether a text that was checked, with the plugins that were found for it, is this one.
+    pub fn is(&self, checked: &Checked) -> bool {
+        self.spec == checked.spec && self.plugins == checked.digests()
+    }
+
     /// Whether it is the same text with the same plugins.
     fn is_again(&self, other: &Self) -> bool {
         self.spec == other.spec && self.plugins == other.plugins

@@ -11,22 +11,33 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
-use sluice_model::{QueueId, TopicName};
-use sluice_runtime::{Counters, Observer, Plan, Stage, StatePlan, StepStatus, Turn, state::Shared};
+use sluice_model::{Kind, QueueId, TopicName};
+use sluice_runtime::{
+    Begin, Counters, Error, Observer, Plan, Stage, StatePlan, StepStatus, Turn, ports::Progress, state::Shared,
+};
 
 use super::{
     queue::{Input, Output},
+    revision::Offsets,
     spec::Checked,
     state::{Place, States},
 };
-use crate::{audit::Holding, clock, failure::Result, log_topic::LogTopic, observer::Logs, priority, shell::Shell};
+use crate::{
+    audit::Holding,
+    clock,
+    failure::{Failure, Result},
+    log_topic::LogTopic,
+    observer::Logs,
+    priority,
+    shell::Shell,
+};
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
 /// Records of one turn.
 const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Longest sleep of an idle pipeline: new queues and lost wakes are found by then.
+/// Longest sleep of an idle pipeline, so that lost wakes are found by then; how often one looks for new queues.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// What a pipeline does now.
@@ -41,16 +52,33 @@ pub enum Status {
 /// Which version runs where.
 pub struct Versions {
     pub live: Checked,
-    /// Another one, and the queues in which it runs.
-    pub canary: Option<(Checked, Vec<u32>)>,
+    pub canary: Option<Canary>,
+}
+
+/// Another version in the place of the live one.
+pub struct Canary {
+    pub queues: Vec<u32>,
+    pub revision: u64,
+    /// Or why it does not run: then its queues stand, since what the live version would read there was not left to it.
+    pub checked: Result<Checked>,
 }
 
 impl Versions {
-    fn of(&self, queue: QueueId) -> &Checked {
-        match &self.canary {
-            Some((canary, queues)) if queues.contains(&queue.0) => canary,
-            _ => &self.live,
+    /// What runs in a queue; fails when that does not run.
+    pub fn of(&self, queue: QueueId) -> Result<&Checked> {
+        match self.canary_of(queue) {
+            Some(canary) => canary.checked.as_ref().map_err(Failure::clone),
+            None => Ok(&self.live),
         }
+    }
+
+    fn canary_of(&self, queue: QueueId) -> Option<&Canary> {
+        self.canary.as_ref().filter(|canary| canary.queues.contains(&queue.0))
+    }
+
+    /// Why the canary does not run, when it does not.
+    pub fn refused(&self) -> Option<&Failure> {
+        self.canary.as_ref().and_then(|canary| canary.checked.as_ref().err())
     }
 
     /// What their plugins are granted.
@@ -58,8 +86,9 @@ impl Versions {
         self.all().flat_map(|of| of.holdings.clone()).collect()
     }
 
-    fn all(&self) -> impl Iterator<Item = &Checked> {
-        std::iter::once(&self.live).chain(self.canary.iter().map(|(canary, _)| canary))
+    /// Those that run.
+    pub fn all(&self) -> impl Iterator<Item = &Checked> {
+        std::iter::once(&self.live).chain(self.canary.iter().filter_map(|canary| canary.checked.as_ref().ok()))
     }
 }
 
@@ -105,6 +134,8 @@ impl Bell {
 pub struct Running {
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
+    /// It may begin.
+    go: Arc<AtomicBool>,
     /// Tells the requests of its plugins that they are to end.
     stopping: Vec<Arc<AtomicBool>>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
@@ -115,9 +146,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// Opens a stage a queue and starts the thread; fails when a plugin does not start.
-    pub fn start(shell: Shell, versions: Versions, id: u32, logs: Arc<Logs>, place: &Place) -> Result<Self> {
-        let (bell, stop) = (Arc::new(Bell::default()), Arc::new(AtomicBool::new(false)));
+    /// Opens a stage a queue and starts the thread, which reads nothing before [`Self::go`]; fails when a plugin does not start.
+    ///
+    /// `from` says where stages begin whose positions are to be written down by then; the others begin where theirs are.
+    pub fn open(
+        shell: Shell,
+        versions: Versions,
+        (id, logs): (u32, Arc<Logs>),
+        place: &Place,
+        from: &Offsets,
+    ) -> Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let (stop, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let queues = Arc::new(Mutex::new(Vec::new()));
         let stopping = versions.all().map(|of| of.stopping.clone()).collect();
         let memory = versions.all().filter(|of| of.keeps_state).map(|of| of.state_memory).max();
@@ -132,17 +172,36 @@ impl Running {
             .zip(logs.outbox.clone())
             .map(|(topic, outbox)| LogTopic::start(shell.clone(), &versions.live.spec.name, topic, outbox));
         let log_topic = log_topic.transpose()?;
-        let (stages, shell) = (Vec::new(), shell.standing_back());
-        let mut work =
-            Work { shell, versions, id, logs, stages, queues: queues.clone(), states: its_states, state_topic };
-        work.open_queues()?;
-        let (its_bell, its_stop) = (bell.clone(), stop.clone());
+        let mut work = Work {
+            shell: shell.standing_back(),
+            versions,
+            id,
+            logs,
+            stages: Vec::new(),
+            standing: Vec::new(),
+            queues: queues.clone(),
+            states: its_states,
+            state_topic,
+        };
+        work.open_queues(from)?;
+        let (its_bell, its_stop, its_go) = (bell.clone(), stop.clone(), go.clone());
         let name = format!("pipeline {}", work.name());
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || work.run(&its_bell, &its_stop))
-            .map_err(|error| crate::failure::Failure::new(sluice_model::Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, stopping, queues, states, thread: Some(thread), _log_topic: log_topic })
+            .spawn(move || {
+                while !its_go.load(Ordering::Acquire) && !its_stop.load(Ordering::Acquire) {
+                    its_bell.sleep(IDLE);
+                }
+                work.run(&its_bell, &its_stop);
+            })
+            .map_err(|error| Failure::new(Kind::Busy, error.to_string()))?;
+        Ok(Self { bell, stop, go, stopping, queues, states, thread: Some(thread), _log_topic: log_topic })
+    }
+
+    /// Lets the thread begin.
+    pub fn go(&self) {
+        self.go.store(true, Ordering::Release);
+        self.bell.ring();
     }
 
     /// Has the thread stop behind the unit at hand; dropping the handle waits for that.
@@ -198,12 +257,22 @@ pub(super) fn plan(checked: &Checked, queue: QueueId, observer: Arc<dyn Observer
     }
 }
 
+/// Why a stage does not open.
+pub(super) fn not_opened(error: &Error) -> Failure {
+    match error {
+        Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
+        Error::State(_) | Error::Port(_) => Failure::new(Kind::Internal, error.to_string()),
+        _ => Failure::invalid("steps", error.to_string()),
+    }
+}
+
 struct Work {
     shell: Shell,
     versions: Versions,
     id: u32,
     logs: Arc<Logs>,
     stages: Vec<Queue>,
+    standing: Vec<Standing>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
     states: Option<Arc<States>>,
     /// The topic that holds the changes of the state.
@@ -217,6 +286,14 @@ struct Queue {
     stage: Stage,
     revision: u64,
     next: Next,
+}
+
+/// A queue of the source whose version does not run.
+struct Standing {
+    output: Output,
+    position: u64,
+    revision: u64,
+    reason: String,
 }
 
 /// What to do with a queue.
@@ -247,21 +324,33 @@ impl Work {
         &self.versions.live.spec.name
     }
 
-    /// Opens a stage for every queue of the source that has none; a topic may have got more.
-    fn open_queues(&mut self) -> Result<()> {
+    /// Opens a stage for every queue of the source that has none; a topic may have got more. `from` is that of [`Running::open`].
+    fn open_queues(&mut self, from: &Offsets) -> Result<()> {
         let Ok(topic) = self.shell.reader.topic(&self.versions.live.topic) else { return Ok(()) };
         let count = topic.read_queues.max(topic.write_queues);
-        if let Some(states) = self.states.as_ref().filter(|_| self.stages.len() < count as usize) {
+        let known = (self.stages.len() + self.standing.len()) as u32;
+        if let Some(states) = self.states.as_ref().filter(|_| known < count) {
             states.make_room(count)?;
         }
-        for queue in (self.stages.len() as u32..count).map(QueueId) {
-            let checked = self.versions.of(queue);
+        for queue in (known..count).map(QueueId) {
+            if let Some(Canary { revision, checked: Err(failure), .. }) = self.versions.canary_of(queue) {
+                let mut output = Output::new(self.shell.clone(), &self.versions.live, queue, None);
+                let position = output.load().map_err(|error| not_opened(&error.into()))?;
+                let (revision, reason) = (*revision, failure.text.clone());
+                self.standing.push(Standing { output, position, revision, reason });
+                continue;
+            }
+            let checked = self.versions.of(queue)?;
             let input = Input::new(&self.shell, checked, queue);
             let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
             let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
-            let plan = plan(checked, queue, self.logs.clone(), partition);
-            let stage = Stage::open(plan, &mut output)
-                .map_err(|error| crate::failure::Failure::invalid("steps", error.to_string()))?;
+            let plan = plan(checked, queue, self.logs.clone(), partition.clone());
+            let mut begin = from.get(&queue.0).map(|from| Begin(*from));
+            let progress: &mut dyn Progress = begin.as_mut().map_or(&mut output, |begin| begin);
+            let stage = Stage::open(plan, progress).map_err(|error| not_opened(&error))?;
+            if let Some((states, partition)) = self.states.as_ref().zip(partition) {
+                states.share(queue, partition);
+            }
             self.stages.push(Queue { input, output, stage, revision: checked.revision, next: Next::Turn });
         }
         Ok(())
@@ -269,6 +358,13 @@ impl Work {
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
         priority::stand_back();
+        // Positions may have been written down since the stages were opened. What never began leaves none behind.
+        for Queue { output, next, .. } in self.stages.iter_mut().filter(|_| !stop.load(Ordering::Acquire)) {
+            if let Err(error) = output.load() {
+                *next = Next::Never(error.to_string());
+            }
+        }
+        let (mut looked, mut told) = (Instant::now(), None);
         while !stop.load(Ordering::Acquire) {
             let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.stages.len() {
@@ -279,9 +375,15 @@ impl Work {
             rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
-                if let Err(failure) = self.open_queues() {
-                    tracing::warn!(pipeline = self.name(), %failure, "a new queue cannot be served");
+            }
+            // Under load as well.
+            if looked.elapsed() >= IDLE {
+                looked = Instant::now();
+                let failed = self.open_queues(&Offsets::new()).err().map(|failure| failure.text);
+                if let Some(reason) = failed.as_ref().filter(|_| failed != told) {
+                    tracing::warn!(pipeline = self.name(), reason, "a new queue cannot be served");
                 }
+                told = failed;
             }
         }
         self.publish();
@@ -354,7 +456,7 @@ impl Work {
     }
 
     fn publish(&self) {
-        let status = self.stages.iter().map(|of| QueueStatus {
+        let stages = self.stages.iter().map(|of| QueueStatus {
             queue: of.output.id(),
             revision: of.revision,
             position: of.stage.position(),
@@ -366,6 +468,17 @@ impl Work {
                 _ => None,
             },
         });
-        *self.queues.lock() = status.collect();
+        let standing = self.standing.iter().map(|of| QueueStatus {
+            queue: of.output.id(),
+            revision: of.revision,
+            position: of.position,
+            lag: of.output.lag(),
+            counters: Counters::default(),
+            steps: Vec::new(),
+            stopped: Some(of.reason.clone()),
+        });
+        let mut status: Vec<QueueStatus> = stages.chain(standing).collect();
+        status.sort_by_key(|of| of.queue);
+        *self.queues.lock() = status;
     }
 }

@@ -19,7 +19,7 @@ use sluice_runtime::{
 
 use super::{
     queue::{Input, first},
-    run::plan,
+    run::{not_opened, plan},
     spec::{Checked, parse_start},
     state::{self, Place},
 };
@@ -220,8 +220,7 @@ impl Work {
             // What the live version logs is logged by the live pipeline.
             let live = plan(&pair.live, &live, Arc::new(Silent))?;
             let candidate = plan(&pair.candidate, &candidate, logs.clone())?;
-            let shadow = sluice_runtime::Shadow::open(live, candidate, from.0)
-                .map_err(|error| Failure::invalid("steps", error.to_string()))?;
+            let shadow = sluice_runtime::Shadow::open(live, candidate, from.0).map_err(|error| not_opened(&error))?;
             let input = Input::new(&work.shell, &pair.live, id);
             work.queues.push(Queue { id, input, shadow, from: from.0, read: None, wait: None, stopped: None });
         }

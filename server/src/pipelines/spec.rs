@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Filter;
 use sluice_model::{GroupName, Timestamp, TopicName};
-use sluice_runtime::{Context, Level, Limits, Policy, Role, Step, Then};
+use sluice_runtime::{Context, Level, Limits, Policy, Role, Setup, Step, Then};
 
 use crate::{
     audit::Holding,
@@ -174,13 +174,14 @@ impl Spec {
         serde_norway::from_str(text).map_err(|error| Failure::invalid("body", format!("pipeline: {error}")))
     }
 
-    /// Whether it reads or writes this topic.
+    /// Whether it reads or writes this topic, or one of its plugins looks messages up there.
     pub fn uses_topic(&self, name: &str) -> bool {
-        let logs = self.logs.as_ref().and_then(|logs| logs.topic.as_deref());
-        self.source.topic == name || logs == Some(name) || self.sinks.iter().any(|sink| sink == name)
+        let logs = self.logs.as_ref().and_then(|logs| logs.topic.as_ref());
+        let granted = self.steps.iter().flat_map(|step| &step.grants.topics);
+        std::iter::once(&self.source.topic).chain(logs).chain(&self.sinks).chain(granted).any(|topic| topic == name)
     }
 
-    /// Looks every name up and checks every value. Starts each plugin once with its config.
+    /// Looks every name up and checks every value, and that the steps fit the sinks. Starts each plugin once with its config under its limits.
     ///
     /// Without `pins` the newest plugins are found that are meant.
     pub fn check(self, pins: Option<&Pins>, shell: &Shell, plugins: &Plugins) -> Result<Checked> {
@@ -190,7 +191,8 @@ impl Spec {
         let filter = Filter::read(self.source.filter.as_deref().unwrap_or("*"))
             .map_err(|error| Failure::invalid("source.where", format!("source.where: {error}")))?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let (steps, holdings) = self.steps(pins, plugins, &stopping)?;
+        let limits = steps::check_limits(&self.limits, plugins)?;
+        let (steps, holdings) = self.steps(pins, plugins, &limits, &stopping)?;
         let keeps_state = steps.iter().any(|step| step.plugin.has(Role::Process));
         Ok(Checked {
             revision: 0,
@@ -208,7 +210,7 @@ impl Spec {
             holdings,
             stopping,
             policy: self.policy()?,
-            limits: steps::check_limits(&self.limits, plugins)?,
+            limits,
             spec: self,
         })
     }
@@ -241,19 +243,23 @@ impl Spec {
         &self,
         pins: Option<&Pins>,
         plugins: &Plugins,
+        limits: &Limits,
         stopping: &Arc<AtomicBool>,
     ) -> Result<(Vec<Step>, Vec<Holding>)> {
         let last = self.steps.len().saturating_sub(1);
-        let context = |at: usize| Context {
-            pipeline: self.name.clone(),
-            input_topic: self.source.topic.clone(),
-            output_topics: if at == last { self.sinks.clone() } else { Vec::new() },
-            ..Context::default()
+        let setup = |at: usize| {
+            let context = Context {
+                pipeline: self.name.clone(),
+                input_topic: self.source.topic.clone(),
+                output_topics: if at == last { self.sinks.clone() } else { Vec::new() },
+                ..Context::default()
+            };
+            Setup { context, limits: limits.clone(), ..Setup::default() }
         };
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
         let site = Site { kind: "pipeline", name: self.name.clone(), hurried: None, stopping: stopping.clone() };
         let roles = [Role::Filter, Role::Transform, Role::Process];
-        let found = steps::check(plugins, pins, &self.steps, field, &roles, &site, context)?;
+        let found = steps::check(plugins, pins, &self.steps, field, &roles, &site, setup)?;
         let holdings = found.iter().filter_map(|found| found.holding.clone()).collect();
         let step = |(step, found): (&StepSpec, Found)| Step {
             name: step.plugin.clone(),
@@ -262,7 +268,10 @@ impl Spec {
             prefilter: found.prefilter,
             grants: found.grants,
         };
-        Ok((self.steps.iter().zip(found).map(step).collect(), holdings))
+        let steps: Vec<Step> = self.steps.iter().zip(found).map(step).collect();
+        let outputs = |step: &Step| if step.role() == Role::Filter { Some(1) } else { step.plugin.output_count() };
+        steps::check_outputs(steps.iter().map(|step| (step.name.as_str(), outputs(step))), self.sinks.len())?;
+        Ok((steps, holdings))
     }
 
     fn policy(&self) -> Result<Policy> {
@@ -373,6 +382,16 @@ limits: { memory: 16MiB, deadline: 10ms }
         assert!(Spec::parse(text.as_bytes()).unwrap_err().text.contains("sinkz"));
         let never = format!("{YAML}delivery: at-most-once\n");
         assert!(Spec::parse(never.as_bytes()).unwrap_err().text.contains("at-least-once"));
+    }
+
+    #[test]
+    fn what_a_plugin_looks_up_is_in_use() {
+        let granted = "json-filter@1, grants: { topics: [ customers ] },";
+        let spec = Spec::parse(YAML.replace("json-filter@1,", granted).as_bytes()).unwrap();
+        assert_eq!(
+            ["orders", "orders-eu", "customers", "eu"].map(|topic| spec.uses_topic(topic)),
+            [true, true, true, false]
+        );
     }
 
     #[test]

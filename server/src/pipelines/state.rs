@@ -1,6 +1,7 @@
 //! What the processors of a pipeline keep: a file beside the log, and the topic that holds its changes.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -76,7 +77,8 @@ pub struct States {
     engine: Mutex<Option<Arc<Engine>>>,
     /// Memory for what is hot, of all queues together, bytes.
     memory: usize,
-    partitions: Mutex<Vec<Shared>>,
+    /// By queue of the source, of those that have a stage.
+    partitions: Mutex<BTreeMap<u32, Shared>>,
 }
 
 /// An entry of a store.
@@ -99,15 +101,18 @@ impl States {
         self.shell.ask_blocking(move |broker, now| broker.put_state_topic(&topic, queues, now))
     }
 
-    /// Opens the state of the next queue; reads what the file does not have from the log.
+    /// Opens the state of a queue; reads what the file does not have from the log. [`Self::share`] is to follow when its stage is open.
     pub(super) fn open_queue(&self, queue: QueueId, queues: u32) -> Result<Shared> {
         let mut changes = Changes { reader: self.shell.reader.clone(), topic: self.topic.clone(), queue };
         let memory = self.memory / queues.max(1) as usize;
         let engine = self.engine.lock().clone().ok_or_else(closed)?;
         let partition = Partition::open(engine, queue.0, memory, &mut changes).map_err(|e| broken(&e))?;
-        let shared: Shared = Arc::new(Mutex::new(Some(Box::new(partition))));
-        self.partitions.lock().push(shared.clone());
-        Ok(shared)
+        Ok(Arc::new(Mutex::new(Some(Box::new(partition)))))
+    }
+
+    /// Lets others look into the state of a queue.
+    pub(super) fn share(&self, queue: QueueId, partition: Shared) {
+        self.partitions.lock().insert(queue.0, partition);
     }
 
     /// Lets go of the file, once the stages have closed what they share.
@@ -117,7 +122,7 @@ impl States {
 
     /// What is kept of a queue of the source, to be shared with its stage; fails with `NotFound`.
     pub(super) fn partition(&self, queue: QueueId) -> Result<Shared> {
-        let found = self.partitions.lock().get(queue.0 as usize).cloned();
+        let found = self.partitions.lock().get(&queue.0).cloned();
         found.ok_or_else(|| Failure::not_found("queue", format!("{queue} of the pipeline's source")))
     }
 
@@ -169,7 +174,7 @@ impl States {
     ) -> Result<Vec<T>> {
         let partitions = self.partitions.lock().clone();
         let mut all = Vec::new();
-        for (queue, shared) in (0..).zip(partitions) {
+        for (queue, shared) in partitions {
             let mut place = shared.lock();
             let partition = place.as_mut().ok_or_else(closed)?;
             all.extend(of(queue, partition).map_err(|error| broken(&error))?);

@@ -21,7 +21,8 @@ pub struct ChainView<S> {
     reason: Option<String>,
     /// Changes with every replacement; also the ETag.
     version: u64,
-    spec: S,
+    /// Null when what is stored of it cannot be read.
+    spec: Option<S>,
     /// What the names of the plugins were found to mean, in the order of the steps.
     plugins: Vec<PinnedView>,
     /// Messages that came.

@@ -27,6 +27,11 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 struct CheckerView {
     group: String,
+    /// `running` or `broken`
+    state: &'static str,
+    /// Why it is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(flatten)]
     spec: CheckerSpec,
     /// Which version decides.
@@ -97,8 +102,15 @@ async fn put(State(rest): State<Rest>, Path(group): Path<String>, headers: Heade
 }
 
 fn answer(created: bool, group: &GroupName, of: Description) -> Response {
-    let Description { spec, version, digest, .. } = of;
-    let view = CheckerView { group: group.to_string(), spec, plugin_digest: format!("sha256:{digest}"), version };
+    let Description { spec, version, digest, broken, .. } = of;
+    let view = CheckerView {
+        group: group.to_string(),
+        state: if broken.is_some() { "broken" } else { "running" },
+        reason: broken,
+        spec,
+        plugin_digest: format!("sha256:{digest}"),
+        version,
+    };
     tagged(created, &version.to_string(), &view)
 }
 

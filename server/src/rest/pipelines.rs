@@ -42,14 +42,15 @@ pub struct PipelineView {
     reason: Option<String>,
     /// Changes with every replacement, pause and resumption; also the ETag.
     version: u64,
-    /// Number of the revision that runs.
+    /// Number of the revision that runs; 0 when what is stored of it cannot be read.
     revision: u64,
     /// What exactly runs, by step: `name@sha256:…`.
     plugins: Vec<String>,
     /// What is tried: see `/pipelines/{name}/candidate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     candidate: Option<Tried>,
-    spec: Spec,
+    /// Null when what is stored of it cannot be read.
+    spec: Option<Spec>,
     /// Messages of the source that were not read yet.
     lag: u64,
     rates: Rates,
@@ -202,8 +203,8 @@ pub fn routes(routes: Routes) -> Routes {
 
 async fn list(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> Answer {
     let mut pipelines = rest.parts.pipelines.list();
-    let (names, next) = query.pick(pipelines.iter().map(|of| of.spec.name.clone()).collect())?;
-    pipelines.retain(|of| names.contains(&of.spec.name));
+    let (names, next) = query.pick(pipelines.iter().map(|of| of.name.clone()).collect())?;
+    pipelines.retain(|of| names.contains(&of.name));
     let items = pipelines.into_iter().map(|of| view(&rest, of)).collect();
     Ok(Json(Page { items, next }).into_response())
 }
@@ -303,7 +304,7 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
     });
     let mut queues: Vec<QueueView> = running.collect();
     if queues.is_empty() {
-        queues = standing(rest, &of.spec, of.revision).unwrap_or_default();
+        queues = of.spec.as_ref().and_then(|spec| standing(rest, spec, of.revision).ok()).unwrap_or_default();
     }
     let (state, reason) = match of.status {
         Status::Running => ("running", None),
@@ -311,19 +312,19 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         Status::Stopped(reason) => ("stopped", Some(reason)),
     };
     PipelineView {
-        name: of.spec.name.clone(),
         state,
         reason,
         version: of.version,
         revision: of.revision,
-        plugins: pinned(&of.spec, &of.plugins),
+        plugins: of.spec.as_ref().map(|spec| pinned(spec, &of.plugins)).unwrap_or_default(),
         candidate: of.candidate.as_ref().map(Tried::of),
         lag: queues.iter().map(|queue| queue.lag).sum(),
-        rates: rest.rates.of(&of.spec.name),
+        rates: rest.rates.of(&of.name),
         cpu_us_per_1000_records: usage::per_1000(Duration::from_micros(sums.cpu_us), sums.read),
         log_lines: logs::line_counts(&of.logs),
         sums,
         steps,
+        name: of.name,
         spec: of.spec,
         queues,
     }

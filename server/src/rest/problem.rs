@@ -121,7 +121,7 @@ fn hint(failure: &Failure) -> Option<Box<str>> {
         (Kind::Invalid, Some(ingress::REFUSED)) => {
             "GET /api/v1/topics/{topic}/ingress says which plugins it has to pass"
         }
-        (Kind::NotFound, Some("topic" | "source.topic" | "sinks")) => {
+        (Kind::NotFound, Some("topic" | "topics" | "source.topic" | "sinks")) => {
             "Create the topic first: PUT /api/v1/topics/{topic}"
         }
         (Kind::NotFound, Some("plugin")) => {

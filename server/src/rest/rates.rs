@@ -46,17 +46,17 @@ impl PipelineRates {
 
     fn take(&self, pipelines: &[Description], now: Instant) {
         let mut by_name = self.by_name.lock();
-        by_name.retain(|name, _| pipelines.iter().any(|of| of.spec.name == *name));
+        by_name.retain(|name, _| pipelines.iter().any(|of| of.name == *name));
         for of in pipelines {
             let read = of.queues.iter().map(|queue| queue.counters.read).sum();
             let sent = of.queues.iter().map(|queue| queue.counters.sent).sum();
             let fresh = Sample { at: now, version: of.version, read, sent, rates: Rates::default() };
-            let sample = match by_name.get(&of.spec.name) {
+            let sample = match by_name.get(&of.name) {
                 // The counters of a replaced pipeline begin anew.
                 Some(last) if last.version == of.version => last.followed_by(fresh),
                 _ => fresh,
             };
-            by_name.insert(of.spec.name.clone(), sample);
+            by_name.insert(of.name.clone(), sample);
         }
     }
 }

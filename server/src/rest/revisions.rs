@@ -78,6 +78,9 @@ struct CandidateView {
     /// What the live revision did beside it, on the same records (shadow) or in the other queues (canary).
     live: SideView,
     candidate: SideView,
+    /// Why it does not run; left out when it does. The queues of a canary stand then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
     /// Of a shadow that runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     comparison: Option<ComparisonView>,
@@ -237,7 +240,7 @@ fn mode(query: TryQuery) -> Result<Mode> {
 }
 
 async fn get(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
-    let Trial { candidate, version, queues, report } = rest.parts.pipelines.trial(&name)?;
+    let Trial { candidate, version, queues, report, stopped } = rest.parts.pipelines.trial(&name)?;
     let (live, tried) = match &report {
         Some(report) => (report.live, report.candidate),
         None => sides(&queues, candidate.revision.number),
@@ -248,6 +251,7 @@ async fn get(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
         queues,
         live: SideView::of(&live),
         candidate: SideView::of(&tried),
+        stopped,
         comparison: report.map(|report| comparison(report, &candidate.revision.spec.sinks)),
         revision: revision_view(candidate.revision, "tried"),
     };

@@ -247,6 +247,14 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
             .with("ingress", senders)
             .hint("Point those elsewhere first: /api/v1/topics/{topic}/ingress"));
     }
+    let checkers = checkers_on(&rest, &name);
+    if !checkers.is_empty() {
+        let text = format!("topic \"{name}\" is looked up by the checkers of {}", checkers.join(", "));
+        let problem = Problem::from(Failure::new(Kind::Conflict, text));
+        return Err(problem
+            .with("checkers", checkers)
+            .hint("Take it from their topics first: /api/v1/producer-groups/{group}/checker"));
+    }
     let (parts, gone) = (rest.parts.clone(), name.clone());
     let verb = move |broker: &mut Broker, now| {
         let known = broker.reader().topic(&name).ok();
@@ -264,14 +272,24 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
 /// Other topics whose ingress sends here.
 fn ingresses_into(rest: &Rest, name: &TopicName) -> Vec<String> {
     let others = rest.parts.ingresses.list().into_iter().filter(|(topic, _)| topic != name);
-    let sends = others.filter(|(_, of)| of.spec.sinks.iter().any(|sink| sink == name.as_str()));
+    let sends = others.filter(|(_, of)| of.spec.iter().any(|spec| spec.sinks.iter().any(|sink| sink == name.as_str())));
     sends.map(|(topic, _)| topic.to_string()).collect()
 }
 
-/// Pipelines that read or write a topic, or write their logs there.
+/// Pipelines that use a topic, or try a version that does.
 fn pipelines_on(rest: &Rest, name: &TopicName) -> Vec<String> {
-    let uses = rest.parts.pipelines.list().into_iter().filter(|of| of.spec.uses_topic(name.as_str()));
-    uses.map(|of| of.spec.name).collect()
+    let users = rest.parts.pipelines.list().into_iter().filter(|of| {
+        let tried = of.candidate.iter().map(|candidate| &candidate.revision.spec);
+        of.spec.iter().chain(tried).any(|spec| spec.uses_topic(name.as_str()))
+    });
+    users.map(|of| of.name).collect()
+}
+
+/// Producer groups whose checker looks messages up in a topic.
+fn checkers_on(rest: &Rest, name: &TopicName) -> Vec<String> {
+    let all = rest.parts.checkers.list().into_iter();
+    let users = all.filter(|(_, of)| of.spec.granted().topics.iter().any(|topic| topic == name.as_str()));
+    users.map(|(group, _)| group.to_string()).collect()
 }
 
 impl TopicChanges {

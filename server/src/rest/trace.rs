@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Result},
-    pipelines::Checked,
+    pipelines::Versions,
     record::of_stored,
     steps,
 };
@@ -51,7 +51,7 @@ struct TraceView {
     sinks: Vec<MessageView>,
     /// Dead letters of it.
     dead_letters: Vec<MessageView>,
-    /// What the steps that run now make of it, tried just now in instances of their own; empty when it is not wanted.
+    /// What the steps that run now in its queue make of it, tried just now in instances of their own; empty when it is not wanted.
     explanation: Vec<StepTrace>,
 }
 
@@ -69,23 +69,25 @@ pub fn routes(routes: Routes) -> Routes {
 async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<TraceQuery>) -> Answer {
     let parts = rest.parts.clone();
     let view = blocking(move || {
-        let (checked, _) = parts.pipelines.pinned(&name, None)?;
+        let (versions, _) = parts.pipelines.pinned(&name, None)?;
         let letters = parts.pipelines.dead_letters(&name)?.topic;
-        view(&parts.shell.reader, &checked, &letters, &query)
+        view(&parts.shell.reader, &versions, &letters, &query)
     });
     Ok(Json(view.await?).into_response())
 }
 
-fn view(reader: &Reader, checked: &Checked, letters: &TopicName, query: &TraceQuery) -> Result<TraceView> {
-    let stored = find(reader, &checked.topic, query)?;
+fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &TraceQuery) -> Result<TraceView> {
+    let stored = find(reader, &versions.live.topic, query)?;
     let source = RecordView::parse(&stored)?;
     let (queue, offset) = (source.queue(), source.queue_offset());
+    let checked = versions.of(queue)?;
     let record = of_stored(&source, &stored, Columns::all()).map_err(|text| Failure::new(Kind::Corrupt, text))?;
     let position = reader.offset(&checked.group, &checked.topic, queue);
     let wanted = steps::takes(&checked.filter, &record);
     let (mut sinks, mut dead_letters) = (Vec::new(), Vec::new());
     if let Some(unique) = source.property(key::UNIQUE_KEY) {
-        for sink in checked.sinks.iter().collect::<BTreeSet<_>>() {
+        // Before a canary took over, the live version ran there.
+        for sink in versions.all().flat_map(|of| &of.sinks).collect::<BTreeSet<_>>() {
             sinks.extend(with_id(reader, sink, unique)?);
         }
         dead_letters = with_id(reader, letters, unique)?;

@@ -288,3 +288,24 @@ async fn a_letter_is_replayed_with_what_the_pipeline_keeps_and_counts_there() {
     let out = world.get("/topics/out/messages?queue=1&offset=0").await.json()["items"].clone();
     assert_eq!(out[3]["body"], r#"{"count":4,"key":"ada"}"#);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_again_runs_as_its_queue_does() {
+    let world = world().await;
+    fail(&world, &[r#"{"a":1}"#]).await;
+    world.post("/topics/in/messages", json!({ "body": { "a": 1 }, "queue": 0 })).await.expect(201);
+    while letters(&world, "").await.len() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let canary = spec(json!([map(json!({ "/c": 1 }))]));
+    world.put("/pipelines/p/candidate?mode=canary&queues=1", canary).await.expect(201);
+    let outcome = async |queue: u32| {
+        let trace = world.get(&format!("/pipelines/p/trace?queue={queue}&offset=0")).await.expect(200).json();
+        trace["explanation"][0]["records"][0]["outcome"].clone()
+    };
+    assert_eq!((outcome(0).await, outcome(1).await), (json!("failed"), json!("changed")));
+    assert_eq!(replay(&world, all()).await, done(2, 1, 1, 1));
+    let page = world.get("/topics/out/messages").await.expect(200).json();
+    assert_eq!(page["items"][0]["body"], r#"{"a":1,"c":1}"#);
+    assert_eq!(letters(&world, "").await[0]["failure"]["source_queue"], 0);
+}

@@ -33,12 +33,15 @@ async fn what_is_wrong_with_a_filter_is_named() {
     world.put("/groups/no/filters/t", paid()).await.problem(404, "not-found", Some("group"));
     world.put("/groups/g/filters/no", paid()).await.problem(404, "not-found", Some("topic"));
     world.put(PATH, json!({ "plugin": "none" })).await.problem(404, "not-found", Some("plugin"));
+    let mut small = paid();
+    small["limits"] = json!({ "memory": "64KiB" });
     for (spec, field) in [
         (json!({}), "plugin"),
         (json!({ "plugin": "json-map", "config": { "set": { "/a": 1 } } }), "plugin"),
         (json!({ "plugin": "json-filter" }), "config"),
         (json!({ "plugin": "json-filter", "colour": 1 }), "colour"),
         (json!({ "plugin": "json-filter", "on_failure": "reject" }), "on_failure"),
+        (small, "limits.memory"),
     ] {
         world.put(PATH, &spec).await.problem(400, "invalid-field", Some(field));
     }

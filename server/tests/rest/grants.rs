@@ -116,6 +116,18 @@ async fn a_pipeline_holds_its_grants_while_it_runs() {
     assert_eq!(events(&world).await, ["granted pipeline p", "withdrawn pipeline p"]);
 
     world.put("/pipelines/p", pipeline(json!({ "secrets": ["api-key"] }))).await.expect(201);
+    let told = events(&world).await.len();
+    world.put("/pipelines/p/candidate?mode=shadow", pipeline(json!({ "topics": ["customers"] }))).await.expect(201);
+    world.delete("/pipelines/p/candidate").await.expect(204);
+    let entries = world.get("/audit?limit=1000").await.json()["items"].as_array().unwrap()[told..].to_vec();
+    let of = |entry: &Value| (entry["event"].as_str().unwrap().to_owned(), entry["grants"].to_string());
+    let turns =
+        ["withdrawn live", "granted live", "granted tried", "withdrawn live", "withdrawn tried", "granted live"];
+    let turns = turns.map(|turn| match turn.split_once(' ').unwrap() {
+        (event, "live") => (event.to_owned(), json!({ "secrets": ["api-key"] }).to_string()),
+        (event, _) => (event.to_owned(), json!({ "topics": ["customers"] }).to_string()),
+    });
+    assert_eq!(entries.iter().map(of).collect::<Vec<_>>(), turns, "what a shadow holds is told as well");
     world.delete("/secrets/api-key").await.expect(204);
     world.restart().await;
     let broken = world.get("/pipelines/p").await.expect(200).json();
@@ -135,10 +147,16 @@ async fn a_checker_has_the_same_grants_and_its_topics_besides() {
     {
         world.put(path, spec(grants)).await.problem(400, "invalid-field", Some(field));
     }
+    let with = |topics: Value| json!({ "plugin": "ledger-checker", "config": { "topic": "in" }, "topics": topics });
+    let many: Vec<String> = (0..33).map(|number| format!("t{number}")).collect();
+    for wrong in [json!(many), json!(["a b"])] {
+        world.put(path, with(wrong)).await.problem(400, "invalid-field", Some("topics"));
+    }
+    world.put(path, with(json!(["none"]))).await.problem(404, "not-found", Some("topics"));
     world.put(path, spec(json!({ "secrets": ["none"] }))).await.problem(404, "not-found", Some("grants.secrets"));
     world.put(path, spec(json!({ "topics": ["none"] }))).await.problem(404, "not-found", Some("grants.topics"));
     let made = world.put(path, spec(json!({ "topics": ["customers", "in"] }))).await.expect(201);
-    assert_eq!(made.json()["topics"], json!(["in"]));
+    assert_eq!((&made.json()["topics"], &made.json()["state"]), (&json!(["in"]), &json!("running")));
     let same = world.put(path, spec(json!({ "topics": ["customers", "in"] }))).await.expect(200);
     assert_eq!(same.header("etag"), made.header("etag"));
     let entry = world.get("/audit").await.json()["items"][0].clone();
@@ -163,4 +181,22 @@ async fn an_upload_says_what_has_to_be_granted() {
     };
     assert_eq!(needs("ledger-checker").await, ["topics"]);
     assert!(needs("json-map").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_stays_while_a_plugin_may_look_messages_up_there() {
+    let world = world().await;
+    let used = async |by: &str| world.delete("/topics/customers").await.problem(409, "conflict", None)[by].clone();
+    let granted = json!({ "topics": ["customers"] });
+    world.put("/pipelines/p", pipeline(granted.clone())).await.expect(201);
+    assert_eq!(used("pipelines").await, json!(["p"]));
+    world.put("/pipelines/p", pipeline(json!({}))).await.expect(200);
+    world.put("/pipelines/p/candidate?mode=shadow", pipeline(granted)).await.expect(201);
+    assert_eq!(used("pipelines").await, json!(["p"]));
+    world.delete("/pipelines/p/candidate").await.expect(204);
+    let checker = json!({ "plugin": "ledger-checker", "config": { "topic": "customers" }, "topics": ["customers"] });
+    world.put("/producer-groups/shop/checker", checker).await.expect(201);
+    assert_eq!(used("checkers").await, json!(["shop"]));
+    world.delete("/producer-groups/shop/checker").await.expect(204);
+    world.delete("/topics/customers").await.expect(204);
 }

@@ -52,6 +52,7 @@ async fn what_is_wrong_with_an_ingress_is_named() {
         (with("on_failure", json!("panic")), "on_failure"),
         (with("limits", json!({ "deadline": "1h" })), "limits"),
         (with("limits", json!({ "memory": "much" })), "limits.memory"),
+        (with("limits", json!({ "memory": "64KiB" })), "limits.memory"),
     ] {
         world.put(PATH, &spec).await.problem(400, "invalid-field", Some(field));
     }

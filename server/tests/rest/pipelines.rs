@@ -101,7 +101,7 @@ async fn a_pipeline_is_applied_watched_paused_and_deleted() {
     world.delete("/topics/in").await.expect(204);
 }
 
-const TOTALS: &str = "name: p\nsource: { topic: in, start: earliest, where: \"region = 'eu'\" }\n\
+pub const TOTALS: &str = "name: p\nsource: { topic: in, start: earliest, where: \"region = 'eu'\" }\n\
                       sinks: [ out ]\nsteps: [ { plugin: totals } ]\n";
 
 /// Sends so many records of each key, in the queue of the key, and as many that the pipeline does not want.

@@ -219,3 +219,47 @@ async fn a_canary_runs_in_its_queues_alone_over_a_restart_and_leaves_them_at_an_
     let revisions = world.get("/pipelines/p/revisions").await.json();
     assert_eq!(revisions["items"][0]["from"], json!({ "0": 8, "1": 7 }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_text_again_makes_no_revision_and_restarts_nothing() {
+    let world = begin().await;
+    apply(&world, "/pipelines/p", text("only", "paid"), 201).await;
+    let first = apply(&world, "/pipelines/p", text("only", "new"), 200).await;
+    order(&world, &["new"]).await;
+    done(&world, 1).await;
+    let yaml = [("content-type", "application/yaml")];
+    for _ in 0..21 {
+        let again = world.send("PUT", "/pipelines/p", &yaml, text("only", "new")).await.expect(200);
+        assert_eq!(again.header("etag"), format!("\"{}\"", first["version"]));
+        let again = again.json();
+        assert_eq!((&again["revision"], &again["state"], &again["in"]), (&json!(2), &json!("running"), &json!(2)));
+    }
+    world.post("/pipelines/p:pause", "").await.expect(200);
+    assert_eq!(apply(&world, "/pipelines/p", text("only", "new"), 200).await["state"], "paused");
+    world.post("/pipelines/p:resume", "").await.expect(200);
+
+    // The newest version is another one by now.
+    world.send("PUT", "/plugins/only", &[], versions().1).await.expect(201);
+    assert_eq!(apply(&world, "/pipelines/p", text("only", "new"), 200).await["revision"], 3);
+    assert_eq!(world.post("/pipelines/p:rollback", json!({ "to": 1 })).await.expect(200).json()["revision"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stopped_or_has_secrets_starts_anew_when_it_is_applied_again() {
+    let mut world = begin().await;
+    world.send("PUT", "/secrets/key", &[], "hunter2").await.expect(201);
+    let reads = text("only", "paid").replace("plugin: only,", "plugin: only, grants: { secrets: [ key ] },");
+    for status in [201, 200] {
+        assert_eq!(apply(&world, "/pipelines/p", reads.clone(), status).await["revision"], 1);
+    }
+    let audit = world.get("/audit").await.expect(200).json();
+    let events = audit["items"].as_array().unwrap().iter().map(|entry| entry["event"].as_str().unwrap());
+    assert_eq!(events.collect::<Vec<_>>(), ["granted", "withdrawn", "granted"]);
+
+    world.delete("/secrets/key").await.expect(204);
+    world.restart().await;
+    assert_eq!(world.get("/pipelines/p").await.json()["state"], "stopped");
+    world.send("PUT", "/secrets/key", &[], "hunter3").await.expect(201);
+    let again = apply(&world, "/pipelines/p", reads, 200).await;
+    assert_eq!((&again["revision"], &again["state"]), (&json!(1), &json!("running")));
+}

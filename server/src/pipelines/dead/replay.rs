@@ -20,8 +20,7 @@ use crate::{
     observer::Logs,
     pipelines::{
         queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
-        run::plan,
-        spec::Checked,
+        run::{Versions, not_opened, plan},
         state::States,
     },
 };
@@ -80,13 +79,14 @@ impl Pipelines {
     ///
     /// Fails with `Conflict` when the pipeline keeps something and does not run, or when a letter that is named is dealt with already.
     pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
-        let (checked, logs) = self.pinned(name, replay.plugin.as_deref())?;
+        let (versions, logs) = self.pinned(name, replay.plugin.as_deref())?;
         let letters = self.dead_letters(name)?;
         let _dealing = self.dealing(name)?;
         let until = Instant::now() + REPLAY_TIME;
         let marks = letters.begin()?;
-        let states = checked.keeps_state.then(|| self.states(name)).transpose()?;
-        let mut run = Run { letters: &letters, checked: &checked, logs, states, marks, done: Replayed::default() };
+        let keeps_state = versions.all().any(|of| of.keeps_state);
+        let states = keeps_state.then(|| self.states(name)).transpose()?;
+        let mut run = Run { letters: &letters, versions: &versions, logs, states, marks, done: Replayed::default() };
         let go_on = || go_on() && Instant::now() < until;
         match &replay.which {
             Which::All { code } => run.all(code.as_deref(), &go_on)?,
@@ -178,7 +178,8 @@ fn letter(record: &Bytes) -> Result<Letter> {
 /// One replay.
 struct Run<'a> {
     letters: &'a DeadLetters,
-    checked: &'a Checked,
+    /// What runs a letter is what runs in the queue that it came from.
+    versions: &'a Versions,
     logs: Arc<Logs>,
     /// What the pipeline keeps, if it does.
     states: Option<Arc<States>>,
@@ -293,7 +294,8 @@ impl Run<'_> {
                 letters.into_iter().map(|Letter { record, origin }| (record.clone(), (record.offset, origin))).unzip();
             let state = self.states.as_ref().map(|states| (states.topic.clone(), source));
             let marks = self.marks.clone();
-            let mut outbox = Outbox { letters: self.letters, checked: self.checked, queue, state, marks, origins };
+            let sinks = &self.versions.of(source)?.sinks;
+            let mut outbox = Outbox { letters: self.letters, sinks, queue, state, marks, origins };
             let before = stage.counters();
             while stage.position() < end && self.goes_on(go_on) {
                 // Timers are the pipeline's own business: at this time none is due.
@@ -321,19 +323,16 @@ impl Run<'_> {
             policy: Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter },
             batch_records: BATCH_RECORDS,
             batch_bytes: BATCH_BYTES,
-            ..plan(self.checked, source, self.logs.clone(), partition)
+            ..plan(self.versions.of(source)?, source, self.logs.clone(), partition)
         };
-        Stage::open(plan, &mut Begin(begin)).map_err(|error| match error {
-            sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-            error => Failure::invalid("steps", error.to_string()),
-        })
+        Stage::open(plan, &mut Begin(begin)).map_err(|error| not_opened(&error))
     }
 }
 
 /// Where a replay writes.
 struct Outbox<'a> {
     letters: &'a DeadLetters,
-    checked: &'a Checked,
+    sinks: &'a [TopicName],
     queue: QueueId,
     /// Where the changes of what is kept are held.
     state: Option<(TopicName, QueueId)>,
@@ -353,7 +352,7 @@ impl Sink for Outbox<'_> {
         let (mut seen, mut outputs) = (None, Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len()));
         for out in &unit.outputs {
             let queue = self.origin(out.record.offset)?.queue;
-            outputs.push(outgoing(&self.checked.sinks, queue, out, &mut seen)?);
+            outputs.push(outgoing(self.sinks, queue, out, &mut seen)?);
         }
         for dead in &unit.dead_letters {
             let before = self.origin(dead.record.offset)?;

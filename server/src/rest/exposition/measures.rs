@@ -50,7 +50,7 @@ pub fn encode(rest: &Rest, out: &mut Out<'_>) -> std::fmt::Result {
 
 fn places(rest: &Rest) -> Vec<Place> {
     let parts = &rest.parts;
-    let pipelines = parts.pipelines.list().into_iter().map(|of| (vec![("pipeline", of.spec.name)], of.logs));
+    let pipelines = parts.pipelines.list().into_iter().map(|of| (vec![("pipeline", of.name)], of.logs));
     let ingresses = parts.ingresses.list().into_iter();
     let ingresses = ingresses.map(|(topic, of)| (vec![("ingress", topic.to_string())], of.logs));
     let filters = parts.filters.list().into_iter();

@@ -42,7 +42,7 @@ impl Sums {
     }
 
     fn name(&self) -> Labels<'_> {
-        vec![("pipeline", self.of.spec.name.as_str())]
+        vec![("pipeline", self.of.name.as_str())]
     }
 }
 
