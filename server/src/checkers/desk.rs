@@ -82,7 +82,7 @@ impl Desk {
             Decision::AskAgainAfter(wait) => return self.ask_again(check, wait),
         };
         let settled = self.shell.ask_blocking(move |broker, now| {
-            broker.decide(&half.group, half.queue_offset, half.at, (verdict, Decider::Checker), now)
+            broker.decide(&half.group, half.queue_offset, half.at, &[], (verdict, Decider::Checker), now)
         });
         if let Err(failure) = settled {
             tracing::warn!(group = %check.half.group, %failure, "a decision came to nothing");
