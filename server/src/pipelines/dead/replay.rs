@@ -221,8 +221,9 @@ impl Run<'_> {
                     && bytes < BATCH_BYTES
                     && let Some(record) = records.pop_front()
                 {
-                    bytes += record.len();
-                    chosen.push_back(letter(&record)?);
+                    let letter = letter(&record)?;
+                    bytes += letter.record.size();
+                    chosen.push_back(letter);
                 }
                 self.run(queue, &mut stages, chosen, go_on)?;
             }
@@ -251,7 +252,7 @@ impl Run<'_> {
             filter: Filter::All,
         };
         let fetched = self.letters.reader().fetch(&fetch)?;
-        let mut chosen = VecDeque::new();
+        let (mut chosen, mut bytes) = (VecDeque::new(), 0);
         for piece in &fetched.records {
             let mut from = 0;
             while from < piece.len() {
@@ -261,7 +262,13 @@ impl Run<'_> {
                 let offset = view.queue_offset();
                 let wanted = code.is_none_or(|code| view.property(FAILURE_KEYS[0]) == Some(code));
                 if wanted && offset.0 < end && !self.marks.holds(queue, offset) {
-                    chosen.push_back(letter(&record)?);
+                    // What was compressed counts with what it becomes.
+                    if bytes >= BATCH_BYTES {
+                        return Ok((chosen, offset.0));
+                    }
+                    let letter = letter(&record)?;
+                    bytes += letter.record.size();
+                    chosen.push_back(letter);
                 }
             }
         }
