@@ -1,7 +1,7 @@
 //! `POST /plugins/{name}:bench`: how many records a second a stored plugin takes in a stage of its own, from memory to nowhere.
 
 use std::{
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,12 +16,12 @@ use sluice_runtime::{
     ports::{PortError, Sink, Source, Unit},
     state::Partition,
 };
-use tokio::sync::Semaphore;
 
 use super::{
-    Rest, blocking, input,
+    Rest, input,
     problem::{Answer, Problem},
     routes::Routes,
+    standing_back,
     trial::{Given, REQUEST_LIMIT},
     usage,
 };
@@ -40,9 +40,6 @@ const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Bytes of changes of what a processor keeps after which it ends: all of it is in memory.
 const KEPT_LIMIT: usize = 256 * 1024 * 1024;
-
-/// Only one is measured at a time.
-static TURN: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -101,10 +98,10 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
         let text = format!("seconds: expected 1 to {SECONDS_LIMIT}, got {seconds}");
         return Err(Failure::invalid("seconds", text).into());
     }
-    let _turn = TURN.try_acquire().map_err(|_| Problem::busy("another plugin is being measured"))?;
-    let (plugins, stopping) = (rest.parts.plugins.clone(), rest.stopping.clone());
-    let view = blocking(move || {
-        let version = plugins.resolve(&name)?;
+    let turn = rest.measuring.clone().try_acquire_owned();
+    let turn = turn.map_err(|_| Problem::busy("another plugin is being measured"))?;
+    let (version, stopping) = (rest.parts.plugins.resolve(&name)?, rest.stopping.clone());
+    let view = standing_back(turn, move || {
         let until = Instant::now() + Duration::from_secs(seconds);
         measure(&version, test, || Instant::now() < until && !*stopping.borrow())
     });

@@ -14,7 +14,7 @@ use sluice_runtime::{Context, Decision, HalfMessage, Outputs, Plugin, Record, Ro
 use super::{
     Rest,
     bench::{Bench, ErrorView, Ran},
-    blocking, input,
+    input,
     logs::{LineView, line_view},
     message::{properties, text_or_base64},
     problem::Answer,
@@ -119,12 +119,9 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
         let text = format!("messages: expected 1 to {MESSAGES_LIMIT}, got {}", trial.messages.len());
         return Err(Failure::invalid("messages", text).into());
     }
-    let plugins = rest.parts.plugins.clone();
-    let view = blocking(move || {
-        let version = plugins.resolve(&name)?;
-        let role = role(&version.plugin, trial.role.as_deref())?;
-        Try::new(&name, version.plugin, role, trial)?.run()
-    });
+    let version = rest.parts.plugins.resolve(&name)?;
+    let role = role(&version.plugin, trial.role.as_deref())?;
+    let view = rest.run_guest(move || Try::new(&name, version.plugin, role, trial)?.run());
     Ok(Json(view.await?).into_response())
 }
 

@@ -81,7 +81,8 @@ impl Pipelines {
     /// Fails with `Conflict` when the pipeline keeps something and does not run, or when a letter that is named is dealt with already.
     pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
         let (checked, logs) = self.pinned(name, replay.plugin.as_deref())?;
-        let letters = self.dead_letters(name)?;
+        let mut letters = self.dead_letters(name)?;
+        letters.shell = letters.shell.standing_back();
         let _dealing = self.dealing(name)?;
         let until = Instant::now() + REPLAY_TIME;
         let marks = letters.begin()?;
