@@ -9,6 +9,8 @@ const NICER: i32 = 10;
 pub const PIPELINE_RESTS: u32 = 9;
 /// The same for a thread of a chain. Senders and consumers wait for it, so it is less: half a processor.
 pub const CHAIN_RESTS: u32 = 1;
+/// The same for the thread of a checker: nobody waits for an answer, and the broker asks again.
+pub const CHECKER_RESTS: u32 = 9;
 const REST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::standing_back`]:
