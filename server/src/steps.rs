@@ -88,7 +88,8 @@ pub fn check(
             return Err(wrong("plugin", text));
         }
         let context = Context { step: step.plugin.clone(), ..context(at) };
-        plugin.check_config(&step.config, &context).map_err(|error| wrong("config", error.to_string()))?;
+        let checked = plugin.check_config(&step.config, &context);
+        checked.map_err(|error| Failure::not_started(&error, |text| wrong("config", text)))?;
         let (granter, digest) = (plugins.granter(), plugin.digest());
         granter.check(&step.grants, site, |part| field(at, &format!("grants.{part}")))?;
         Ok(Found {

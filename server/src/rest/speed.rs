@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_model::Kind;
 use sluice_runtime::{
-    Begin, Grants, Limits, Plan, Policy, Record, Stage, StatePlan, Step, Then, Turn,
+    Begin, Grants, Limits, Plan, Policy, Record, Role, Stage, StatePlan, Step, Then, Turn,
     ports::{PortError, Sink, Source, Unit},
     state::Partition,
 };
@@ -22,7 +22,7 @@ use super::{
     problem::{Answer, Problem},
     routes::Routes,
     standing_back,
-    trial::{Given, REQUEST_LIMIT},
+    trial::{Given, REQUEST_LIMIT, not_started},
     usage,
 };
 use crate::{
@@ -114,6 +114,10 @@ fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Resu
     let fresh = || Partition::fresh().map_err(|error| Failure::new(Kind::Internal, error.to_string()));
     let partition = Arc::new(Mutex::new(Some(Box::new(fresh()?))));
     let plugin = version.plugin.clone();
+    if ![Role::Filter, Role::Transform, Role::Process].iter().any(|role| plugin.has(*role)) {
+        let text = format!("name: expected a plugin for a pipeline, {} has no such role", version.name);
+        return Err(Failure::invalid("name", text));
+    }
     let step = Step {
         name: version.name.clone(),
         config: test.config,
@@ -135,9 +139,9 @@ fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Resu
         state: Some(StatePlan { partition, lateness: 0 }),
     };
     let mut stage = Stage::open(plan, &mut Begin(0)).map_err(|error| match error {
-        sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-        sluice_runtime::Error::Plan(text) => Failure::invalid("name", format!("name: {text}")),
-        error => Failure::invalid("config", format!("config: {error}")),
+        // It has a role of a stage: what does not fit is the number of its outputs.
+        sluice_runtime::Error::Plan(text) => Failure::invalid("sinks", text),
+        error => not_started(&error),
     })?;
     let (mut source, mut sink) = (Again { records: &records }, Nowhere::default());
     let (began, mut stopped) = (Instant::now(), None);

@@ -69,7 +69,7 @@ pub fn routes(routes: Routes) -> Routes {
 async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<TraceQuery>) -> Answer {
     let parts = rest.parts.clone();
     let (mut view, wanted) = blocking(move || {
-        let (checked, _) = parts.pipelines.pinned(&name, None)?;
+        let (checked, _) = parts.pipelines.pinned(&name, None).map_err(of_pipeline)?;
         let letters = parts.pipelines.dead_letters(&name)?.topic;
         let (view, record) = view(&parts.shell.reader, &checked, &letters, &query)?;
         let wanted = view.wanted.then_some((checked, record));
@@ -81,6 +81,14 @@ async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query):
         view.explanation = rest.run_guest(move || explanation::explain(&checked, queue, record)).await?;
     }
     Ok(Json(view).into_response())
+}
+
+/// What is wrong with a pipeline that was applied is no field of this request.
+fn of_pipeline(failure: Failure) -> Failure {
+    match failure.kind {
+        Kind::Invalid => Failure::new(Kind::Conflict, failure.text),
+        _ => failure,
+    }
 }
 
 /// What the log says of the message, and the message as plugins see it.

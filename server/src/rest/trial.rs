@@ -137,6 +137,11 @@ fn role(plugin: &Plugin, wanted: Option<&str>) -> Result<Role> {
     })
 }
 
+/// All that a try says of how the plugin is to start is its config.
+pub fn not_started(error: &sluice_runtime::Error) -> Failure {
+    Failure::not_started(error, |text| Failure::invalid("config", format!("config: {text}")))
+}
+
 /// A plugin on its bench, and what it is tried on.
 struct Try {
     name: String,
@@ -162,7 +167,7 @@ impl Try {
             output_topics: sinks,
         };
         let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
-        let bench = Bench::start(plugin, role, setup, ports.len())?;
+        let bench = Bench::start(plugin, role, setup, ports.len()).map_err(|error| not_started(&error))?;
         Ok(Self { name: name.to_owned(), ports, given: trial.messages, logs, bench })
     }
 
@@ -188,7 +193,7 @@ impl Try {
     }
 
     fn apply(&mut self, record: &Record) -> Result<Outcome> {
-        Ok(match self.bench.apply(record)? {
+        Ok(match self.bench.apply(record).map_err(|error| not_started(&error))? {
             Ran::Judged(keep) => Outcome { keep: Some(keep), ..Outcome::default() },
             Ran::Made(outputs) => {
                 let outputs =
@@ -213,7 +218,7 @@ impl Try {
             max_attempts: 1,
             now,
         };
-        Ok(match self.bench.check(&half)? {
+        Ok(match self.bench.check(&half).map_err(|error| not_started(&error))? {
             Err(error) => Outcome { error: Some(error), ..Outcome::default() },
             Ok(decision) => Outcome::decided(decision),
         })

@@ -331,10 +331,8 @@ impl Run<'_> {
             batch_bytes: BATCH_BYTES,
             ..plan(self.checked, source, self.logs.clone(), partition)
         };
-        Stage::open(plan, &mut Begin(begin)).map_err(|error| match error {
-            sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-            error => Failure::invalid("steps", error.to_string()),
-        })
+        Stage::open(plan, &mut Begin(begin))
+            .map_err(|error| Failure::not_started(&error, |text| Failure::new(Kind::Conflict, text)))
     }
 }
 
