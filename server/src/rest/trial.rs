@@ -35,7 +35,7 @@ const LOG_LINES: usize = 1_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Trial {
-    /// `filter`, `transform` or `check-transaction`; may be left out when the plugin has one role only.
+    /// `filter`, `transform`, `process` or `check-transaction`; may be left out when the plugin has one role only.
     role: Option<String>,
     #[serde(default)]
     config: Map<String, Value>,
