@@ -64,7 +64,9 @@ for plugin in json-filter aggregate route; do "$sluice" plugin push "$plugin" >/
 # The same filter says that it is a later version, and so is another component.
 filter=$(ls -t "$here"/../target/release/build/*/out/json-filter.wasm | head -1)
 python3 -c 'import sys; sys.stdout.buffer.write(open(sys.argv[1], "rb").read().replace(b"1.0.0", b"2.0.0"))' "$filter" >"$work/json-filter.wasm"
+cmp -s "$filter" "$work/json-filter.wasm" && { echo "FAIL versions: both files of the filter are the same"; exit 1; }
 "$sluice" plugin push "$work/json-filter.wasm" >/dev/null
+curl -sf "$SLUICE_SERVER/api/v1/plugins/json-filter/versions/2" >/dev/null || { echo "FAIL versions: there is no json-filter@2"; exit 1; }
 apply killed eo json-filter@1
 mkfifo "$work/stop"
 client produce <"$work/stop" >"$work/sent" 2>/dev/null &
@@ -91,6 +93,11 @@ settled reference
 echo "$(cat "$work/sent") sales acknowledged, $kills kills, $changes versions one after the other"
 code=0
 client judge || code=1
+# An apply that the kill hits leaves the version as it is, and the next one asks for just that: each costs two changes.
+if [ "$changes" -lt $((kills / 2)) ]; then
+  echo "FAIL changes: $changes versions one after the other, expected at least half of $kills kills"
+  code=1
+fi
 keep=$code
 echo "interop exactly-once: $((1 - code)) passed, $code failed"
 exit $code

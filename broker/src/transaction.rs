@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sluice_model::{
-    GroupName, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, Transaction, key,
+    GroupName, LogOffset, Message, MessageId, Properties, QueueId, QueueOffset, RecordView, Timestamp, Transaction, key,
 };
 
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 
 /// Most half messages looked at in one turn.
 const TURN_HALVES: usize = 256;
+
+/// Lengths of the unique keys that clients make: with an address of IPv4, of clients of version 5, and with one of IPv6.
+const UNIQUE_KEY_LENS: [usize; 3] = [32, 34, 56];
 
 /// What is to become of a half message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,13 +157,15 @@ impl FreshHalves {
 impl Broker {
     /// Decides a half message: with [`Verdict::Commit`] the message itself and the decision are one unit.
     ///
-    /// Fails with `NotFound` when the half message is decided already or never was, and with `Conflict` when group or
-    /// log offset are not those of the half message at `queue_offset`.
+    /// `named` are ids that the decision gives for the message, if any. Fails with `NotFound` when the half message is decided already,
+    /// never was, or is another than the one named; and with `Conflict` when group or log offset are not those of the half message
+    /// at `queue_offset`.
     pub fn decide(
         &mut self,
         group: &GroupName,
         queue_offset: QueueOffset,
         at: LogOffset,
+        named: &[&str],
         (verdict, by): (Verdict, Decider),
         now: Timestamp,
     ) -> Result<()> {
@@ -169,13 +174,13 @@ impl Broker {
             let text = format!("half message {queue_offset} is not group {group:?}'s at log offset {at}");
             return Err(Error::Conflict(text));
         }
-        self.decide_half(&half, verdict, by, now)
-    }
-
-    fn decide_half(&mut self, half: &Half, verdict: Verdict, by: Decider, now: Timestamp) -> Result<()> {
-        let mut message = self.half_message(half)?;
+        let mut message = self.half_message(&half)?;
+        // A half message acknowledged ahead of the disk may be lost in a crash, and another one has its places then.
+        if names_another(named, &message, at) {
+            return Err(Error::not_found("half message", queue_offset));
+        }
         let by = if by == Decider::Checker { "checker" } else { "producer" };
-        let decision = decision_message(half, &message, (verdict.word(), by), now)?;
+        let decision = decision_message(&half, &message, (verdict.word(), by), now)?;
         let unit = match verdict {
             Verdict::Rollback => vec![decision],
             Verdict::Commit => {
@@ -242,6 +247,20 @@ impl Broker {
         let record = self.reader.store().record_at(half.at)?;
         Ok(RecordView::parse(&record)?.to_message()?)
     }
+}
+
+/// Whether the ids are certainly those of another message than this one at `at`. Clients give its unique key, the transaction's id that it
+/// carries, or its address and log offset; what has the form of none of these says nothing.
+fn names_another(named: &[&str], message: &Message, at: LogOffset) -> bool {
+    let Some(unique) = message.properties.get(key::UNIQUE_KEY) else { return false };
+    let own = |id: &str| id == unique || message.properties.get(key::TRANSACTION_ID) == Some(id);
+    !named.iter().any(|id| own(id)) && named.iter().any(|id| is_unique_key(id, at))
+}
+
+/// Whether `id` has the form of the keys that clients and brokers make, and is not the place `at` in a broker's log, which has it too.
+fn is_unique_key(id: &str, at: LogOffset) -> bool {
+    let place = MessageId::parse(id).is_ok_and(|place| place.log_offset == at);
+    UNIQUE_KEY_LENS.contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) && !place
 }
 
 /// A record of the decisions' topic: the half message is decided.

@@ -53,7 +53,7 @@ fn a_half_message_holds_its_segment_until_it_is_decided() {
     let now = world.now;
     world
         .broker()
-        .decide(&group("p"), sent.queue_offset, sent.ids[0].log_offset, (Verdict::Commit, Decider::Producer), now)
+        .decide(&group("p"), sent.queue_offset, sent.ids[0].log_offset, &[], (Verdict::Commit, Decider::Producer), now)
         .unwrap();
     assert_eq!(retain(&mut world), LogOffset(0), "the decision is staged only");
     world.settle();

@@ -102,7 +102,10 @@ fn a_committed_half_message_waits_for_its_time() {
     let sent = world.send(send_to(0, vec![half]));
     let place: LogOffset = sent.ids[0].log_offset;
     world.settle();
-    world.broker().decide(&group("p"), sent.queue_offset, place, (Verdict::Commit, Decider::Producer), start).unwrap();
+    world
+        .broker()
+        .decide(&group("p"), sent.queue_offset, place, &[], (Verdict::Commit, Decider::Producer), start)
+        .unwrap();
     world.settle();
     at(&mut world, start.plus_ms(2_999));
     assert_eq!(world.all("t", 0).len(), 0);

@@ -22,8 +22,12 @@ fn world() -> World {
 }
 
 fn decide(world: &mut World, sent: &Sent, verdict: Verdict) -> Result<(), sluice_broker::Error> {
+    decide_named(world, sent, &[], verdict)
+}
+
+fn decide_named(world: &mut World, sent: &Sent, named: &[&str], verdict: Verdict) -> Result<(), sluice_broker::Error> {
     let (now, at) = (world.now, sent.ids[0].log_offset);
-    world.broker().decide(&group("p"), sent.queue_offset, at, (verdict, Decider::Producer), now)
+    world.broker().decide(&group("p"), sent.queue_offset, at, named, (verdict, Decider::Producer), now)
 }
 
 /// What is to be asked now.
@@ -89,11 +93,55 @@ fn only_its_own_group_at_its_own_place_decides() {
     let (now, at) = (world.now, sent.ids[0].log_offset);
     for (name, at) in [("other", at), ("p", LogOffset(at.0 + 1))] {
         let decided =
-            world.broker().decide(&group(name), sent.queue_offset, at, (Verdict::Commit, Decider::Producer), now);
+            world.broker().decide(&group(name), sent.queue_offset, at, &[], (Verdict::Commit, Decider::Producer), now);
         assert_eq!(decided.unwrap_err().kind(), Kind::Conflict);
     }
-    let decided = world.broker().decide(&group("p"), QueueOffset(77), at, (Verdict::Commit, Decider::Producer), now);
+    let decided =
+        world.broker().decide(&group("p"), QueueOffset(77), at, &[], (Verdict::Commit, Decider::Producer), now);
     assert_eq!(decided.unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn a_decision_about_a_lost_one_does_not_hit_the_one_at_its_place() {
+    for (lost, kept) in [
+        ("7F00000100002A139A570A1B2C3D0001", "7F00000100002A139A570A1B2C3D0002"),
+        ("01AABBCCDDEEFF00112233445566778801", "01AABBCCDDEEFF00112233445566778802"),
+    ] {
+        let mut world = world();
+        // Acknowledged, but not on the disk when the power goes.
+        let before = world.try_send(half("lost", &[("UNIQ_KEY", lost)])).unwrap();
+        let mut world = world.crash();
+        let after = world.try_send(half("kept", &[("UNIQ_KEY", kept), ("__transactionId__", "t-1")])).unwrap();
+        assert_eq!((before.queue_offset, &before.ids), (after.queue_offset, &after.ids));
+        for named in [&[lost, lost][..], &[lost], &["", lost], &["t-0", lost]] {
+            for verdict in [Verdict::Commit, Verdict::Rollback] {
+                let decided = decide_named(&mut world, &before, named, verdict);
+                assert_eq!(decided.unwrap_err().kind(), Kind::NotFound, "{named:?}");
+            }
+        }
+        decide_named(&mut world, &after, &[kept, kept], Verdict::Commit).unwrap();
+        world.settle();
+        assert_eq!(world.bodies("t", 0), ["kept"]);
+    }
+}
+
+#[test]
+fn an_id_that_does_not_certainly_name_another_is_taken() {
+    let (unique, of_transaction) = ("7F00000100002A139A570A1B2C3D0002", "7F00000100002A139A570A1B2C3D0003");
+    let mut world = world();
+    for named in [
+        &[][..],
+        &["", unique],
+        &["7F00000100002A139A570A1B2C3D0001", unique],
+        &[of_transaction, of_transaction],
+        &["PLACE"],
+        &["my-transaction", ""],
+    ] {
+        let sent = world.send(half("x", &[("UNIQ_KEY", unique), ("__transactionId__", of_transaction)]));
+        let place = sent.ids[0].to_string();
+        let named: Vec<&str> = named.iter().map(|id| if *id == "PLACE" { place.as_str() } else { *id }).collect();
+        decide_named(&mut world, &sent, &named, Verdict::Commit).unwrap();
+    }
 }
 
 #[test]

@@ -128,7 +128,9 @@ fn a_transformer_looks_up_asks_a_server_and_reads_a_secret() {
     assert!(head.starts_with("get /v1/x?key=hunter2 ") && head.contains("authorization: bearer hunter2"), "{head}");
     assert!(told.try_recv().is_err(), "nothing else went out");
 
-    let all = audit(&dev);
+    let (set, all): (Vec<Value>, Vec<Value>) =
+        audit(&dev).into_iter().partition(|entry| entry["event"] == "secret-set");
+    assert_eq!((set.len(), &set[0]["secret"], &set[0]["name"]), (1, &json!("token"), &Value::Null));
     let digest = &all[0]["digest"];
     assert!(digest.as_str().unwrap().starts_with("sha256:"), "{digest}");
     assert!(all.iter().all(|entry| entry["digest"] == *digest && entry["name"] == "p"));

@@ -75,7 +75,7 @@ pub(crate) fn parse(text: &str) -> Result<Url, String> {
         return Err("expected a URL without user and password".to_owned());
     }
     if hides_dots(url.path()) {
-        return Err("expected a path without encoded `..` and slashes around it".to_owned());
+        return Err("expected a path without `..` that is encoded or has parameters".to_owned());
     }
     url.set_fragment(None);
     Ok(url)
@@ -88,15 +88,18 @@ pub(crate) fn without_query(url: &Url) -> String {
     url.into()
 }
 
-/// Whether a server that decodes the path once more than it should would see it go up.
+/// Whether a server that decodes the path once more than it should, or passes over what a segment has behind `;` (its parameters), would see
+/// it go up.
 fn hides_dots(path: &str) -> bool {
     let mut path = path.to_owned();
     for _ in 0..MAX_DECODING {
-        if path.split(['/', '\\']).any(|segment| matches!(segment, "." | "..")) {
+        let name = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+        if path.split(['/', '\\']).any(name) {
             return true;
         }
         let lower = path.to_ascii_lowercase();
-        let decoded = lower.replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\").replace("%25", "%");
+        let decoded = lower.replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
+        let decoded = decoded.replace("%3b", ";").replace("%25", "%");
         if decoded == lower {
             return false;
         }
@@ -127,6 +130,8 @@ mod tests {
             "https://api.example.com/v1/%2e%2E/v1/users",
             "https://api.example.com/./v1/users",
             "https://api.example.com/v1/a%2Fb",
+            "https://api.example.com/v1/users;role=..",
+            "https://api.example.com/v1/..a;b",
         ] {
             assert!(allows(granted, url), "{url}");
         }
@@ -157,6 +162,16 @@ mod tests {
             "https://api.example.com/v1/%25252525252e%2e/admin",
             "https://api.example.com/v1/..%5cadmin",
             "https://api.example.com/v1/..\\admin",
+            "https://api.example.com/v1/..;/admin",
+            "https://api.example.com/v1/..;a=b/admin",
+            "https://api.example.com/v1/..;",
+            "https://api.example.com/v1/x/.;/..;/..;/admin",
+            "https://api.example.com/v1/..%3b/admin",
+            "https://api.example.com/v1/..%3Ba=b/admin",
+            "https://api.example.com/v1/..%253b/admin",
+            "https://api.example.com/v1/.%2e;x/admin",
+            "https://api.example.com/v1/%2e%2e;/admin",
+            "https://api.example.com/v1/..;x%2fadmin",
             "https:\\\\api.example.com\\v1\\",
             "https:/api.example.com/v1/",
             "https:api.example.com/v1/",

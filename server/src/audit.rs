@@ -1,4 +1,4 @@
-//! What plugins were granted and what they did with it. The newest entries are kept to be asked for; all of them go to the server's own log
+//! What plugins were granted, what they did with it, and which secrets were set. The newest entries are kept to be asked for; all of them go to the server's own log
 //! under the target `audit`, which keeps them for as long as the log is kept.
 
 use std::sync::Arc;
@@ -37,7 +37,8 @@ pub struct Holding {
 pub struct Entry {
     /// Ms since 1970.
     pub at: i64,
-    pub holder: Holder,
+    /// Whose plugin it was; `None`: somebody did it who used the API.
+    pub holder: Option<Holder>,
     pub event: Event,
 }
 
@@ -63,6 +64,9 @@ pub enum Event {
         count: u32,
         refused: u32,
     },
+    /// A secret was made or replaced; its value is in no entry.
+    SecretSet(String),
+    SecretDeleted(String),
 }
 
 /// The audit of one server.
@@ -80,31 +84,43 @@ impl Audit {
     /// The plugins hold their grants from now on.
     pub fn granted<'a>(&self, holdings: impl IntoIterator<Item = &'a Holding>) {
         for Holding { holder, grants } in holdings {
-            self.add(holder.clone(), Event::Granted(grants.clone()));
+            self.add(Some(holder.clone()), Event::Granted(grants.clone()));
         }
     }
 
     /// The plugins hold their grants no more.
     pub fn withdrawn<'a>(&self, holdings: impl IntoIterator<Item = &'a Holding>) {
         for Holding { holder, grants } in holdings {
-            self.add(holder.clone(), Event::Withdrawn(grants.clone()));
+            self.add(Some(holder.clone()), Event::Withdrawn(grants.clone()));
         }
+    }
+
+    pub fn secret_set(&self, name: &str) {
+        self.add(None, Event::SecretSet(name.to_owned()));
+    }
+
+    pub fn secret_deleted(&self, name: &str) {
+        self.add(None, Event::SecretDeleted(name.to_owned()));
     }
 
     pub fn entries(&self) -> &Ring<Entry> {
         &self.entries
     }
 
-    fn add(&self, holder: Holder, event: Event) {
-        write(&holder, &event);
+    fn add(&self, holder: Option<Holder>, event: Event) {
+        write(holder.as_ref(), &event);
         self.entries.push(Entry { at: clock::now().0, holder, event });
     }
 }
 
 /// To the server's own log.
-fn write(holder: &Holder, event: &Event) {
-    let Holder { kind, name, step, digest } = holder;
+fn write(holder: Option<&Holder>, event: &Event) {
+    let of = |part: fn(&Holder) -> &str| holder.map(part);
+    let (kind, name) = (of(|holder| holder.kind), of(|holder| &holder.name));
+    let (step, digest) = (of(|holder| &holder.step), of(|holder| &holder.digest));
     match event {
+        Event::SecretSet(secret) => tracing::info!(target: "audit", secret, "secret-set"),
+        Event::SecretDeleted(secret) => tracing::info!(target: "audit", secret, "secret-deleted"),
         Event::Granted(grants) | Event::Withdrawn(grants) => {
             let verb = if matches!(event, Event::Granted(_)) { "granted" } else { "withdrawn" };
             let GrantsSpec { http, topics, secrets } = grants;
@@ -148,6 +164,6 @@ impl ports::Audit for Witness {
             }
             Use::Lookups { count, refused } => Event::Lookups { count: *count, refused: *refused },
         };
-        self.audit.add(self.holder.clone(), event);
+        self.audit.add(Some(self.holder.clone()), event);
     }
 }

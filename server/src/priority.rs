@@ -7,6 +7,8 @@ const NICER: i32 = 10;
 /// A thread rests so many times as long as calls had the processor that ended their instance: a pipeline whose plugins fail on everything
 /// has a tenth of a processor at the most, unless a call takes longer than a ninth of [`REST_LIMIT`].
 pub const PIPELINE_RESTS: u32 = 9;
+/// The same for the thread of a checker: nobody waits for an answer, and the broker asks again.
+pub const CHECKER_RESTS: u32 = 9;
 const REST_LIMIT: Duration = Duration::from_secs(60);
 /// What part of a processor the threads of a chain have together for such calls: a quarter.
 const CHAIN_PART: u32 = 4;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::Filter;
-use sluice_model::{Kind, Properties};
+use sluice_model::Properties;
 use sluice_runtime::{
     Context, Error, Failure as Trouble, Grants, Limits, Plugin, Record, Role, Setup, ports::Prefilter,
 };
@@ -95,11 +95,10 @@ pub fn check(
         let context = Context { step: step.plugin.clone(), ..setup.context };
         let started = plugin.instance(Setup { config: step.config.clone(), context, ..setup });
         started.map_err(|error| match error {
-            Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
             Error::Start { failure: Trouble::Memory { .. }, .. } => {
                 Failure::invalid("limits.memory", format!("limits.memory: {error}"))
             }
-            error => wrong("config", error.to_string()),
+            error => Failure::not_started(&error, |text| wrong("config", text)),
         })?;
         let (granter, digest) = (plugins.granter(), plugin.digest());
         granter.check(&step.grants, site, |part| field(at, &format!("grants.{part}")))?;

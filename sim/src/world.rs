@@ -302,7 +302,7 @@ impl World {
         let Some(&index) = open.get(usize::from(which) % open.len().max(1)) else { return Ok(()) };
         let (offset, at) = (QueueOffset(self.oracle.said[index].offset), self.oracle.said[index].at);
         let carried_out = if self.mistake == Mistake::CommitsRollbacks { Verdict::Commit } else { verdict };
-        self.opened.broker.decide(&group_name("p"), offset, at, (carried_out, Decider::Producer), self.now)?;
+        self.opened.broker.decide(&group_name("p"), offset, at, &[], (carried_out, Decider::Producer), self.now)?;
         self.oracle.said[index].sort = Sort::Half { decision: Some((verdict, false)) };
         self.staged.push(Ack::Decided(index));
         Ok(())

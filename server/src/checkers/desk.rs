@@ -8,12 +8,13 @@ use sluice_model::{
     record::{self, Placement, UnitPlace},
 };
 use sluice_protocol::{compress, request::CheckTransaction};
-use sluice_runtime::{Decision, HalfMessage, Instance, Setup};
+use sluice_runtime::{Decision, HalfMessage, Instance, Setup, processor_time};
 
 use super::{Bound, CheckPolicy, context};
 use crate::{
     clock,
     failure::{Failure, Result},
+    priority,
     remoting::Sessions,
     shell::Shell,
 };
@@ -50,13 +51,17 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Has a half message decided whose time has come. Blocks for as long as a plugin may take.
+    /// Has a half message decided whose time has come. Blocks for as long as a plugin may take, and after a call that ended its
+    /// instance for as long as the thread is to rest then.
     pub fn check(&self, bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) {
         let policy = bound.spec.policy;
         if policy == CheckPolicy::ProducerFirst && self.ask_producer(check) {
             return;
         }
+        let began = processor_time();
         let answer = ask_plugin(bound, seat, check);
+        let took = Duration::from_nanos(processor_time().saturating_sub(began));
+        let wasted = if seat.is_some() { Duration::ZERO } else { took };
         bound.answers.lock().count(&answer);
         let decision = answer.unwrap_or_else(|failure| {
             tracing::warn!(group = %check.half.group, %failure, "a checker failed: the half message stays undecided");
@@ -67,6 +72,7 @@ impl Desk {
         } else {
             self.settle(check, decision);
         }
+        std::thread::sleep(priority::rest(wasted, priority::CHECKER_RESTS));
     }
 
     fn settle(&self, check: &HalfCheck, decision: Decision) {
@@ -82,7 +88,7 @@ impl Desk {
             Decision::AskAgainAfter(wait) => return self.ask_again(check, wait),
         };
         let settled = self.shell.ask_blocking(move |broker, now| {
-            broker.decide(&half.group, half.queue_offset, half.at, (verdict, Decider::Checker), now)
+            broker.decide(&half.group, half.queue_offset, half.at, &[], (verdict, Decider::Checker), now)
         });
         if let Err(failure) = settled {
             tracing::warn!(group = %check.half.group, %failure, "a decision came to nothing");

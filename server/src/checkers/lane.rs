@@ -79,7 +79,7 @@ impl Lane {
         &self.stopping
     }
 
-    /// Leaves what waits undecided, and waits for the thread: for as long as one request may take.
+    /// Leaves what waits undecided, and waits for the thread: for as long as one request may take, or its rest after one.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.door.lock().take();

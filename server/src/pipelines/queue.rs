@@ -202,8 +202,9 @@ impl Source for Input {
                 return Err(PortError::Failed(text));
             }
             for piece in found.records {
-                bytes += piece.len();
-                read_records(&piece, into)?;
+                if let Some(full) = read_records(&piece, max_bytes, &mut bytes, into)? {
+                    return Ok(full);
+                }
             }
             if found.next.0 == next || found.next >= found.max {
                 return Ok(found.next.0);
@@ -308,15 +309,27 @@ pub(super) fn trouble(failure: &Failure) -> PortError {
     }
 }
 
-fn read_records(piece: &Bytes, into: &mut Vec<Record>) -> Result<(), PortError> {
+/// Adds records until they have `max_bytes` with those before, which have `size`; gives the offset to go on from when there is no room for
+/// all. A compressed body counts with what it becomes, which may be a thousand times what was fetched.
+fn read_records(
+    piece: &Bytes,
+    max_bytes: usize,
+    size: &mut usize,
+    into: &mut Vec<Record>,
+) -> Result<Option<u64>, PortError> {
     let mut at = 0;
     while at < piece.len() {
         let view = RecordView::parse(&piece[at..]).map_err(|error| PortError::Failed(error.to_string()))?;
+        if *size >= max_bytes {
+            return Ok(Some(view.queue_offset().0));
+        }
         let bytes = piece.slice(at..at + view.bytes().len());
         at += bytes.len();
-        into.push(to_record(&view, &bytes)?);
+        let record = to_record(&view, &bytes)?;
+        *size += record.size();
+        into.push(record);
     }
-    Ok(())
+    Ok(None)
 }
 
 pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
@@ -338,4 +351,48 @@ fn properties(record: &Record, keep_id: bool) -> Result<Properties, sluice_model
     let own = key_text.as_deref().map(|text| (key::KEYS, text)).into_iter();
     let tag = (!tag.is_empty()).then_some((key::TAGS, tag.as_str()));
     Properties::from_pairs(kept.chain(own).chain(tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::{
+        Compression, LogOffset,
+        record::{self, Placement, UnitPlace},
+    };
+    use sluice_protocol::compress;
+
+    use super::*;
+
+    fn stored(offset: u64, plain: usize) -> Vec<u8> {
+        let body = compress::zlib(&vec![0; plain]);
+        let topic = TopicName::parse("t").unwrap();
+        let mut message = Message::new(topic, QueueId(0), Timestamp(0), Properties::default(), body);
+        message.sys_flag = message.sys_flag.with_compression(Compression::Zlib);
+        let place = Placement {
+            queue_offset: QueueOffset(offset),
+            log_offset: LogOffset(0),
+            stored_at: Timestamp(0),
+            store_host: Host::LOCAL,
+            unit: UnitPlace::ALONE,
+        };
+        let mut bytes = Vec::new();
+        record::encode(&mut bytes, &message, &place);
+        bytes
+    }
+
+    #[test]
+    fn a_turn_is_bounded_by_what_compressed_bodies_become() {
+        let plain = 100_000;
+        let piece = Bytes::from((7..12).flat_map(|offset| stored(offset, plain)).collect::<Vec<_>>());
+        assert!(piece.len() < plain / 10);
+        let read = |max_bytes| {
+            let (mut into, mut size) = (Vec::new(), 0);
+            let next = read_records(&piece, max_bytes, &mut size, &mut into).unwrap();
+            assert_eq!(size, into.iter().map(Record::size).sum::<usize>());
+            (into.iter().map(|record| record.offset).collect::<Vec<_>>(), next)
+        };
+        assert_eq!(read(1), (vec![7], Some(8)));
+        assert_eq!(read(2 * plain), (vec![7, 8], Some(9)));
+        assert_eq!(read(usize::MAX), ((7..12).collect(), None));
+    }
 }

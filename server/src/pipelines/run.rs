@@ -259,11 +259,7 @@ pub(super) fn plan(checked: &Checked, queue: QueueId, observer: Arc<dyn Observer
 
 /// Why a stage does not open.
 pub(super) fn not_opened(error: &Error) -> Failure {
-    match error {
-        Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-        Error::State(_) | Error::Port(_) => Failure::new(Kind::Internal, error.to_string()),
-        _ => Failure::invalid("steps", error.to_string()),
-    }
+    Failure::not_started(error, |text| Failure::invalid("steps", text))
 }
 
 struct Work {

@@ -69,8 +69,10 @@ impl Door {
             }
         };
         let group = request.group.clone();
+        let ids = [request.transaction_id, request.message_id];
         let verb = move |broker: &mut sluice_broker::Broker, now| {
-            broker.decide(&group, request.half_offset, request.log_offset, (verdict, Decider::Producer), now)
+            let named: Vec<&str> = ids.iter().flatten().map(String::as_str).collect();
+            broker.decide(&group, request.half_offset, request.log_offset, &named, (verdict, Decider::Producer), now)
         };
         self.parts.shell.call(verb, move |result| {
             if let Err(failure) = &result {

@@ -1,4 +1,4 @@
-//! `/audit`: what plugins were granted, and what they did with it.
+//! `/audit`: what plugins were granted, what they did with it, and which secrets were set.
 
 use axum::{Json, extract::State, http::Method, response::IntoResponse};
 use schemars::JsonSchema;
@@ -30,18 +30,18 @@ struct AuditQuery {
     follow: bool,
 }
 
-/// What happened, and whose plugin did it.
+/// What happened, and whose plugin it was.
 #[derive(Debug, Serialize, JsonSchema)]
 struct EntryView {
     at: String,
-    /// `granted`, `withdrawn`, `request`, `secret` or `lookups`
+    /// `granted`, `withdrawn`, `request`, `secret`, `lookups`, `secret-set` or `secret-deleted`
     event: &'static str,
-    /// `pipeline`, `checker`, `ingress` or `filter`
-    kind: &'static str,
+    /// `pipeline`, `checker`, `ingress` or `filter`; null, as the three that follow, for what was done over the API.
+    kind: Option<&'static str>,
     /// Of the pipeline, producer group, topic, or `group/topic`.
-    name: String,
-    step: String,
-    digest: String,
+    name: Option<String>,
+    step: Option<String>,
+    digest: Option<String>,
     #[serde(flatten)]
     more: More,
 }
@@ -67,7 +67,7 @@ enum More {
         /// Bytes of the answer's body.
         received: u64,
     },
-    /// An instance asked for it for the first time, or in vain.
+    /// An instance asked for it for the first time, or in vain; or it was set or deleted.
     Secret {
         secret: String,
         error: Option<String>,
@@ -80,7 +80,7 @@ enum More {
 }
 
 fn view(entry: Entry) -> EntryView {
-    let Entry { at, holder: Holder { kind, name, step, digest }, event } = entry;
+    let Entry { at, holder, event } = entry;
     let (event, more) = match event {
         Event::Granted(grants) => ("granted", More::Grants { grants }),
         Event::Withdrawn(grants) => ("withdrawn", More::Grants { grants }),
@@ -90,15 +90,23 @@ fn view(entry: Entry) -> EntryView {
         }
         Event::Secret { name: secret, error } => ("secret", More::Secret { secret, error }),
         Event::Lookups { count, refused } => ("lookups", More::Lookups { count, refused }),
+        Event::SecretSet(secret) => ("secret-set", More::Secret { secret, error: None }),
+        Event::SecretDeleted(secret) => ("secret-deleted", More::Secret { secret, error: None }),
     };
-    EntryView { at: time_text(Timestamp(at)), event, kind, name, step, digest: format!("sha256:{digest}"), more }
+    let (kind, name, step, digest) = match holder {
+        Some(Holder { kind, name, step, digest }) => {
+            (Some(kind), Some(name), Some(step), Some(format!("sha256:{digest}")))
+        }
+        None => (None, None, None, None),
+    };
+    EntryView { at: time_text(Timestamp(at)), event, kind, name, step, digest, more }
 }
 
 pub fn routes(routes: Routes) -> Routes {
     routes.serve(
         Method::GET,
         "/audit",
-        "Read what plugins were granted and what they did with it, since the server was started.",
+        "Read what plugins were granted, what they did with it, and which secrets were set and deleted, since the server was started.",
         |o| {
             let lists = o.query::<AuditQuery>().lists::<EntryView>("The newest entries, the oldest first.");
             lists.streams::<EntryView>("With `follow`: entries as they come, each in an event `entry`.")

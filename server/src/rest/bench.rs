@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_runtime::{
-    Action, Batch, Decision, Failure as Trouble, HalfMessage, Instance, Output, Plugin, Record, RecordFailure, Role,
-    Setup, state::Partition,
+    Action, Batch, Decision, Error, Failure as Trouble, HalfMessage, Instance, Output, Plugin, Record, RecordFailure,
+    Role, Setup, state::Partition,
 };
 
-use crate::failure::{Failure, Result};
+type Result<T> = std::result::Result<T, Error>;
 
 /// A plugin with all it needs. An instance that ended is started anew.
 pub struct Bench {
@@ -40,9 +40,8 @@ pub struct ErrorView {
 
 impl Bench {
     pub fn start(plugin: Plugin, role: Role, setup: Setup, outputs: usize) -> Result<Self> {
-        let instance = start(&plugin, &setup)?;
-        let state = (role == Role::Process).then(Partition::fresh).transpose();
-        let state = state.map_err(|error| Failure::new(sluice_model::Kind::Internal, error.to_string()))?.map(Box::new);
+        let instance = plugin.instance(setup.clone())?;
+        let state = (role == Role::Process).then(Partition::fresh).transpose()?.map(Box::new);
         Ok(Self { plugin, role, setup, outputs, instance, state })
     }
 
@@ -90,17 +89,10 @@ impl Bench {
 
     fn renew(&mut self) -> Result<()> {
         if self.instance.is_dead() {
-            self.instance = start(&self.plugin, &self.setup)?;
+            self.instance = self.plugin.instance(self.setup.clone())?;
         }
         Ok(())
     }
-}
-
-fn start(plugin: &Plugin, setup: &Setup) -> Result<Instance> {
-    plugin.instance(setup.clone()).map_err(|error| match error {
-        sluice_runtime::Error::Full(_) => Failure::new(sluice_model::Kind::Busy, error.to_string()),
-        error => Failure::invalid("config", format!("config: {error}")),
-    })
 }
 
 impl ErrorView {

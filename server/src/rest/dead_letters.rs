@@ -246,7 +246,7 @@ fn groups(letters: &DeadLetters, query: &DeadLettersQuery) -> Result<Page<ErrorG
 async fn replay(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let asked = input::json_body::<ReplayBody>(body, &headers).await?.check()?;
     let (pipelines, stopping) = (rest.parts.pipelines.clone(), rest.stopping.clone());
-    let done = blocking(move || pipelines.replay(&name, &asked, || !*stopping.borrow())).await?;
+    let done = rest.run_guest(move || pipelines.replay(&name, &asked, || !*stopping.borrow())).await?;
     let view = ReplayedView {
         replayed: done.replayed,
         sent: done.sent,

@@ -7,13 +7,18 @@ use std::{
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use sluice_model::Kind;
 use sluice_runtime::{Context, Level, Record, Role, Setup, Step};
 
 use super::{
     bench::{Bench, ErrorView, Ran},
     logs::{LineView, line_view},
 };
-use crate::{failure::Result, observer::Logs, pipelines::Checked};
+use crate::{
+    failure::{Failure, Result},
+    observer::Logs,
+    pipelines::Checked,
+};
 
 /// Most calls of plugins for one explanation, and the longest time for them: a record may become many.
 const CALLS_LIMIT: usize = 64;
@@ -106,7 +111,13 @@ fn bench(checked: &Checked, step: &Step, queue: u32, outputs: usize, logs: Arc<L
     let (config, limits) = (step.config.clone(), checked.limits.clone());
     let grants = step.grants.clone();
     let setup = Setup { config, context, limits, grants, observer: logs, ..Setup::default() };
-    Bench::start(step.plugin.clone(), step.role(), setup, outputs)
+    Bench::start(step.plugin.clone(), step.role(), setup, outputs).map_err(|error| not_started(step, &error))
+}
+
+fn not_started(step: &Step, error: &sluice_runtime::Error) -> Failure {
+    Failure::not_started(error, |text| {
+        Failure::new(Kind::Conflict, format!("step {} does not start: {text}", step.name))
+    })
 }
 
 /// What the step makes of a record; what leaves it is added to `passed`.
@@ -122,7 +133,7 @@ fn run(
         return Ok(outcome("prefiltered"));
     }
     let began = Instant::now();
-    let ran = bench.apply(record)?;
+    let ran = bench.apply(record).map_err(|error| not_started(step, &error))?;
     let microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let made = match ran {
         Ran::Failed(error) => return Ok(RecordTrace { microseconds, error: Some(error), ..outcome("failed") }),

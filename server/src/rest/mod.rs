@@ -49,11 +49,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
 };
 
 use crate::{
     failure::{Failure, Result},
+    priority,
     server::Parts,
 };
 use problem::Problem;
@@ -64,6 +65,8 @@ use routes::Routes;
 const REQUESTS_LIMIT: usize = 1_024;
 /// Open event streams.
 const STREAMS_LIMIT: usize = 256;
+/// Requests that run plugins at one time; others wait.
+const GUESTS_LIMIT: usize = 8;
 
 /// What the handlers share. Cheap to clone.
 #[derive(Clone)]
@@ -73,6 +76,10 @@ struct Rest {
     rates: Arc<PipelineRates>,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// For requests that run plugins.
+    guests: Arc<Semaphore>,
+    /// For the one that measures a plugin.
+    measuring: Arc<Semaphore>,
     /// True when event streams are to end.
     stopping: watch::Receiver<bool>,
 }
@@ -86,6 +93,8 @@ pub async fn serve(listener: TcpListener, parts: Parts, shutdown: impl Future<Ou
         document: Arc::new(document),
         requests: Arc::new(Semaphore::new(REQUESTS_LIMIT)),
         streams: Arc::new(Semaphore::new(STREAMS_LIMIT)),
+        guests: Arc::new(Semaphore::new(GUESTS_LIMIT)),
+        measuring: Arc::new(Semaphore::new(1)),
         stopping: stopping.clone(),
         parts,
     };
@@ -161,6 +170,33 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
+impl Rest {
+    /// [`standing_back`], when its turn comes.
+    async fn run_guest<T: Send + 'static>(&self, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let turn = self.guests.clone().acquire_owned().await;
+        standing_back(turn.map_err(|closed| Failure::new(sluice_model::Kind::Unavailable, closed.to_string()))?, work)
+            .await
+    }
+}
+
+/// Runs what runs plugins, on a thread of its own that stands back. It has `turn` until it is done, even when its client has hung up.
+async fn standing_back<T: Send + 'static>(
+    turn: OwnedSemaphorePermit,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (tell, told) = oneshot::channel();
+    let run = move || {
+        priority::stand_back();
+        let result = work();
+        // Who is told may ask again at once.
+        drop(turn);
+        let _ = tell.send(result);
+    };
+    let thread = std::thread::Builder::new().name("request".to_owned()).spawn(run);
+    thread.map_err(|error| Failure::new(sluice_model::Kind::Busy, format!("no thread for a plugin: {error}")))?;
+    told.await.unwrap_or_else(|_| Err(Failure::new(sluice_model::Kind::Internal, "the thread of a request panicked")))
+}
+
 /// A tag of what `value` says, for `ETag`.
 fn tag_of(value: &impl Serialize) -> String {
     use sha2::{Digest, Sha256};
@@ -182,6 +218,34 @@ fn tagged(created: bool, tag: &str, value: &impl Serialize) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_runs_plugins_stands_back_and_has_its_turn_until_it_is_done() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = || turns.clone().try_acquire_owned().unwrap();
+        let priority = || rustix::process::getpriority_process(None).unwrap();
+        let before = priority();
+        assert!(standing_back(turn(), move || Ok(priority())).await.unwrap() > before);
+        assert_eq!(priority(), before);
+
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let work = move || {
+            begun.send(()).unwrap();
+            Ok(ends.recv().unwrap())
+        };
+        let request = tokio::spawn(standing_back(turn(), work));
+        tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert_eq!(turns.available_permits(), 0, "nobody waits for it, and it runs");
+        end.send(()).unwrap();
+        drop(turns.acquire().await.unwrap());
+
+        let failure = standing_back(turn(), || -> Result<()> { panic!("it ends") }).await.unwrap_err();
+        assert_eq!(failure.kind, sluice_model::Kind::Internal);
+        assert_eq!(turns.available_permits(), 1);
+    }
 
     #[test]
     fn the_document_describes_what_is_promised_and_every_reference_in_it_resolves() {

@@ -36,7 +36,7 @@ struct ReportView {
     version: String,
     /// `sha256:` and 64 hex digits: the plugin's identity.
     digest: String,
-    /// `filter`, `transform`, `check-transaction`
+    /// `filter`, `transform`, `process`, `check-transaction`
     roles: Vec<&'static str>,
     imports: Vec<ImportView>,
     /// Bytes of the component.

@@ -77,7 +77,9 @@ async fn list(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> Answe
 async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     let value = input::body(body, &headers, SECRET_LIMIT).await?;
     let work = move || {
-        let new = rest.parts.plugins.granter().secrets().put(&name, value.into())?;
+        let granter = rest.parts.plugins.granter();
+        let new = granter.secrets().put(&name, value.into())?;
+        granter.audit().secret_set(&name);
         Ok((new, Named { name }))
     };
     let (new, named) = blocking(work).await?;
@@ -86,6 +88,12 @@ async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: Header
 }
 
 async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
-    blocking(move || rest.parts.plugins.granter().secrets().delete(&name)).await?;
+    let work = move || {
+        let granter = rest.parts.plugins.granter();
+        granter.secrets().delete(&name)?;
+        granter.audit().secret_deleted(&name);
+        Ok(())
+    };
+    blocking(work).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,7 +1,7 @@
 //! `POST /plugins/{name}:bench`: how many records a second a stored plugin takes in a stage of its own, from memory to nowhere.
 
 use std::{
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,17 +12,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_model::Kind;
 use sluice_runtime::{
-    Begin, Grants, Limits, Plan, Policy, Record, Stage, StatePlan, Step, Then, Turn,
+    Begin, Grants, Limits, Plan, Policy, Record, Role, Stage, StatePlan, Step, Then, Turn,
     ports::{PortError, Sink, Source, Unit},
     state::Partition,
 };
-use tokio::sync::Semaphore;
 
 use super::{
-    Rest, blocking, input,
+    Rest, input,
     problem::{Answer, Problem},
     routes::Routes,
-    trial::{Given, REQUEST_LIMIT},
+    standing_back,
+    trial::{Given, REQUEST_LIMIT, not_started},
     usage,
 };
 use crate::{
@@ -40,9 +40,6 @@ const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Bytes of changes of what a processor keeps after which it ends: all of it is in memory.
 const KEPT_LIMIT: usize = 256 * 1024 * 1024;
-
-/// Only one is measured at a time.
-static TURN: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(1));
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -101,10 +98,10 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
         let text = format!("seconds: expected 1 to {SECONDS_LIMIT}, got {seconds}");
         return Err(Failure::invalid("seconds", text).into());
     }
-    let _turn = TURN.try_acquire().map_err(|_| Problem::busy("another plugin is being measured"))?;
-    let (plugins, stopping) = (rest.parts.plugins.clone(), rest.stopping.clone());
-    let view = blocking(move || {
-        let version = plugins.resolve(&name)?;
+    let turn = rest.measuring.clone().try_acquire_owned();
+    let turn = turn.map_err(|_| Problem::busy("another plugin is being measured"))?;
+    let (version, stopping) = (rest.parts.plugins.resolve(&name)?, rest.stopping.clone());
+    let view = standing_back(turn, move || {
         let until = Instant::now() + Duration::from_secs(seconds);
         measure(&version, test, || Instant::now() < until && !*stopping.borrow())
     });
@@ -117,6 +114,10 @@ fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Resu
     let fresh = || Partition::fresh().map_err(|error| Failure::new(Kind::Internal, error.to_string()));
     let partition = Arc::new(Mutex::new(Some(Box::new(fresh()?))));
     let plugin = version.plugin.clone();
+    if ![Role::Filter, Role::Transform, Role::Process].iter().any(|role| plugin.has(*role)) {
+        let text = format!("name: expected a plugin for a pipeline, {} has no such role", version.name);
+        return Err(Failure::invalid("name", text));
+    }
     let step = Step {
         name: version.name.clone(),
         config: test.config,
@@ -138,9 +139,9 @@ fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Resu
         state: Some(StatePlan { partition, lateness: 0 }),
     };
     let mut stage = Stage::open(plan, &mut Begin(0)).map_err(|error| match error {
-        sluice_runtime::Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-        sluice_runtime::Error::Plan(text) => Failure::invalid("name", format!("name: {text}")),
-        error => Failure::invalid("config", format!("config: {error}")),
+        // It has a role of a stage: what does not fit is the number of its outputs.
+        sluice_runtime::Error::Plan(text) => Failure::invalid("sinks", text),
+        error => not_started(&error),
     })?;
     let (mut source, mut sink) = (Again { records: &records }, Nowhere::default());
     let (began, mut stopped) = (Instant::now(), None);

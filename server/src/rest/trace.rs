@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Reader;
 use sluice_model::{Kind, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits};
-use sluice_runtime::Columns;
+use sluice_runtime::{Columns, Record};
 
 use super::{
     Rest, blocking, browse,
@@ -68,15 +68,32 @@ pub fn routes(routes: Routes) -> Routes {
 
 async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query): Query<TraceQuery>) -> Answer {
     let parts = rest.parts.clone();
-    let view = blocking(move || {
-        let (versions, _) = parts.pipelines.pinned(&name, None)?;
+    let (mut view, wanted) = blocking(move || {
+        let (versions, _) = parts.pipelines.pinned(&name, None).map_err(of_pipeline)?;
         let letters = parts.pipelines.dead_letters(&name)?.topic;
-        view(&parts.shell.reader, &versions, &letters, &query)
-    });
-    Ok(Json(view.await?).into_response())
+        let (view, record) = view(&parts.shell.reader, &versions, &letters, &query)?;
+        let queue = QueueId(view.source.queue);
+        let wanted = if view.wanted { Some((versions.of(queue)?.clone(), record)) } else { None };
+        Ok((view, wanted))
+    })
+    .await?;
+    if let Some((checked, record)) = wanted {
+        let queue = view.source.queue;
+        view.explanation = rest.run_guest(move || explanation::explain(&checked, queue, record)).await?;
+    }
+    Ok(Json(view).into_response())
 }
 
-fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &TraceQuery) -> Result<TraceView> {
+/// What is wrong with a pipeline that was applied is no field of this request.
+fn of_pipeline(failure: Failure) -> Failure {
+    match failure.kind {
+        Kind::Invalid => Failure::new(Kind::Conflict, failure.text),
+        _ => failure,
+    }
+}
+
+/// What the log says of the message, and the message as plugins see it.
+fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &TraceQuery) -> Result<(TraceView, Record)> {
     let stored = find(reader, &versions.live.topic, query)?;
     let source = RecordView::parse(&stored)?;
     let (queue, offset) = (source.queue(), source.queue_offset());
@@ -96,7 +113,7 @@ fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &Trace
             failure.is_some_and(|of| (of.source_queue, of.source_offset) == (queue.0, offset.0))
         });
     }
-    Ok(TraceView {
+    let view = TraceView {
         pipeline: checked.spec.name.clone(),
         source: message::view(&stored)?,
         wanted,
@@ -104,8 +121,9 @@ fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &Trace
         passed: position.is_some_and(|position| position > offset),
         sinks,
         dead_letters,
-        explanation: if wanted { explanation::explain(checked, queue.0, record)? } else { Vec::new() },
-    })
+        explanation: Vec::new(),
+    };
+    Ok((view, record))
 }
 
 /// The message that is asked for.

@@ -14,7 +14,7 @@ use sluice_runtime::{Context, Decision, HalfMessage, Outputs, Plugin, Record, Ro
 use super::{
     Rest,
     bench::{Bench, ErrorView, Ran},
-    blocking, input,
+    input,
     logs::{LineView, line_view},
     message::{properties, text_or_base64},
     problem::Answer,
@@ -35,7 +35,7 @@ const LOG_LINES: usize = 1_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Trial {
-    /// `filter`, `transform` or `check-transaction`; may be left out when the plugin has one role only.
+    /// `filter`, `transform`, `process` or `check-transaction`; may be left out when the plugin has one role only.
     role: Option<String>,
     #[serde(default)]
     config: Map<String, Value>,
@@ -119,12 +119,9 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
         let text = format!("messages: expected 1 to {MESSAGES_LIMIT}, got {}", trial.messages.len());
         return Err(Failure::invalid("messages", text).into());
     }
-    let plugins = rest.parts.plugins.clone();
-    let view = blocking(move || {
-        let version = plugins.resolve(&name)?;
-        let role = role(&version.plugin, trial.role.as_deref())?;
-        Try::new(&name, version.plugin, role, trial)?.run()
-    });
+    let version = rest.parts.plugins.resolve(&name)?;
+    let role = role(&version.plugin, trial.role.as_deref())?;
+    let view = rest.run_guest(move || Try::new(&name, version.plugin, role, trial)?.run());
     Ok(Json(view.await?).into_response())
 }
 
@@ -138,6 +135,11 @@ fn role(plugin: &Plugin, wanted: Option<&str>) -> Result<Role> {
         let got = wanted.map_or(String::new(), |wanted| format!(", got {wanted:?}"));
         Failure::invalid("role", format!("role: expected {}{got}", names.join(" or ")))
     })
+}
+
+/// All that a try says of how the plugin is to start is its config.
+pub fn not_started(error: &sluice_runtime::Error) -> Failure {
+    Failure::not_started(error, |text| Failure::invalid("config", format!("config: {text}")))
 }
 
 /// A plugin on its bench, and what it is tried on.
@@ -165,7 +167,7 @@ impl Try {
             output_topics: sinks,
         };
         let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
-        let bench = Bench::start(plugin, role, setup, ports.len())?;
+        let bench = Bench::start(plugin, role, setup, ports.len()).map_err(|error| not_started(&error))?;
         Ok(Self { name: name.to_owned(), ports, given: trial.messages, logs, bench })
     }
 
@@ -191,7 +193,7 @@ impl Try {
     }
 
     fn apply(&mut self, record: &Record) -> Result<Outcome> {
-        Ok(match self.bench.apply(record)? {
+        Ok(match self.bench.apply(record).map_err(|error| not_started(&error))? {
             Ran::Judged(keep) => Outcome { keep: Some(keep), ..Outcome::default() },
             Ran::Made(outputs) => {
                 let outputs =
@@ -216,7 +218,7 @@ impl Try {
             max_attempts: 1,
             now,
         };
-        Ok(match self.bench.check(&half)? {
+        Ok(match self.bench.check(&half).map_err(|error| not_started(&error))? {
             Err(error) => Outcome { error: Some(error), ..Outcome::default() },
             Ok(decision) => Outcome::decided(decision),
         })

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::kit::{World, later};
@@ -127,6 +129,8 @@ async fn a_plugin_is_measured_where_it_would_run() {
     };
     refuse("none", test.clone()).await.problem(404, "not-found", Some("plugin"));
     refuse("ledger-checker", test.clone()).await.problem(400, "invalid-field", Some("name"));
+    let wide = json!({ "config": config, "messages": messages, "sinks": ["a", "b"] });
+    refuse("json-filter", wide).await.problem(400, "invalid-field", Some("sinks"));
     refuse("json-filter", json!({ "messages": messages })).await.problem(400, "invalid-field", Some("config"));
     refuse("json-filter", json!({ "config": config, "messages": [] })).await.problem(
         400,
@@ -135,4 +139,38 @@ async fn a_plugin_is_measured_where_it_would_run() {
     );
     let long = json!({ "config": config, "messages": messages, "seconds": 11 });
     refuse("json-filter", long).await.problem(400, "invalid-field", Some("seconds"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_finds_no_room_is_busy_and_none_of_its_fields_is_to_blame() {
+    let world = World::new().await;
+    let component = sluice_plugins::ready_made("json-filter").unwrap().component;
+    world.send("PUT", "/plugins/json-filter", &[], component).await.expect(201);
+    // A stage for each queue: as many instances as there may be.
+    world.put("/topics/in", json!({ "queues": 32 })).await.expect(201);
+    world.put("/topics/out", json!({ "queues": 1 })).await.expect(201);
+    let config = json!({ "path": "/s", "equals": "paid" });
+    let pipeline = json!({
+        "name": "p", "source": { "topic": "in" }, "sinks": ["out"], "steps": [{ "plugin": "json-filter", "config": config }],
+    });
+    world.put("/pipelines/p", pipeline).await.expect(201);
+    world.post("/topics/in/messages", json!({ "queue": 0, "body": { "s": "paid" } })).await.expect(201);
+    let test = json!({ "config": config, "messages": [{ "value": "{}" }] });
+    world.post("/plugins/json-filter:try", &test).await.problem(429, "busy", None);
+    world.post("/plugins/json-filter:bench", &test).await.problem(429, "busy", None);
+    world.get("/pipelines/p/trace?queue=0&offset=0").await.problem(429, "busy", None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_measured_keeps_its_turn_when_its_client_hangs_up() {
+    let world = World::new().await;
+    let component = sluice_plugins::ready_made("json-filter").unwrap().component;
+    world.send("PUT", "/plugins/json-filter", &[], component).await.expect(201);
+    let config = json!({ "path": "/s", "equals": "paid" });
+    let test = |seconds| json!({ "config": config, "messages": [{ "value": "{}" }], "seconds": seconds });
+    let path = "/plugins/json-filter:bench";
+    let hung_up = tokio::time::timeout(Duration::from_millis(500), world.post(path, test(3))).await;
+    assert!(hung_up.is_err());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.post(path, test(1)).await.problem(429, "busy", None);
 }

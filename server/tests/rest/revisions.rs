@@ -254,7 +254,7 @@ async fn what_stopped_or_has_secrets_starts_anew_when_it_is_applied_again() {
     }
     let audit = world.get("/audit").await.expect(200).json();
     let events = audit["items"].as_array().unwrap().iter().map(|entry| entry["event"].as_str().unwrap());
-    assert_eq!(events.collect::<Vec<_>>(), ["granted", "withdrawn", "granted"]);
+    assert_eq!(events.collect::<Vec<_>>(), ["secret-set", "granted", "withdrawn", "granted"]);
 
     world.delete("/secrets/key").await.expect(204);
     world.restart().await;

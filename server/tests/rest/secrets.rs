@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::kit::World;
 
@@ -10,6 +10,18 @@ async fn a_secret_is_taken_and_never_given_back() {
     assert_eq!(made.json(), json!({ "name": "api-key" }));
     world.send("PUT", "/secrets/api-key", &[], "hunter3").await.expect(200);
     world.send("PUT", "/secrets/b", &[], "b").await.expect(201);
+    world.send("PUT", "/secrets/.b", &[], "b").await.expect(400);
+    world.send("PUT", "/secrets/c", &[], "hunter4").await.expect(201);
+    world.delete("/secrets/c").await.expect(204);
+    world.delete("/secrets/c").await.expect(404);
+    let audit = world.get("/audit").await.expect(200);
+    assert!(!audit.text.contains("hunter"), "{}", audit.text);
+    let audit = audit.json();
+    let entry = |entry: &Value| (entry["event"].clone(), entry["secret"].clone(), entry["name"].clone());
+    let entries: Vec<_> = audit["items"].as_array().unwrap().iter().map(entry).collect();
+    let set = |name: &str| (json!("secret-set"), json!(name), Value::Null);
+    let deleted = (json!("secret-deleted"), json!("c"), Value::Null);
+    assert_eq!(entries, [set("api-key"), set("api-key"), set("b"), set("c"), deleted]);
     world.restart().await;
     let page = world.get("/secrets?limit=1").await.expect(200);
     assert!(!page.text.contains("hunter"), "{}", page.text);

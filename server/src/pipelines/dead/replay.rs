@@ -20,7 +20,7 @@ use crate::{
     observer::Logs,
     pipelines::{
         queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
-        run::{Versions, not_opened, plan},
+        run::{Versions, plan},
         state::States,
     },
 };
@@ -80,7 +80,8 @@ impl Pipelines {
     /// Fails with `Conflict` when the pipeline keeps something and does not run, or when a letter that is named is dealt with already.
     pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
         let (versions, logs) = self.pinned(name, replay.plugin.as_deref())?;
-        let letters = self.dead_letters(name)?;
+        let mut letters = self.dead_letters(name)?;
+        letters.shell = letters.shell.standing_back();
         let _dealing = self.dealing(name)?;
         let until = Instant::now() + REPLAY_TIME;
         let marks = letters.begin()?;
@@ -222,8 +223,9 @@ impl Run<'_> {
                     && bytes < BATCH_BYTES
                     && let Some(record) = records.pop_front()
                 {
-                    bytes += record.len();
-                    chosen.push_back(letter(&record)?);
+                    let letter = letter(&record)?;
+                    bytes += letter.record.size();
+                    chosen.push_back(letter);
                 }
                 self.run(queue, &mut stages, chosen, go_on)?;
             }
@@ -252,7 +254,7 @@ impl Run<'_> {
             filter: Filter::All,
         };
         let fetched = self.letters.reader().fetch(&fetch)?;
-        let mut chosen = VecDeque::new();
+        let (mut chosen, mut bytes) = (VecDeque::new(), 0);
         for piece in &fetched.records {
             let mut from = 0;
             while from < piece.len() {
@@ -262,7 +264,13 @@ impl Run<'_> {
                 let offset = view.queue_offset();
                 let wanted = code.is_none_or(|code| view.property(FAILURE_KEYS[0]) == Some(code));
                 if wanted && offset.0 < end && !self.marks.holds(queue, offset) {
-                    chosen.push_back(letter(&record)?);
+                    // What was compressed counts with what it becomes.
+                    if bytes >= BATCH_BYTES {
+                        return Ok((chosen, offset.0));
+                    }
+                    let letter = letter(&record)?;
+                    bytes += letter.record.size();
+                    chosen.push_back(letter);
                 }
             }
         }
@@ -325,7 +333,8 @@ impl Run<'_> {
             batch_bytes: BATCH_BYTES,
             ..plan(self.versions.of(source)?, source, self.logs.clone(), partition)
         };
-        Stage::open(plan, &mut Begin(begin)).map_err(|error| not_opened(&error))
+        Stage::open(plan, &mut Begin(begin))
+            .map_err(|error| Failure::not_started(&error, |text| Failure::new(Kind::Conflict, text)))
     }
 }
 
