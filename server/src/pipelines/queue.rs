@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use sluice_broker::{Fetch, FetchStatus, Position, Reader, StageUnit, Token};
 use sluice_model::{
-    GroupName, Host, Kind, Message, Properties, QueueId, QueueOffset, RecordView, SysFlag, Timestamp, TopicName, key,
+    Compression, GroupName, Host, Kind, Message, Properties, QueueId, QueueOffset, RecordView, SysFlag, Timestamp,
+    TopicName, key, limits,
 };
+use sluice_protocol::compress;
 use sluice_runtime::{
-    Columns, Record,
-    ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit},
+    Batch, Columns, Record,
+    ports::{DeadLetter, Outgoing, PortError, Progress, Room, Sink, Source, Unit},
 };
 
 use super::{
@@ -41,6 +43,18 @@ pub(super) const FAILURE_KEYS: [&str; 8] = [
     "SLUICE_SOURCE_OFFSET",
     "SLUICE_TRIES",
 ];
+
+/// The name of the timer that a dead letter is of. It is no message of the source and is not run again.
+pub(super) const TIMER_KEY: &str = "SLUICE_TIMER";
+/// Room for what the broker adds to the properties of a message: its unique key.
+const ADDED: usize = 64;
+/// Room for what a dead letter says besides: the reason has at most 1,024 letters.
+const FAILURE_LEN: usize = 8 * 1024;
+/// Longest value of a property that is kept when there is no room for all of them, bytes.
+const KEPT_LEN: usize = 4 * 1024;
+/// The most that a turn makes: its outputs, its dead letters and what goes with them are one unit.
+pub(super) const ROOM: Room =
+    Room { outputs: limits::UNIT_RECORDS - Batch::MAX_RECORDS as usize - 3, bytes: 8 * limits::BODY_LEN };
 
 /// Where a dead letter's message was read, and how often it was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,24 +153,66 @@ pub(super) fn outgoing(
     Ok(message(topic.clone(), queue, &out.record, properties))
 }
 
-/// A message for the dead letters: what was read at `origin`, and why it failed.
+/// Why no message can be made of a record.
+pub(super) fn check(record: &Record) -> Result<(), String> {
+    if body(record).0.len() > limits::BODY_LEN {
+        let (limit, got) = (limits::BODY_LEN, record.value.len());
+        return Err(format!("the value has {got} bytes and more than {limit} when it is compressed"));
+    }
+    let size = record.headers.len() + record.key.as_ref().map_or(0, Bytes::len) + record.tag.len() + ADDED;
+    if size > limits::PROPERTIES_LEN {
+        // Some of it may go elsewhere or stand there twice.
+        let size = properties(record, true).map_err(|error| error.to_string())?.as_bytes().len();
+        if size + ADDED > limits::PROPERTIES_LEN {
+            let limit = limits::PROPERTIES_LEN - ADDED;
+            return Err(format!("headers, key and tag have {size} bytes together, expected at most {limit}"));
+        }
+    }
+    Ok(())
+}
+
+/// The value as a message's body: compressed where it would be too large.
+fn body(record: &Record) -> (Bytes, SysFlag) {
+    if record.value.len() > limits::BODY_LEN {
+        return (compress::zlib(&record.value), SysFlag::default().with_compression(Compression::Zlib));
+    }
+    (record.value.clone(), SysFlag::default())
+}
+
+/// A message for the dead letters: what was read at `origin`, and why it failed. Headers or a body for which there is no room are left out.
 pub(super) fn dead_letter(topic: TopicName, dead: &DeadLetter, origin: &Origin) -> Result<Message, PortError> {
-    let own = properties(&dead.record, true).map_err(|error| trouble(&error.into()))?;
+    let no_message = |error: sluice_model::Error| trouble(&error.into());
+    let mut own = properties(&dead.record, true).unwrap_or_default();
+    let mut message = message(topic, origin.queue, &dead.record, Properties::default());
+    let mut left_out = String::new();
+    if message.body.len() > limits::BODY_LEN {
+        left_out = format!("[its body of {} bytes is left out] ", dead.record.value.len());
+        (message.body, message.sys_flag) = (Bytes::new(), SysFlag::default());
+    }
+    if own.as_bytes().len() + FAILURE_LEN > limits::PROPERTIES_LEN {
+        left_out.push_str("[its headers are left out] ");
+        let kept = [key::KEYS, key::TAGS, key::UNIQUE_KEY];
+        let pairs: Vec<_> = own.iter().filter(|(name, value)| kept.contains(name) && value.len() <= KEPT_LEN).collect();
+        own = Properties::from_pairs(pairs).map_err(no_message)?;
+    }
     let (queue, offset, tries) = (origin.queue.to_string(), origin.offset.to_string(), origin.tries.to_string());
-    let reason: String = dead.reason.chars().filter(|c| !c.is_control()).take(1024).collect();
+    let reason = left_out.chars().chain(dead.reason.chars().filter(|c| !c.is_control())).take(1024).collect::<String>();
     let values = [&dead.code, &reason, &dead.step, &dead.digest, &origin.topic, &queue, &offset, &tries];
-    let pairs: Vec<_> = FAILURE_KEYS.into_iter().zip(values.map(|value| Some(Cow::Borrowed(value.as_str())))).collect();
-    let properties = own.changed(&pairs).map_err(|error| trouble(&error.into()))?;
-    Ok(message(topic, origin.queue, &dead.record, properties))
+    let pairs = FAILURE_KEYS.into_iter().zip(values.map(|value| Some(Cow::Borrowed(value.as_str()))));
+    let name = dead.timer.as_ref().map(|name| name.chars().filter(|c| !c.is_control()).collect::<String>());
+    let timer = name.map(|name| (TIMER_KEY, Some(Cow::Owned(name))));
+    message.properties = own.changed(&pairs.chain(timer).collect::<Vec<_>>()).map_err(no_message)?;
+    Ok(message)
 }
 
 fn message(topic: TopicName, queue: QueueId, record: &Record, properties: Properties) -> Message {
     let born_at = Timestamp(i64::try_from(record.born_at).unwrap_or(i64::MAX));
+    let (body, sys_flag) = body(record);
     Message {
         born_host: Host::LOCAL,
-        sys_flag: SysFlag::default(),
+        sys_flag,
         // One stage a queue, and one queue of a sink for it: the order within the queue is kept.
-        ..Message::new(topic, queue, born_at, properties, record.value.clone())
+        ..Message::new(topic, queue, born_at, properties, body)
     }
 }
 
@@ -250,6 +306,14 @@ impl Sink for Output {
         committed.map_err(|failure| trouble(&failure))?;
         self.position = next;
         Ok(())
+    }
+
+    fn room(&self) -> Room {
+        ROOM
+    }
+
+    fn check(&self, record: &Record) -> Result<(), String> {
+        check(record)
     }
 
     fn durable_changes(&self) -> u64 {
@@ -394,5 +458,70 @@ mod tests {
         assert_eq!(read(1), (vec![7], Some(8)));
         assert_eq!(read(2 * plain), (vec![7, 8], Some(9)));
         assert_eq!(read(usize::MAX), ((7..12).collect(), None));
+    }
+
+    /// Bytes that no compression makes fewer.
+    fn noise(len: usize) -> Bytes {
+        let mut state = 1_u64;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        std::iter::repeat_with(next).take(len).collect()
+    }
+
+    fn letter(record: Record, timer: Option<&str>) -> Message {
+        let (code, reason, step, digest) = ("c".to_owned(), "why".to_owned(), "s".to_owned(), "d".to_owned());
+        let timer = timer.map(str::to_owned);
+        let dead = DeadLetter { record, timer, queue: 0, code, reason, step, digest, tries: 2 };
+        let origin = Origin { topic: "t".to_owned(), queue: QueueId(3), offset: 9, tries: 2 };
+        dead_letter(TopicName::parse("dead").unwrap(), &dead, &origin).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_decompress_is_read_as_it_is() {
+        let mut bytes = stored(7, 100);
+        let view = RecordView::parse(&bytes).unwrap();
+        let body = view.body_range();
+        bytes[body.clone()].fill(0xA5);
+        let (mut into, mut size) = (Vec::new(), 0);
+        read_records(&Bytes::from(bytes), usize::MAX, &mut size, &mut into).unwrap();
+        assert!(into[0].unreadable.as_ref().unwrap().contains("zlib"), "{:?}", into[0].unreadable);
+        assert_eq!((into[0].offset, into[0].value.len()), (7, body.len()));
+    }
+
+    #[test]
+    fn a_large_value_is_compressed_and_one_that_stays_too_large_is_refused() {
+        let large = Record { value: vec![7; limits::BODY_LEN + 1].into(), ..Record::default() };
+        assert_eq!(check(&large), Ok(()));
+        let out = Outgoing { record: large.clone(), sink: 0 };
+        let message = outgoing(&[TopicName::parse("t").unwrap()], QueueId(0), &out, &mut None).unwrap();
+        let plain = compress::decompress(&message.body, message.sys_flag.compression().unwrap(), usize::MAX >> 1);
+        assert_eq!(plain.unwrap(), large.value);
+
+        let larger = Record { value: noise(limits::BODY_LEN + 1), key: Some("k".into()), ..Record::default() };
+        assert!(check(&larger).unwrap_err().contains("4194305 bytes"));
+        let dead = letter(larger, None);
+        assert_eq!((dead.body.len(), dead.properties.get(key::KEYS)), (0, Some("k")));
+        assert_eq!(dead.properties.get("SLUICE_ERROR"), Some("[its body of 4194305 bytes is left out] why"));
+    }
+
+    #[test]
+    fn headers_for_which_there_is_no_room_are_refused_and_a_dead_letter_goes_without_them() {
+        let headers = |len: usize| Properties::from_pairs([("h", "x".repeat(len).as_str())]).unwrap();
+        let record = |len: usize| Record {
+            headers: headers(len).as_bytes().to_vec().into(),
+            key: Some("k".into()),
+            ..Record::default()
+        };
+        assert_eq!(check(&record(limits::PROPERTIES_LEN - ADDED - 20)), Ok(()));
+        let full = record(limits::PROPERTIES_LEN - 20);
+        assert!(check(&full).unwrap_err().contains("headers, key and tag"));
+        let dead = letter(full, Some("wake\u{1}"));
+        let said = FAILURE_KEYS.map(|name| dead.properties.get(name).unwrap());
+        assert_eq!(said, ["c", "[its headers are left out] why", "s", "d", "t", "3", "9", "2"]);
+        let get = |name| dead.properties.get(name);
+        assert_eq!((get(key::KEYS), get("h"), get(TIMER_KEY)), (Some("k"), None, Some("wake")));
+        assert_eq!(letter(record(100), None).properties.get("h").map(str::len), Some(100));
     }
 }

@@ -362,13 +362,17 @@ impl Work {
         }
         let (mut looked, mut told) = (Instant::now(), None);
         while !stop.load(Ordering::Acquire) {
-            let (mut busy, wasted) = (false, self.wasted());
+            let mut busy = false;
             for at in 0..self.stages.len() {
+                let before = self.wasted(at);
                 busy |= self.turn(at, stop);
+                let wasted = self.wasted(at).saturating_sub(before);
+                if !wasted.is_zero() {
+                    self.publish();
+                    rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
+                }
             }
             self.publish();
-            let wasted = self.wasted().saturating_sub(wasted);
-            rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
             if !busy && !stop.load(Ordering::Acquire) {
                 self.sleep(bell);
             }
@@ -388,9 +392,9 @@ impl Work {
         self.states.iter().for_each(|states| states.close());
     }
 
-    /// Processor time of calls that ended their instance.
-    fn wasted(&self) -> Duration {
-        self.stages.iter().map(|of| of.stage.wasted()).sum()
+    /// Processor time of one queue's calls that ended their instance.
+    fn wasted(&self, at: usize) -> Duration {
+        self.stages.get(at).map_or(Duration::ZERO, |of| of.stage.wasted())
     }
 
     /// One turn of one queue, if it is its time; answers whether there may be more to do at once.

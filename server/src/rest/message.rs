@@ -54,6 +54,9 @@ pub struct FailureView {
     pub source_queue: u32,
     pub source_offset: u64,
     pub tries: u32,
+    /// The name of the timer that failed, if it was one: then the message has its key and no more, and is not replayed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timer: Option<String>,
 }
 
 /// Properties that have fields of their own.
@@ -115,6 +118,7 @@ fn failure(record: &RecordView<'_>) -> Option<FailureView> {
         source_queue: u32::try_from(number("SLUICE_SOURCE_QUEUE")).unwrap_or(u32::MAX),
         source_offset: number("SLUICE_SOURCE_OFFSET"),
         tries: u32::try_from(number("SLUICE_TRIES")).unwrap_or(u32::MAX),
+        timer: record.property("SLUICE_TIMER").map(str::to_owned),
     })
 }
 

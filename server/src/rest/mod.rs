@@ -232,7 +232,8 @@ mod tests {
         let (end, ends) = std::sync::mpsc::channel::<()>();
         let work = move || {
             begun.send(()).unwrap();
-            Ok(ends.recv().unwrap())
+            ends.recv().unwrap();
+            Ok(())
         };
         let request = tokio::spawn(standing_back(turn(), work));
         tokio::task::spawn_blocking(move || begins.recv().unwrap()).await.unwrap();

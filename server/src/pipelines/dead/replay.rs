@@ -11,7 +11,7 @@ use sluice_broker::{Fetch, Filter, StageUnit};
 use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, TopicName, limits};
 use sluice_runtime::{
     Begin, Given, Plan, Policy, Record, Stage, Then, Turn,
-    ports::{PortError, Sink, Unit},
+    ports::{PortError, Room, Sink, Unit},
 };
 
 use super::{super::Pipelines, DeadLetters, KIND, Marks};
@@ -19,7 +19,7 @@ use crate::{
     failure::{Failure, Result},
     observer::Logs,
     pipelines::{
-        queue::{FAILURE_KEYS, Origin, dead_letter, outgoing, to_record, trouble},
+        queue::{self, FAILURE_KEYS, Origin, ROOM, TIMER_KEY, dead_letter, outgoing, to_record, trouble},
         run::{Versions, plan},
         state::States,
     },
@@ -145,6 +145,10 @@ impl DeadLetters {
                 let text = format!("{field}: {id} was replayed or purged already; `again` replays it all the same");
                 return Err(Failure { field: Some(field), ..Failure::new(Kind::Conflict, text) });
             }
+            if RecordView::parse(&record)?.property(TIMER_KEY).is_some() {
+                let text = format!("{field}: {id} is of a timer, no message of the source that could run again");
+                return Err(Failure { field: Some(field), ..Failure::new(Kind::Conflict, text) });
+            }
             found.insert((queue, offset.0), record);
         }
         Ok(found)
@@ -263,7 +267,7 @@ impl Run<'_> {
                 from += record.len();
                 let offset = view.queue_offset();
                 let wanted = code.is_none_or(|code| view.property(FAILURE_KEYS[0]) == Some(code));
-                if wanted && offset.0 < end && !self.marks.holds(queue, offset) {
+                if wanted && view.property(TIMER_KEY).is_none() && offset.0 < end && !self.marks.holds(queue, offset) {
                     // What was compressed counts with what it becomes.
                     if bytes >= BATCH_BYTES {
                         return Ok((chosen, offset.0));
@@ -401,6 +405,14 @@ impl Sink for Outbox<'_> {
         self.marks = marks;
         self.origins = self.origins.split_off(&unit.position);
         Ok(())
+    }
+
+    fn room(&self) -> Room {
+        ROOM
+    }
+
+    fn check(&self, record: &Record) -> std::result::Result<(), String> {
+        queue::check(record)
     }
 
     fn durable_changes(&self) -> u64 {
