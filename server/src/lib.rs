@@ -27,6 +27,7 @@ mod server;
 mod shell;
 mod steps;
 pub mod units;
+mod uses;
 
 pub use failure::Failure;
 pub use flow::Rates;

@@ -11,6 +11,9 @@ pub fn view(answer: &Value) -> Value {
     for field in ["mode", "revision", "since", "plugins"] {
         view[field] = answer[field].clone();
     }
+    if let Some(reason) = answer["stopped"].as_str() {
+        view["stopped"] = reason.into();
+    }
     for field in ["same", "different"] {
         if let Some(count) = answer["comparison"].get(field) {
             view[field] = count.clone();
@@ -114,6 +117,9 @@ mod tests {
     fn a_canary_shows_its_queues() {
         let answer = json!({ "mode": "canary", "queues": [0, 3], "live": {}, "candidate": {}, "comparison": null });
         assert_eq!(view(&answer)["queues"], json!([0, 3]));
+        assert_eq!(view(&answer).get("stopped"), None);
+        let stopped = json!({ "mode": "canary", "queues": [0], "stopped": "no plugin", "comparison": null });
+        assert_eq!(view(&stopped)["stopped"], "no plugin");
         let answer = json!({ "queues": [], "comparison": { "queues": [{ "queue": 1 }] } });
         assert_eq!(view(&answer)["queues"], json!([{ "queue": 1 }]));
     }

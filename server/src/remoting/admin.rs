@@ -79,6 +79,9 @@ impl Door {
 
     pub(super) fn delete_topic(&self, request: DeleteTopic, responder: Responder) {
         let (parts, topic) = (self.parts.clone(), request.topic.clone());
+        if let Err(failure) = parts.uses_of(&topic).none(&topic) {
+            return responder.send(failed(&failure));
+        }
         let deleted = move || parts.topic_deleted(&topic);
         self.change_and(move |broker, now| broker.delete_topic(&request.topic, now), deleted, responder);
     }

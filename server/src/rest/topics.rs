@@ -12,7 +12,7 @@ use axum::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use sluice_broker::{Broker, Durability, Permission, Reader, Topic, is_system, kind_text, parse_kind, reply_topic};
-use sluice_model::{Kind, QueueId, TopicName};
+use sluice_model::{QueueId, TopicName};
 
 use super::{
     Rest, blocking,
@@ -22,7 +22,10 @@ use super::{
     routes::Routes,
     tag_of, tagged,
 };
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    uses::Uses,
+};
 
 /// Most attributes of one topic.
 const ATTRIBUTES_LIMIT: usize = 64;
@@ -233,27 +236,18 @@ fn in_our_words(failure: Failure) -> Failure {
 
 async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
     let (name, guard) = (TopicName::parse(&name)?, Guard::of(&headers)?);
-    let users = pipelines_on(&rest, &name);
-    if !users.is_empty() {
-        let text = format!("topic \"{name}\" is in use by pipelines: {}", users.join(", "));
-        let problem = Problem::from(Failure::new(Kind::Conflict, text));
-        return Err(problem.with("pipelines", users).hint("Delete the pipelines first, or point them elsewhere"));
-    }
-    let senders = ingresses_into(&rest, &name);
-    if !senders.is_empty() {
-        let text = format!("topic \"{name}\" is a sink of the ingress of {}", senders.join(", "));
-        let problem = Problem::from(Failure::new(Kind::Conflict, text));
-        return Err(problem
-            .with("ingress", senders)
-            .hint("Point those elsewhere first: /api/v1/topics/{topic}/ingress"));
-    }
-    let checkers = checkers_on(&rest, &name);
-    if !checkers.is_empty() {
-        let text = format!("topic \"{name}\" is looked up by the checkers of {}", checkers.join(", "));
-        let problem = Problem::from(Failure::new(Kind::Conflict, text));
-        return Err(problem
-            .with("checkers", checkers)
-            .hint("Take it from their topics first: /api/v1/producer-groups/{group}/checker"));
+    let uses = rest.parts.uses_of(&name);
+    if let Err(failure) = uses.none(&name) {
+        let problem = Problem::from(failure);
+        let Uses { pipelines, ingresses, checkers } = uses;
+        return Err(if !pipelines.is_empty() {
+            problem.with("pipelines", pipelines).hint("Delete the pipelines first, or point them elsewhere")
+        } else if !ingresses.is_empty() {
+            problem.with("ingress", ingresses).hint("Point those elsewhere first: /api/v1/topics/{topic}/ingress")
+        } else {
+            let hint = "Take it from their topics first: /api/v1/producer-groups/{group}/checker";
+            problem.with("checkers", checkers).hint(hint)
+        });
     }
     let (parts, gone) = (rest.parts.clone(), name.clone());
     let verb = move |broker: &mut Broker, now| {
@@ -267,29 +261,6 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
     blocking(move || parts.topic_deleted(&gone)).await?;
     rest.parts.registrar.settled().await;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// Other topics whose ingress sends here.
-fn ingresses_into(rest: &Rest, name: &TopicName) -> Vec<String> {
-    let others = rest.parts.ingresses.list().into_iter().filter(|(topic, _)| topic != name);
-    let sends = others.filter(|(_, of)| of.spec.iter().any(|spec| spec.sinks.iter().any(|sink| sink == name.as_str())));
-    sends.map(|(topic, _)| topic.to_string()).collect()
-}
-
-/// Pipelines that use a topic, or try a version that does.
-fn pipelines_on(rest: &Rest, name: &TopicName) -> Vec<String> {
-    let users = rest.parts.pipelines.list().into_iter().filter(|of| {
-        let tried = of.candidate.iter().map(|candidate| &candidate.revision.spec);
-        of.spec.iter().chain(tried).any(|spec| spec.uses_topic(name.as_str()))
-    });
-    users.map(|of| of.name).collect()
-}
-
-/// Producer groups whose checker looks messages up in a topic.
-fn checkers_on(rest: &Rest, name: &TopicName) -> Vec<String> {
-    let all = rest.parts.checkers.list().into_iter();
-    let users = all.filter(|(_, of)| of.spec.granted().topics.iter().any(|topic| topic == name.as_str()));
-    users.map(|(group, _)| group.to_string()).collect()
 }
 
 impl TopicChanges {
