@@ -344,6 +344,14 @@ impl Partition {
         self.begin_turn();
     }
 
+    /// Ends a turn whose changes no log holds.
+    pub(crate) fn keep(&mut self, now: u64) -> Result<(), StateError> {
+        self.expire(now)?;
+        let changed = self.changes().is_some();
+        self.committed(changed);
+        self.tidy(self.applied)
+    }
+
     fn begin_turn(&mut self) {
         self.call += 1;
         self.turn = self.call;

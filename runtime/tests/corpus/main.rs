@@ -152,16 +152,15 @@ fn run(case: &Case) -> Came {
 fn call(plugin: &Plugin, instance: &mut Instance, large: bool) -> Result<(), Failure> {
     let mut batch = Batch::new(Columns::VALUE, 3);
     let value = "x".repeat(if large { 10_000 } else { 4 });
-    for record in records(&[value.as_str(); 4]) {
-        assert!(batch.push(&record, 0));
-    }
+    let records = records(&[value.as_str(); 4]);
+    assert_eq!(batch.extend(records.iter().map(|record| (record, 0))), 4);
     let role = plugin.roles()[0];
     match role {
         Role::Filter => instance.filter(&batch).map(drop),
         Role::Transform => instance.transform(&batch, 2).map(drop),
         Role::Process => {
             let mut home = Some(Box::new(Partition::fresh().unwrap()));
-            let done = instance.process(&batch, 2, &mut home).map(drop);
+            let done = instance.process_alone(&records, 2, &mut home).map(drop);
             assert!(home.is_some(), "the state did not come home");
             done
         }

@@ -21,8 +21,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sluice_guest_build::Guests;
 use sluice_runtime::{
-    Batch, Config, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Output, Plugin, Report, Role,
-    Runtime, Setup, ports::Secret, state::Partition,
+    Batch, Config, Context, Decision, Failure, Grants, HalfMessage, Instance, Limits, Output, Plugin, Record, Report,
+    Role, Runtime, Setup, ports::Secret, state::Partition,
 };
 
 pub use sample::{Sample, half, record};
@@ -198,7 +198,7 @@ pub struct Made {
     pub from: usize,
     /// Index of the sink.
     pub sink: usize,
-    pub record: sluice_runtime::Record,
+    pub record: Record,
 }
 
 impl Made {
@@ -242,13 +242,14 @@ impl Run {
         Ok(transformed(records, output))
     }
 
-    /// What the processor makes. It keeps its state for the next call.
+    /// What the processor makes of the records, as in a pipeline that reads them in one turn and commits it. What it keeps, and how far it
+    /// has seen, is there in the next call.
     ///
     /// # Errors
-    /// The plugin failed. A record that failed is part of the answer; those behind it were not tried.
+    /// The plugin failed, and nothing is kept. Records that failed are part of the answer, and leave nothing behind.
     pub fn process(&mut self, records: &[Sample]) -> Result<Transformed, Error> {
-        let batch = self.batch(records)?;
-        let output = self.instance.process(&batch, self.sinks, &mut self.state)?;
+        let input = self.at_offsets(records);
+        let output = self.instance.process_alone(&input, self.sinks, &mut self.state)?;
         Ok(transformed(records, output))
     }
 
@@ -279,14 +280,19 @@ impl Run {
 
     fn batch(&mut self, records: &[Sample]) -> Result<Batch, Error> {
         let mut batch = Batch::new(self.instance.plugin().manifest().needs, 0);
-        for Sample(record) in records {
-            let record = sluice_runtime::Record { offset: self.offset, ..record.clone() };
-            self.offset += 1;
+        for record in self.at_offsets(records) {
             if !batch.push(&record, 0) {
                 return Err(Error::TooMany);
             }
         }
         Ok(batch)
+    }
+
+    /// The records, with the offsets that come next.
+    fn at_offsets(&mut self, records: &[Sample]) -> Vec<Record> {
+        let first = self.offset;
+        self.offset += records.len() as u64;
+        records.iter().zip(first..).map(|(Sample(record), offset)| Record { offset, ..record.clone() }).collect()
     }
 }
 

@@ -69,7 +69,10 @@ impl Bench {
             }
         };
         let ran = match self.role {
-            Role::Process => self.instance.process(&batch, self.outputs, &mut self.state).map(made),
+            Role::Process => {
+                let alone = std::slice::from_ref(record);
+                self.instance.process_alone(alone, self.outputs, &mut self.state).map(made)
+            }
             Role::Transform => self.instance.transform(&batch, self.outputs).map(made),
             Role::Filter | Role::CheckTransaction => {
                 self.instance.filter(&batch).map(|verdict| match verdict.failed.first() {

@@ -1,0 +1,65 @@
+//! A processor in the kit does over several calls what it would do in a pipeline.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use sluice_testkit::{
+    Error, Kit, Run, Sample, record,
+    runtime::{Failure, Limits},
+};
+
+fn keeper() -> Kit {
+    Kit::build(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../runtime/tests/keeper")).unwrap()
+}
+
+fn run() -> Run {
+    keeper().start(&json!({})).unwrap()
+}
+
+fn of(key: &str, value: &str) -> Sample {
+    record(value.to_owned()).key(key)
+}
+
+fn said(run: &mut Run, records: &[Sample]) -> Vec<String> {
+    run.process(records).unwrap().made.iter().map(sluice_testkit::Made::text).collect()
+}
+
+#[test]
+fn windows_close_over_calls_as_over_batches() {
+    let records = [("a", 3), ("a", 12), ("b", 5), ("a", 15), ("b", 31), ("a", 19)];
+    let records: Vec<Sample> = records.iter().map(|(key, born)| of(key, "ten").born_at(*born)).collect();
+    let expected = ["a 0..10 1", "a 10..20 2"];
+    assert_eq!(said(&mut run(), &records), expected);
+    let mut run = run();
+    let one_by_one: Vec<String> =
+        records.iter().flat_map(|record| said(&mut run, std::slice::from_ref(record))).collect();
+    assert_eq!(one_by_one, expected);
+}
+
+#[test]
+fn a_record_that_fails_leaves_nothing_behind_and_the_others_go_on_without_it() {
+    let mut run = run();
+    let done = run.process(&[of("a", "count"), of("a", "add-then fail"), of("a", "count")]).unwrap();
+    assert_eq!(done.failed, [(1, "told".to_owned(), "as told".to_owned())]);
+    assert_eq!(
+        done.made.iter().map(|made| (made.from, made.text())).collect::<Vec<_>>(),
+        [(0, "a 1".to_owned()), (2, "a 2".to_owned())]
+    );
+    assert_eq!(run.look("totals", "a").unwrap(), Some(2_i64.to_le_bytes().to_vec()));
+    let trapped = run.process(&[of("a", "count"), of("a", "add-then trap")]);
+    assert!(matches!(trapped, Err(Error::Failed(Failure::Trap { .. }))));
+    assert_eq!(run.look("totals", "a").unwrap(), Some(2_i64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn what_earlier_calls_wrote_does_not_count_for_this_one() {
+    let limits = Limits { output: 64 * 1024, deadline: Duration::from_secs(1), ..Limits::default() };
+    let mut run = keeper().limits(limits).start(&json!({})).unwrap();
+    for at in 0..30 {
+        let key = "k".repeat(4_000);
+        run.process(&[of("v", &format!("put {at}{key}"))]).unwrap();
+    }
+}
