@@ -137,8 +137,8 @@ impl HalfCheck {
     }
 }
 
-/// Half messages of topics that do not wait for the disk: their producers may decide them before readers can see them. As many as the
-/// log has not on disk, which its writer bounds.
+/// Half messages of topics that do not wait for the disk: their producers may decide them before readers can see them. The next send to such
+/// a topic forgets those that readers see by then, so there are at most as many as were once not on disk, which the log's writer bounds.
 #[derive(Default)]
 pub(crate) struct FreshHalves(BTreeMap<LogOffset, Message>);
 

@@ -57,6 +57,27 @@ fn what_cannot_be_counted_is_a_dead_letter() {
 }
 
 #[test]
+fn a_key_that_no_message_can_have_is_refused_when_it_comes_and_not_when_its_window_is_over() {
+    for config in [json!({ "by": "/customer" }), json!({ "by": "/customer", "window-ms": 1000 })] {
+        let mut run = kit().start(&config).unwrap();
+        let records =
+            [sale("ada", 1.0, 100), sale("a\u{1}", 1.0, 200), sale("a\u{2}b", 1.0, 300), sale("bob", 1.0, 5000)];
+        let done = run.process(&records).unwrap();
+        let failed: Vec<_> = done.failed.iter().map(|(index, code, _)| (*index, code.as_str())).collect();
+        assert_eq!(failed, [(1, "bad-key"), (2, "bad-key")]);
+        assert!(done.made[0].text().contains("ada"), "{config}");
+    }
+}
+
+#[test]
+fn windows_go_on_from_call_to_call() {
+    let mut run = kit().start(&json!({ "by": "/customer", "window-ms": 1000 })).unwrap();
+    assert_eq!(made(&mut run, &[sale("ada", 1.0, 100), sale("ada", 1.0, 2000)]).len(), 1);
+    // The window was sent: what is late for it does not open it again.
+    assert_eq!(made(&mut run, &[sale("ada", 1.0, 200), sale("ada", 1.0, 2100)]), Vec::<Value>::new());
+}
+
+#[test]
 fn a_config_that_makes_no_sense_is_refused() {
     let cases = [
         (json!({ "by": "customer" }), "write \"/customer\""),

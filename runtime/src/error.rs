@@ -112,7 +112,8 @@ impl Refusal {
     }
 }
 
-/// How a call into a plugin went wrong. All but [`Failure::Fault`] and [`Failure::Nonsense`] end the instance.
+/// How a call into a plugin went wrong. After a [`Failure::Fault`], a [`Failure::Nonsense`], a [`Failure::Check`], and an answer that was
+/// [`Failure::TooMuch`], the instance goes on; [`crate::Instance::is_dead`] says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// `stack` names the plugin's functions, innermost first, where the component carries names.

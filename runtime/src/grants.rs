@@ -61,7 +61,7 @@ pub struct Grants {
     pub secrets: Option<Arc<dyn Secrets>>,
     /// Names of the secrets that may be read.
     pub secret_names: Vec<String>,
-    /// Hears of every use.
+    /// Hears of what it does with them, as [`Use`] says.
     pub audit: Option<Arc<dyn Audit>>,
 }
 

@@ -43,7 +43,7 @@ pub struct Setup {
     pub config: Map<String, Value>,
     pub context: Context,
     pub limits: Limits,
-    /// From its configuration on.
+    /// Once it is configured; `configure` itself has none of them.
     pub grants: Grants,
     pub observer: Arc<dyn Observer>,
     /// Of a processor, its name among the steps that keep state; its plugin's name unless several are alike.

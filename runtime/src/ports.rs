@@ -164,7 +164,8 @@ pub struct Hit {
 
 /// Gives plugins their secrets.
 pub trait Secrets: Send + Sync {
-    /// The value as it is now. The runtime has already checked that it is granted, and asks once an instance.
+    /// The value as it is now. The runtime has already checked that it is granted, and asks until an
+    /// instance has it.
     ///
     /// # Errors
     /// [`PortError`], whose text the plugin gets.
@@ -244,7 +245,7 @@ pub trait Audit: Send + Sync {
     fn used(&self, context: &Context, of: &Use<'_>);
 }
 
-/// One use of what was granted.
+/// One use of what was granted. Of the requests and secrets of one call that came to nothing, the first 16 are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Use<'a> {
     Request {
@@ -259,7 +260,7 @@ pub enum Use<'a> {
         /// Bytes of the answer's body.
         received: u64,
     },
-    /// The first time that an instance asked for it; and each time that it was not to be had, with the reason.
+    /// That an instance got it, which is once; or that it was not to be had, with the reason.
     Secret { name: &'a str, outcome: Result<(), &'a str> },
     /// Look-ups of one call into the plugin, and how many of them were refused.
     Lookups { count: u32, refused: u32 },

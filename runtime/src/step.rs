@@ -126,7 +126,7 @@ impl Running {
     /// One call; the instance is made anew if the last one ended.
     ///
     /// # Errors
-    /// No instance could be had, or the state cannot be read or written.
+    /// No instance could be had, the state cannot be read or written, or what was granted is not to be had now.
     pub(crate) fn call(
         &mut self,
         plan: &Plan,

@@ -86,6 +86,10 @@ fn aggregate(r: Record<'_>, cfg: &Aggregate, ctx: &mut Context<'_>) -> Result<()
         (Some(_), Some(other)) => other.to_string(),
         (Some(by), None) => return Err(Failure::dead_letter("no-key", format!("the body has no field {by}"))),
     };
+    // Found now, not when its window is over and the record is gone.
+    if key.contains(['\u{1}', '\u{2}']) {
+        return Err(Failure::dead_letter("bad-key", "a key cannot hold the bytes 1 and 2, which separate properties"));
+    }
     let amount = match (&cfg.sum, field(&cfg.sum)) {
         (None, _) => 0.0,
         (Some(sum), found) => found.and_then(Value::as_f64).ok_or_else(|| {

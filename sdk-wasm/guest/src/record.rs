@@ -103,7 +103,8 @@ impl<'a> Record<'a> {
     /// 0 at the first try.
     #[must_use]
     pub fn attempt(&self) -> u16 {
-        self.batch.attempts.as_ref().map_or(0, |attempts| attempts[self.index])
+        let Some(attempts) = &self.batch.attempts else { not_asked("attempt") };
+        attempts[self.index]
     }
 
     /// Number of the queue it came from.
@@ -134,7 +135,7 @@ fn not_asked(name: &str) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::empty_batch;
+    use crate::run::{empty_batch, with_attempts};
 
     #[test]
     fn columns_are_read_by_index() {
@@ -154,7 +155,9 @@ mod tests {
             headers: column(&["", "a\u{1}1\u{2}b\u{1}x\u{2}"]),
             ..empty_batch()
         };
+        let batch = with_attempts(batch);
         let [first, second] = [0, 1].map(|index| Record { batch: &batch, index });
+        assert_eq!((first.attempt(), second.attempt()), (0, 0));
         assert_eq!((first.key(), second.key()), (None, Some("k")));
         assert_eq!((first.value(), second.value()), (&b"one"[..], &b"two"[..]));
         assert_eq!((first.header("a"), second.header("b")), (None, Some("x")));
@@ -166,5 +169,12 @@ mod tests {
     fn a_column_that_was_not_asked_for_is_named() {
         let batch = Batch { count: 1, ..empty_batch() };
         let _ = Record { batch: &batch, index: 0 }.tag();
+    }
+
+    #[test]
+    #[should_panic(expected = "write needs(attempt)")]
+    fn so_are_attempts_though_the_host_leaves_them_out_when_all_are_the_first() {
+        let batch = Batch { count: 1, ..empty_batch() };
+        let _ = Record { batch: &batch, index: 0 }.attempt();
     }
 }

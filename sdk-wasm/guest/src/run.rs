@@ -47,6 +47,14 @@ pub fn configured<C>(slot: &Slot<C>) -> &C {
     }
 }
 
+/// Writes out the attempts, which the host leaves out when all are 0, for a plugin that asked for them.
+#[must_use]
+pub fn with_attempts(mut batch: Batch) -> Batch {
+    let count = batch.count as usize;
+    batch.attempts.get_or_insert_with(|| vec![0; count]);
+    batch
+}
+
 pub fn filter(batch: &Batch, mut one: impl FnMut(Record<'_>) -> Result<bool, Failure>) -> Verdict {
     let mut keep = vec![0_u8; batch.count.div_ceil(8) as usize];
     let mut failed = Vec::new();

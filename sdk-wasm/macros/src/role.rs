@@ -95,6 +95,8 @@ fn body(role: Role, arguments: &Arguments, function: &ItemFn, configured: bool, 
     let get = configured.then(|| quote!(let config = ::sluice_sdk::run::configured(&CONFIG);));
     let config = configured.then(|| quote!(config,));
     let fault = quote!(::sluice_sdk::run::Fault);
+    let asked = arguments.needs.iter().any(|flag| flag == "ATTEMPT");
+    let input = asked.then(|| quote!(let input = ::sluice_sdk::run::with_attempts(input);));
     match role {
         Role::Filter => quote! {
             impl #exports::filter::Guest for Plugin {
@@ -102,6 +104,7 @@ fn body(role: Role, arguments: &Arguments, function: &ItemFn, configured: bool, 
                     input: #exports::filter::Batch,
                 ) -> ::std::result::Result<#exports::filter::Verdict, #fault> {
                     #get
+                    #input
                     Ok(::sluice_sdk::run::filter(&input, |record| {
                         ::sluice_sdk::IntoVerdict::into_verdict(#name(record, #config))
                     }))
@@ -114,6 +117,7 @@ fn body(role: Role, arguments: &Arguments, function: &ItemFn, configured: bool, 
                     input: #exports::transform::Batch,
                 ) -> ::std::result::Result<#exports::transform::Output, #fault> {
                     #get
+                    #input
                     Ok(::sluice_sdk::run::transform(&input, |record, out| {
                         ::sluice_sdk::IntoDone::into_done(#name(record, #config out))
                     }))
@@ -134,6 +138,7 @@ fn body(role: Role, arguments: &Arguments, function: &ItemFn, configured: bool, 
                         input: #exports::process::Batch,
                     ) -> ::std::result::Result<#exports::process::Output, #fault> {
                         #get
+                        #input
                         Ok(::sluice_sdk::run::process(
                             &input,
                             |record, ctx| ::sluice_sdk::IntoDone::into_done(#name(record, #config ctx)),

@@ -55,6 +55,11 @@ fn a_record_that_fails_leaves_nothing_behind_and_the_others_go_on_without_it() {
 }
 
 #[test]
+fn a_record_says_that_it_is_tried_for_the_first_time() {
+    assert_eq!(said(&mut run(), &[of("a", "tries"), of("b", "tries")]), ["0", "0"]);
+}
+
+#[test]
 fn what_earlier_calls_wrote_does_not_count_for_this_one() {
     let limits = Limits { output: 64 * 1024, deadline: Duration::from_secs(1), ..Limits::default() };
     let mut run = keeper().limits(limits).start(&json!({})).unwrap();

@@ -11,7 +11,11 @@ const HOPS: Windows = Windows::hopping("hops", Duration::from_millis(10), Durati
 const VISITS: Sessions = Sessions::new("visits", Duration::from_millis(10));
 const PAIRS: Join = Join::new("pairs", Duration::from_millis(10));
 
-#[process(needs(key, value, offset), stores("totals", "seen", "tens", "hops", "visits", "pairs"), on_timer(fired))]
+#[process(
+    needs(key, value, offset, attempt),
+    stores("totals", "seen", "tens", "hops", "visits", "pairs"),
+    on_timer(fired)
+)]
 fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
     let text = str::from_utf8(r.value()).unwrap_or_default();
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
@@ -59,6 +63,7 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 say(ctx, format!("{rest} with {}", String::from_utf8_lossy(&other)));
             }
         }
+        "tries" => say(ctx, r.attempt().to_string()),
         "relay" => say(ctx, rest.to_owned()),
         "once-an-hour" if ctx.store("seen").first_time(key, Duration::from_secs(3600)) => ctx.pass(),
         "wake-at" => ctx.set_processing_timer(key, "wake", rest.parse().unwrap_or(0)),
