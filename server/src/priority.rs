@@ -1,6 +1,13 @@
 //! Threads that run plugins stand back behind those that serve sockets, the log and the disk.
 
-use std::time::Duration;
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+};
 
 /// How much nicer they are (`nice(2)`): beside a thread that serves, one of them gets about a tenth of the processor that both want.
 const NICER: i32 = 10;
@@ -15,16 +22,73 @@ const CHAIN_PART: u32 = 4;
 /// Senders and consumers wait behind a thread of a chain.
 const CHAIN_REST_LIMIT: Duration = Duration::from_secs(1);
 
-/// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see [`Shell::standing_back`]:
-/// who holds the writer and does not get the processor holds up everybody.
-///
-/// [`Shell::standing_back`]: crate::shell::Shell::standing_back
-pub fn stand_back() {
-    // On Linux a thread has a priority of its own.
-    let own = rustix::process::getpriority_process(None).unwrap_or(0);
-    if let Err(error) = rustix::process::setpriority_process(None, own.saturating_add(NICER)) {
+/// For how long a thread runs only where nobody else wants to, as a multiple of the time that was wasted; and the longest such time.
+const IDLE_TIMES: u32 = 100;
+const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How the calling thread is scheduled.
+pub struct Standing {
+    nice: i32,
+    /// Until when it runs only where nobody else wants to.
+    idle_until: Option<Instant>,
+}
+
+impl Standing {
+    /// Lowers the priority of the calling thread for good. What it asks of the broker has to be left to others, see
+    /// [`Shell::standing_back`]: who holds the writer and does not get the processor holds up everybody.
+    ///
+    /// [`Shell::standing_back`]: crate::shell::Shell::standing_back
+    pub fn back() -> Self {
+        // On Linux a thread has a priority of its own.
+        let nice = rustix::process::getpriority_process(None).unwrap_or(0).saturating_add(NICER);
+        set_nice(nice);
+        Self { nice, idle_until: None }
+    }
+
+    /// Notes the processor time of the thread's last calls that came to nothing.
+    ///
+    /// A thread that is merely nicer keeps the processor for a few milliseconds once it has it, whoever wakes up; where plugins fail on
+    /// everything, serving threads would meet that all the time. One that wasted its time gives way at once, for a while. The process has to be
+    /// allowed to end that: without (root, `CAP_SYS_NICE`, or a limit of nice values that includes this one) it is nicer and no more.
+    pub fn wasted(&mut self, wasted: Duration) {
+        let now = Instant::now();
+        if !wasted.is_zero() {
+            let until = now + wasted.saturating_mul(IDLE_TIMES).min(IDLE_LIMIT);
+            if self.idle_until.is_none() && !(may_return() && set_policy(NormalThreadSchedulePolicy::Idle, self.nice)) {
+                return;
+            }
+            self.idle_until = self.idle_until.max(Some(until));
+        } else if self.idle_until.is_some_and(|until| until <= now)
+            && set_policy(NormalThreadSchedulePolicy::Other, self.nice)
+        {
+            self.idle_until = None;
+        }
+    }
+}
+
+fn set_nice(nice: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
         tracing::debug!(%error, "a thread of plugins keeps its priority");
     }
+}
+
+/// Whether it is so by now, and with the nice value as well, which the change forgets.
+fn set_policy(policy: NormalThreadSchedulePolicy, nice: i32) -> bool {
+    let policy = ThreadSchedulePolicy::Normal(policy);
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    set.is_ok() && rustix::process::setpriority_process(None, nice).is_ok()
+}
+
+/// Whether a thread that runs only where nobody else wants to may be one like others again; tried once, by a thread that ends.
+fn may_return() -> bool {
+    static MAY: LazyLock<bool> = LazyLock::new(|| {
+        let there_and_back = || {
+            let nice = Standing::back().nice;
+            set_policy(NormalThreadSchedulePolicy::Idle, nice) && set_policy(NormalThreadSchedulePolicy::Other, nice)
+        };
+        std::thread::Builder::new().spawn(there_and_back).is_ok_and(|thread| thread.join().unwrap_or(false))
+    });
+    *MAY
 }
 
 /// How long a thread is to rest after so much processor time was wasted.
@@ -57,10 +121,31 @@ mod tests {
         let priority = || rustix::process::getpriority_process(None).unwrap();
         let before = priority();
         let of_another = std::thread::spawn(move || {
-            stand_back();
+            Standing::back();
             priority()
         });
         assert_eq!(of_another.join().unwrap(), (before + NICER).min(19));
         assert_eq!(priority(), before);
+    }
+
+    #[test]
+    fn who_wasted_time_gives_way_for_a_while() {
+        let seen = std::thread::spawn(|| {
+            let policy = || thread_priority::thread_schedule_policy().unwrap();
+            let nice = || rustix::process::getpriority_process(None).unwrap();
+            let mut standing = Standing::back();
+            let (first, at_first) = (policy(), nice());
+            standing.wasted(Duration::from_millis(1));
+            let then = policy();
+            standing.wasted(Duration::ZERO);
+            assert_eq!(policy(), then, "too early");
+            std::thread::sleep(Duration::from_millis(110));
+            standing.wasted(Duration::ZERO);
+            assert_eq!((policy(), nice()), (first, at_first));
+            (first, then)
+        });
+        let (first, then) = seen.join().unwrap();
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert_eq!(then, if may_return() { idle } else { first });
     }
 }

@@ -260,7 +260,7 @@ impl<W: Work> Lane<W> {
 
     /// One of so many threads of the chain.
     fn run(&self, number: u32, threads: u32, shared: &Shared, behind: impl Fn()) {
-        priority::stand_back();
+        let mut standing = priority::Standing::back();
         let judge = |plan| {
             let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
             Judge::new(plan, number, logs, counters, shared.stopping.clone())
@@ -281,7 +281,9 @@ impl<W: Work> Lane<W> {
                 shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
             }
             behind();
-            self.rest(priority::rest_of_chain(current.wasted(), threads));
+            let wasted = current.wasted();
+            standing.wasted(wasted);
+            self.rest(priority::rest_of_chain(wasted, threads));
         }
     }
 

@@ -19,6 +19,8 @@ use crate::{
     shell::Shell,
 };
 
+const REST_LIMIT: Duration = Duration::from_secs(2);
+
 /// What a plugin answered, since it was bound or since the server started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answers {
@@ -72,7 +74,8 @@ impl Desk {
         } else {
             self.settle(check, decision);
         }
-        std::thread::sleep(priority::rest(wasted, priority::CHECKER_RESTS));
+        // A stop waits for it.
+        std::thread::sleep(priority::rest(wasted, priority::CHECKER_RESTS).min(REST_LIMIT));
     }
 
     fn settle(&self, check: &HalfCheck, decision: Decision) {

@@ -40,7 +40,7 @@ impl Lane {
         let waiting = Arc::new(Mutex::new(HashSet::new()));
         let (its_waiting, its_stopping) = (waiting.clone(), stopping.clone());
         let mut run = move |checks: Receiver<HalfCheck>| {
-            priority::stand_back();
+            priority::Standing::back();
             for check in checks {
                 if !its_stopping.load(Ordering::Acquire) {
                     each(&check);

@@ -353,7 +353,7 @@ impl Work {
     }
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
-        priority::stand_back();
+        let mut standing = priority::Standing::back();
         // Positions may have been written down since the stages were opened. What never began leaves none behind.
         for Queue { output, next, .. } in self.stages.iter_mut().filter(|_| !stop.load(Ordering::Acquire)) {
             if let Err(error) = output.load() {
@@ -367,6 +367,7 @@ impl Work {
                 let before = self.wasted(at);
                 busy |= self.turn(at, stop);
                 let wasted = self.wasted(at).saturating_sub(before);
+                standing.wasted(wasted);
                 if !wasted.is_zero() {
                     self.publish();
                     rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));

@@ -241,7 +241,7 @@ impl Work {
     }
 
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
-        priority::stand_back();
+        let mut standing = priority::Standing::back();
         loop {
             let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.queues.len() {
@@ -250,7 +250,9 @@ impl Work {
                 }
                 busy |= self.turn(at);
             }
-            let rest = priority::rest(self.wasted().saturating_sub(wasted), priority::PIPELINE_RESTS);
+            let wasted = self.wasted().saturating_sub(wasted);
+            standing.wasted(wasted);
+            let rest = priority::rest(wasted, priority::PIPELINE_RESTS);
             let rest = if busy { rest } else { rest.max(LOOK) };
             if !matches!(stopped.recv_timeout(rest), Err(mpsc::RecvTimeoutError::Timeout)) {
                 return;

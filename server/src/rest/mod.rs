@@ -186,7 +186,7 @@ async fn standing_back<T: Send + 'static>(
 ) -> Result<T> {
     let (tell, told) = oneshot::channel();
     let run = move || {
-        priority::stand_back();
+        priority::Standing::back();
         let result = work();
         // Who is told may ask again at once.
         drop(turn);
