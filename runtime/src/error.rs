@@ -3,15 +3,6 @@ use std::time::Duration;
 
 use crate::bindings::Action;
 
-/// What sort of trouble an [`Error`] is, for callers that map it to a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Invalid,
-    Denied,
-    Full,
-    Internal,
-}
-
 /// Why a plugin cannot be started or a stage cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,17 +26,6 @@ pub enum Error {
     State(#[from] crate::state::StateError),
     #[error("{0}")]
     Port(#[from] crate::ports::PortError),
-}
-
-impl Error {
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Error::Engine(_) | Error::State(_) | Error::Port(_) => Kind::Internal,
-            Error::Full(_) => Kind::Full,
-            _ => Kind::Invalid,
-        }
-    }
 }
 
 /// Longest message of a refusal: what an upload says of itself may be megabytes.

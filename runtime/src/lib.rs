@@ -38,7 +38,7 @@ pub use batch::{Batch, Record};
 pub use bindings::{Action, Columns};
 pub use counters::{Counters, Latency, StepCounters, StepStatus};
 pub use engine::Runtime;
-pub use error::{Error, Failure, Kind, Refusal, RefusalCode};
+pub use error::{Error, Failure, Refusal, RefusalCode};
 pub use given::{Begin, Given};
 pub use grants::Grants;
 pub use host::{Context, Level, LogLine, MetricKind, Observation, Observer, Silent};

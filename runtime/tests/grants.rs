@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::ports::Store;
 use common::{PLUGIN, mode, records, setup};
-use sluice_runtime::ports::{
-    Audit, Hit, Http, HttpRequest, HttpResponse, Lookup, PortError, Secret, Secrets, Sink, Unit, Use,
-};
+use sluice_runtime::ports::{Audit, Hit, Http, HttpRequest, HttpResponse, Lookup, PortError, Secret, Secrets, Use};
 use sluice_runtime::{
     Batch, Begin, Context, Decision, Failure, Given, Grants, HalfMessage, Instance, Limits, Plan, Policy, Setup,
     Silent, Stage, Step, Turn, UrlGrant,
@@ -263,20 +262,6 @@ fn a_checker_awaits_an_answer() {
     assert_eq!(later, Err(Failure::Unavailable("the host is stopping".into())));
 }
 
-#[derive(Default)]
-struct Store(Vec<Unit>);
-
-impl Sink for Store {
-    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
-        self.0.push(unit);
-        Ok(())
-    }
-
-    fn durable_changes(&self) -> u64 {
-        0
-    }
-}
-
 #[test]
 fn a_stage_that_asks_servers_takes_short_turns_and_commits_nothing_of_one_that_is_stopped() {
     let world = Arc::new(World { answer: answer("hello"), ..World::default() });
@@ -306,8 +291,8 @@ fn a_stage_that_asks_servers_takes_short_turns_and_commits_nothing_of_one_that_i
     let mut stage = Stage::open(plan, &mut Begin(0)).unwrap();
     *world.stopping.lock().unwrap() = true;
     assert!(matches!(stage.turn(&mut source, &mut sink, 1), Turn::Wait(_)));
-    assert!(sink.0.is_empty() && stage.counters().traps == 0 && stage.position() == 0);
+    assert!(sink.units.is_empty() && stage.counters().traps == 0 && stage.position() == 0);
     *world.stopping.lock().unwrap() = false;
     assert_eq!(stage.turn(&mut source, &mut sink, 1), Turn::Progressed { read: 64, sent: 64, failed: 0, wait: None });
-    assert_eq!(sink.0[0].outputs[63].record.value, "200 5 hello");
+    assert_eq!(sink.units[0].outputs[63].record.value, "200 5 hello");
 }

@@ -17,8 +17,8 @@ use sluice_guest_build::Guests;
 use sluice_runtime::ports::{PortError, Progress, Sink, Source, Unit};
 use sluice_runtime::state::Partition;
 use sluice_runtime::{
-    Batch, Config, Grants, HalfMessage, Instance, Plan, Plugin, Policy, Record, Runtime, Setup, Silent, Stage,
-    StatePlan, Step, Turn,
+    Batch, Config, Decision, Grants, HalfMessage, Instance, Plan, Plugin, Policy, Record, Runtime, Setup, Silent,
+    Stage, StatePlan, Step, Turn, processor_time,
 };
 
 /// The server's own.
@@ -104,12 +104,6 @@ fn records(body: impl Fn(usize) -> String) -> Vec<Record> {
     (0..RECORDS).map(record).collect()
 }
 
-/// The thread's time on the processor.
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
 /// Nanoseconds of the processor for one of the `pieces` that a run of `work` does.
 fn sample(pieces: usize, work: &mut dyn FnMut() -> Done<()>) -> Done<f64> {
     let (start, wall, mut runs) = (processor_time(), Instant::now(), 0_usize);
@@ -117,7 +111,7 @@ fn sample(pieces: usize, work: &mut dyn FnMut() -> Done<()>) -> Done<f64> {
         work()?;
         runs += 1;
     }
-    Ok((processor_time() - start).as_nanos() as f64 / (runs * pieces) as f64)
+    Ok((processor_time() - start) as f64 / (runs * pieces) as f64)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -208,7 +202,7 @@ fn transform(plugin: &Plugin, records: &[Record]) -> Done<()> {
                 .collect())
         };
         let part = &records[..size];
-        assert!(run(part)?.iter().zip(part).all(|(out, input)| *out == native(input)), "upper");
+        assert!(run(part)? == part.iter().map(&mut native).collect::<Vec<_>>(), "upper");
         let mut whole = || {
             for part in records.chunks(size) {
                 black_box(run(part)?);
@@ -263,6 +257,7 @@ impl Progress for Gone {
 /// A count for each key, in a stage: state, journal and the change for the log included.
 fn count(plugin: &Plugin, records: &[Record]) -> Done<()> {
     for size in BATCHES {
+        let partition = Arc::new(Mutex::new(Some(Box::new(Partition::fresh()?))));
         let plan = Plan {
             pipeline: "cost".into(),
             queue: 0,
@@ -280,10 +275,7 @@ fn count(plugin: &Plugin, records: &[Record]) -> Done<()> {
             batch_records: size,
             batch_bytes: 1 << 20,
             observer: Arc::new(Silent),
-            state: Some(StatePlan {
-                partition: Arc::new(Mutex::new(Some(Box::new(Partition::fresh()?)))),
-                lateness: 0,
-            }),
+            state: Some(StatePlan { partition: partition.clone(), lateness: 0 }),
         };
         let (mut source, mut sink) = (Nowhere { records }, Gone(0));
         let mut stage = Stage::open(plan, &mut sink)?;
@@ -297,6 +289,10 @@ fn count(plugin: &Plugin, records: &[Record]) -> Done<()> {
             Ok(())
         };
         let mut totals = native::Count::default();
+        whole()?;
+        records.iter().for_each(|record| totals.add(record.key.as_deref().unwrap_or_default()));
+        let found = |key: &[u8]| partition.lock().as_mut().and_then(|state| state.look("totals", key).ok().flatten());
+        assert!(totals.all(|key, total| found(key).is_some_and(|value| value == total.to_le_bytes())), "count");
         let mut own = || {
             records.iter().for_each(|record| totals.add(record.key.as_deref().unwrap_or_default()));
             black_box(&totals);
@@ -316,6 +312,9 @@ fn check(plugin: &Plugin) -> Done<()> {
         ..HalfMessage::default()
     };
     let mut instance = plugin.instance(Setup::default())?;
+    assert!(instance.check(&message) == Ok(Decision::Commit), "check");
+    let other = HalfMessage { body: b"other".to_vec(), ..message.clone() };
+    assert!(instance.check(&other) != Ok(Decision::Commit), "check");
     let mut whole = || {
         for _ in 0..100 {
             black_box(instance.check(black_box(&message))?);
@@ -411,7 +410,7 @@ fn rate<W: FnMut(&[Record]) -> usize + Send>(records: &[Record], workers: impl E
         while start.elapsed() < SAMPLE {
             done += records.chunks(BATCHES[0]).map(&mut work).sum::<usize>();
         }
-        (done, processor_time() - processor)
+        (done, Duration::from_nanos(processor_time() - processor))
     };
     let run = &run;
     thread::scope(|scope| {

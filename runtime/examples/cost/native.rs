@@ -51,4 +51,9 @@ impl Count {
             }
         }
     }
+
+    /// Whether it holds for every key and its total, of which there must be some.
+    pub fn all(&self, mut holds: impl FnMut(&[u8], i64) -> bool) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|(key, total)| holds(key, *total))
+    }
 }

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cases;
-mod guest;
 #[path = "../common/mod.rs"]
-mod neighbour;
+mod common;
+mod guest;
 mod stage;
 
 use std::fs;
@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cases::{Act, Case};
-use neighbour::{COMPONENT, records};
+use common::{COMPONENT, records};
 use sluice_runtime::ports::{Hit, Lookup, PortError};
 use sluice_runtime::state::Partition;
 use sluice_runtime::{
     Batch, Columns, Config, Error, Failure, Grants, HalfMessage, Instance, Level, Limits, LogLine, Observation,
-    Observer, Plugin, Role, Runtime, Setup,
+    Observer, Plugin, Role, Runtime, Setup, processor_time,
 };
 
 const INSTANCES: u32 = 24;
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// what is usual, and more than [`USUAL`] is printed.
 const OVERSHOOT: Duration = Duration::from_millis(250);
 const USUAL: Duration = Duration::from_millis(10);
+/// The same for any other call.
+const LONGEST: Duration = Duration::from_secs(2);
 /// What the corpus may leave behind in memory, having run once before.
 const LEFT_BEHIND: u64 = 64 << 20;
 /// Generous: a machine may be busy. A neighbour that waits for somebody else's call or compilation would need seconds.
@@ -87,15 +89,10 @@ struct Came {
     allowed: Duration,
 }
 
-fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap(), u32::try_from(time.tv_nsec).unwrap())
-}
-
 fn timed<R>(f: impl FnOnce() -> R) -> (R, Duration) {
     let before = processor_time();
     let result = f();
-    (result, processor_time() - before)
+    (result, Duration::from_nanos(processor_time() - before))
 }
 
 fn run(case: &Case) -> Came {
@@ -195,7 +192,9 @@ fn pass(cases: &[Case], verbose: bool) -> Vec<String> {
         if says.len() > 8192 {
             wrong.push(format!("{}: a message of {} bytes", case.name, says.len()));
         }
-        let over = if case.endless { busy.saturating_sub(*allowed) } else { Duration::ZERO };
+        let over = busy.saturating_sub(*allowed);
+        // One instruction may take long, such as a fill of memory that was never touched.
+        let over = if case.endless || over > LONGEST { over } else { Duration::ZERO };
         let text = format!("{}: {busy:?} on the processor, {allowed:?} allowed", case.name);
         if over > OVERSHOOT {
             wrong.push(text);

@@ -5,27 +5,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::Map;
-use sluice_runtime::ports::{PortError, Sink, Unit};
 use sluice_runtime::state::Partition;
 use sluice_runtime::{Begin, Given, Grants, Plan, Plugin, Policy, Record, Silent, Stage, StatePlan, Step, Then, Turn};
 
-use crate::neighbour::records;
+use crate::common::ports::Store;
+use crate::common::records;
 
 const STORM: usize = 256;
-
-#[derive(Default)]
-struct Store(Vec<Unit>);
-
-impl Sink for Store {
-    fn commit(&mut self, unit: Unit) -> Result<(), PortError> {
-        self.0.push(unit);
-        Ok(())
-    }
-
-    fn durable_changes(&self) -> u64 {
-        0
-    }
-}
 
 fn stage(plugin: Plugin) -> Stage {
     let partition = Partition::fresh().unwrap();
@@ -66,7 +52,7 @@ fn run(mut stage: Stage, records: Vec<Record>, most_traps: u64) -> (String, Stri
             other => return ("stopped".into(), format!("{other:?}"), store),
         }
     }
-    let letter = store.0.iter().flat_map(|unit| &unit.dead_letters).next();
+    let letter = store.units.iter().flat_map(|unit| &unit.dead_letters).next();
     let (code, reason) = letter.map_or(("fine".into(), String::new()), |dead| (dead.code.clone(), dead.reason.clone()));
     (code, reason, store)
 }
@@ -82,7 +68,7 @@ pub fn storm(plugin: Plugin) -> (String, String) {
     let values = vec!["x"; STORM];
     let began = Instant::now();
     let (code, reason, store) = run(stage(plugin), records(&values), 24);
-    let dead: usize = store.0.iter().map(|unit| unit.dead_letters.len()).sum();
+    let dead: usize = store.units.iter().map(|unit| unit.dead_letters.len()).sum();
     assert_eq!(dead, STORM);
     println!("a storm of {STORM} records: {:?} for each", began.elapsed() / u32::try_from(STORM).unwrap());
     (code, reason)
