@@ -271,18 +271,11 @@ mod tests {
     #[test]
     fn several_are_found_in_one_turn_and_one_that_takes_its_deadline_is_the_last() {
         let found = |most, failure: fn() -> Failure| {
-            let (mut batch, mut calls) = (Batch::new(Columns::empty(), 0), 0);
-            let ran = run::<Infallible>(
-                flows(512),
-                &mut batch,
-                |_| 0,
-                most,
-                |_, _| {
-                    calls += 1;
-                    Ok(Called { answer: Err(failure()), full: false, timers: false })
-                },
-            );
-            let ran = ran.unwrap();
+            let mut calls = 0;
+            let ran = ran(flows(512), most, |_| {
+                calls += 1;
+                (Err(failure()), false)
+            });
             (ran.failed.iter().map(|(source, _)| *source).collect::<Vec<_>>(), ran.cut, calls)
         };
         let trap = || Failure::Trap { message: "boom".into(), stack: vec![] };
@@ -293,6 +286,16 @@ mod tests {
         assert_eq!(found(8, deadline), (vec![0], Some(0), 10));
     }
 
+    /// A run whose calls answer so, full or not.
+    fn ran(flows: Vec<Flow>, most: usize, mut answer: impl FnMut(&[Flow]) -> (Result<Answer, Failure>, bool)) -> Ran {
+        let mut batch = Batch::new(Columns::empty(), 0);
+        let call = |_: &Batch, part: &[Flow]| {
+            let (answer, full) = answer(part);
+            Ok::<_, Infallible>(Called { answer, full, timers: false })
+        };
+        run(flows, &mut batch, |_| 0, most, call).unwrap()
+    }
+
     fn passed(part: &[Flow]) -> Result<Answer, Failure> {
         let all = crate::bindings::sluice::plugin::types::Verdict { keep: vec![], failed: vec![] };
         crate::output::check_verdict(all, part.len()).map(Answer::Verdict).map_err(Failure::Nonsense)
@@ -300,62 +303,39 @@ mod tests {
 
     #[test]
     fn records_that_each_take_long_are_not_all_tried_in_one_turn() {
-        let (mut batch, mut calls) = (Batch::new(Columns::empty(), 0), 0);
-        let ran = run::<Infallible>(
-            flows(512),
-            &mut batch,
-            |_| 0,
-            8,
-            |_, part| {
-                calls += 1;
-                let late = Failure::Deadline { limit: std::time::Duration::from_millis(1) };
-                Ok(Called { answer: if part.len() > 1 { Err(late) } else { passed(part) }, full: false, timers: false })
-            },
-        );
-        let ran = ran.unwrap();
+        let mut calls = 0;
+        let ran = ran(flows(512), 8, |part| {
+            calls += 1;
+            let late = Failure::Deadline { limit: std::time::Duration::from_millis(1) };
+            (if part.len() > 1 { Err(late) } else { passed(part) }, false)
+        });
         assert_eq!((ran.flows.len(), ran.cut, ran.failed.len(), calls), (1, Some(0), 0, 10));
     }
 
     #[test]
     fn a_processor_that_names_a_failure_each_time_is_not_asked_without_end() {
-        let (mut batch, mut calls) = (Batch::new(Columns::empty(), 0), 0);
-        let ran = run::<Infallible>(
-            flows(512),
-            &mut batch,
-            |_| 0,
-            1,
-            |_, part| {
-                calls += 1;
-                // It works for even records.
-                let failed = part.iter().position(|flow| flow.source % 2 == 1);
-                let fall = Fall { action: Action::Skip, code: "odd".into(), reason: String::new() };
-                let answer = failed.map_or_else(|| passed(part), |index| Ok(Answer::Without { index, fall }));
-                Ok(Called { answer, full: false, timers: false })
-            },
-        );
-        let ran = ran.unwrap();
+        let mut calls = 0;
+        let ran = ran(flows(512), 1, |part| {
+            calls += 1;
+            // It works for even records.
+            let failed = part.iter().position(|flow| flow.source % 2 == 1);
+            let fall = Fall { action: Action::Skip, code: "odd".into(), reason: String::new() };
+            (failed.map_or_else(|| passed(part), |index| Ok(Answer::Without { index, fall })), false)
+        });
         assert_eq!((ran.failed.len(), ran.cut, ran.flows.len()), (NAMED, Some(2 * NAMED - 1), NAMED));
         assert_eq!(calls, 2 * NAMED);
     }
 
     #[test]
     fn a_turn_that_is_full_ends_behind_all_that_came_of_a_record() {
-        let mut batch = Batch::new(Columns::empty(), 0);
         // Four of each source; the first call takes two of the second.
         let flows: Vec<Flow> = flows(40).into_iter().map(|flow| Flow { source: flow.source / 4, ..flow }).collect();
         let mut calls = Vec::new();
-        let ran = run::<Infallible>(
-            flows,
-            &mut batch,
-            |_| 0,
-            1,
-            |_, part| {
-                calls.push(part.len());
-                let trap = Failure::Trap { message: "too many".into(), stack: vec![] };
-                Ok(Called { answer: if part.len() > 6 { Err(trap) } else { passed(part) }, full: true, timers: false })
-            },
-        );
-        let ran = ran.unwrap();
+        let ran = ran(flows, 1, |part| {
+            calls.push(part.len());
+            let trap = Failure::Trap { message: "too many".into(), stack: vec![] };
+            (if part.len() > 6 { Err(trap) } else { passed(part) }, true)
+        });
         assert_eq!((ran.cut, ran.flows.len()), (Some(1), 8), "{calls:?}");
     }
 }

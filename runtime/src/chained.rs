@@ -1,5 +1,6 @@
 //! What the steps of a chain made of a turn's records, and what is to become of those that failed.
 
+use std::collections::{BTreeMap, btree_map::Entry};
 use std::time::Duration;
 
 use crate::batch::Record;
@@ -8,7 +9,7 @@ use crate::bisect::{Fall, Flow, Ran};
 use crate::ports::{DeadLetter, Room};
 
 /// By source record: the step that failed on it, and how.
-pub(crate) type Falls = Vec<Option<(usize, Fall)>>;
+pub(crate) type Falls = BTreeMap<usize, (usize, Fall)>;
 
 /// The chain's result.
 pub(crate) struct Chained {
@@ -66,15 +67,14 @@ impl Chained {
     /// The records as they come to the first step; those that fell already are left out.
     pub(crate) fn begin(records: &[Record], left_out: &Falls) -> Self {
         let mut falls = left_out.clone();
-        falls.resize(records.len(), None);
-        for (fall, record) in falls.iter_mut().zip(records) {
+        for (source, record) in records.iter().enumerate() {
             if let Some(problem) = &record.unreadable {
                 let (action, code, reason) = (Action::DeadLetter, "unreadable".into(), problem.to_string());
-                fall.get_or_insert((0, Fall { action, code, reason }));
+                falls.entry(source).or_insert((0, Fall { action, code, reason }));
             }
         }
         let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
-        let wanted = records.iter().enumerate().filter(|(source, _)| falls[*source].is_none());
+        let wanted = records.iter().enumerate().filter(|(source, _)| !falls.contains_key(source));
         let flows = wanted.map(flow).collect();
         let (done, fell, kept) = (records.len(), Vec::new(), Vec::new());
         Self { flows, falls, fell, done, touched: 0, kept, bringer: None, deadline_missed: false }
@@ -82,8 +82,8 @@ impl Chained {
 
     /// The first fall of a record stands.
     fn fall(&mut self, source: usize, step: usize, fall: Fall) {
-        if self.falls[source].is_none() {
-            self.falls[source] = Some((step, fall));
+        if let Entry::Vacant(place) = self.falls.entry(source) {
+            place.insert((step, fall));
             self.fell.push(source);
         }
     }
@@ -142,7 +142,9 @@ impl Chained {
     /// What became of records that are not done, or fell, goes no further.
     pub(crate) fn drop_flows(&mut self) {
         let (done, falls) = (self.done, &self.falls);
-        self.flows.retain(|flow| flow.source < done && falls[flow.source].is_none());
+        if !falls.is_empty() || self.flows.last().is_some_and(|flow| flow.source >= done) {
+            self.flows.retain(|flow| flow.source < done && !falls.contains_key(&flow.source));
+        }
     }
 
     /// The records, in order, that fell behind a step which keeps something of them.
@@ -150,7 +152,7 @@ impl Chained {
         let keeps = |source: usize, fell: usize| {
             self.kept.iter().any(|(step, first, last)| *step <= fell && (*first..=*last).contains(&source))
         };
-        let fell_at = |source: usize| self.falls[source].as_ref().map_or(0, |(step, _)| *step);
+        let fell_at = |source: usize| self.falls.get(&source).map_or(0, |(step, _)| *step);
         let fell = self.fell.iter().copied().filter(|source| *source < self.done);
         let mut traces: Vec<usize> = fell.filter(|source| keeps(*source, fell_at(*source))).collect();
         traces.sort_unstable();

@@ -228,9 +228,9 @@ impl Stage {
                 most = most.min((*first).max(1));
                 ended = End::None;
             }
-            left_out.resize(most, None);
+            left_out.retain(|source, _| *source < most);
             for source in traces.into_iter().take_while(|source| *source < most) {
-                left_out[source] = chained.falls[source].take();
+                left_out.extend(chained.falls.remove(&source).map(|fall| (source, fall)));
             }
         }
     }
@@ -425,9 +425,9 @@ impl Stage {
     /// these are given as well; they are not tried again.
     fn settle(&self, records: &[Record], timers: &[Timer], chained: &mut Chained) -> Settled {
         let mut settled = Settled::default();
-        for (source, record) in records.iter().enumerate().take(chained.done) {
-            let Some((step, fall)) = chained.falls[source].clone() else { continue };
-            let timer = timers.get(source);
+        for (&source, (step, fall)) in chained.falls.range(..chained.done) {
+            let (step, fall) = (*step, fall.clone());
+            let (record, timer) = (&records[source], timers.get(source));
             let tried = self.retry.filter(|(offset, _)| timer.is_none() && *offset == record.offset);
             let tried = tried.map_or(0, |(_, tried)| tried);
             let then = match fall.action {
