@@ -41,7 +41,7 @@ pub(crate) struct Settled {
 pub(crate) enum End {
     #[default]
     None,
-    /// The record with this offset is tried again, for the how manieth time, after a while.
+    /// The record with this offset failed so many times, and is tried again after a while.
     Retry {
         offset: u64,
         tries: u32,
