@@ -16,6 +16,9 @@ use sluice_client::{Client, ClientConfig, Decision, Error, Message, Producer, Pu
 /// Apache RocketMQ `ResponseCode.MESSAGE_ILLEGAL`: its clients do not send the message again.
 const MESSAGE_ILLEGAL: i32 = 13;
 
+/// Apache RocketMQ `ResponseCode.SYSTEM_BUSY`: its clients try again.
+const SYSTEM_BUSY: i32 = 2;
+
 const PAID: &str = "steps: [ { plugin: json-filter, config: { path: /status, equals: paid } } ]";
 
 fn client(dev: &Dev) -> Client {
@@ -224,6 +227,48 @@ async fn a_plugin_that_traps_or_never_ends_hurts_its_own_message_only() {
     assert!(bodies(&all(&consumer, &lenient).await) == kept);
     let logs = stdout(&dev.run(&["topic", "ingress", "logs", "bad"]));
     assert!(logs.contains("ingress of topic \"bad\": failed on"), "{logs}");
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_on_everything_is_not_asked_for_a_while() {
+    let dev = Dev::start();
+    guests::push_hostile(&dev);
+    guests::push(&dev, &["json-filter"]);
+    let client = client(&dev);
+    topics(&client, &["strict", "lenient"]).await;
+    bind(&dev, "strict", "steps: [ { plugin: hostile, config: { mode: loop } } ]");
+    bind(&dev, "lenient", "steps: [ { plugin: hostile, config: { mode: loop } } ]\non_failure: pass");
+    let show = |topic: &str| -> serde_json::Value {
+        serde_json::from_str(&stdout(&dev.run(&["topic", "ingress", "show", topic, "-o", "json"]))).unwrap()
+    };
+    let producer = client.producer("producer").unwrap();
+
+    let queue = first_queue(&producer, "lenient").await;
+    let sent = in_order((0..400).map(|n| producer.send_to(&queue, Message::new("lenient", n.to_string())))).await;
+    assert!(sent.iter().all(Result::is_ok));
+    let stored = bodies(&all(&client.pull_consumer("reader").unwrap(), &queue).await);
+    assert!(stored.into_iter().eq((0..400).map(|n| n.to_string())));
+    let shown = show("lenient");
+    let (failed, unasked) = (shown["failed"].as_u64().unwrap(), shown["unasked"].as_u64().unwrap());
+    assert_eq!((&shown["state"], failed + unasked), (&"resting".into(), 400), "{shown}");
+    assert!(unasked > 300, "{shown}");
+
+    let paid = || Message::new("strict", "{\"status\":\"paid\"}");
+    let mut refusals = 0;
+    let busy = loop {
+        let Err(Error::Refused { code, remark, .. }) = producer.send(paid()).await else { panic!("it was stored") };
+        if i32::from(code) == SYSTEM_BUSY {
+            break remark;
+        }
+        assert!(remark.contains("fails on the message: the plugin ran longer than its deadline"), "{remark}");
+        refusals += 1;
+        assert!(refusals < 100, "{}", show("strict"));
+    };
+    let said = "plugin hostile@1.2.3 fails on most of what it is given and is not asked for a while; the last failure: the plugin ran longer";
+    assert!(busy.contains(said), "{busy}");
+    bind(&dev, "strict", PAID);
+    producer.send(paid()).await.unwrap();
+    assert_eq!(show("strict")["state"], "running");
 }
 
 #[tokio::test]

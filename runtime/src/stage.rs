@@ -57,6 +57,8 @@ pub struct Stage {
     cleared: Option<u64>,
     /// When the turn began, and the broker's time then, milliseconds since 1970.
     began: (Instant, u64),
+    /// Processor time of turns of which nothing is left but a record to be tried again, without the calls that ended their instance.
+    fruitless: Duration,
     counters: Counters,
 }
 
@@ -85,6 +87,7 @@ impl Stage {
             bringer: None,
             cleared: None,
             began,
+            fruitless: Duration::ZERO,
             counters,
         })
     }
@@ -106,9 +109,13 @@ impl Stage {
         self.steps.iter().map(Running::status).collect()
     }
 
-    /// Processor time of calls that ended their instance.
+    /// Processor time of calls that came to nothing: they ended their instance, or what they made has to be made again.
     #[must_use]
     pub fn wasted(&self) -> Duration {
+        self.wasted_by_steps() + self.fruitless
+    }
+
+    fn wasted_by_steps(&self) -> Duration {
         self.steps.iter().map(|running| running.counters.wasted).sum()
     }
 
@@ -127,6 +134,16 @@ impl Stage {
     /// broker's time, milliseconds since 1970.
     pub fn turn(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64) -> Turn {
         self.began = (Instant::now(), now);
+        let before = (self.counters().cpu, self.wasted_by_steps());
+        let turn = self.turn_alone(source, sink, now);
+        if matches!(turn, Turn::Wait(_)) && self.retry.is_some() {
+            let took = self.counters().cpu.saturating_sub(before.0);
+            self.fruitless += took.saturating_sub(self.wasted_by_steps().saturating_sub(before.1));
+        }
+        turn
+    }
+
+    fn turn_alone(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64) -> Turn {
         let Some(shared) = self.plan.state.as_ref().map(|state| state.partition.clone()) else {
             return self.turn_at_home(source, sink, now, &mut None);
         };
@@ -163,13 +180,15 @@ impl Stage {
             return turn;
         }
         let mut records = Vec::new();
-        let next = match source.read(self.position, self.batch_records, self.plan.batch_bytes, &mut records) {
+        // What comes behind a record that is tried again would be done for nothing should it fail.
+        let most = if self.retry.is_some() { 1 } else { self.batch_records };
+        let next = match source.read(self.position, most, self.plan.batch_bytes, &mut records) {
             Ok(next) => next,
             Err(e) => return self.port_trouble("reading", e),
         };
         if records.is_empty() && next == self.position {
             let fired = if records_first { self.fire_timers(sink, now, home) } else { None };
-            return fired.unwrap_or_else(|| self.rest(sink, home));
+            return fired.unwrap_or_else(|| self.rest(sink, now, home));
         }
         if let Err(reason) = self.check_read(&records, next) {
             return self.stop(reason);
@@ -235,9 +254,22 @@ impl Stage {
         }
     }
 
-    /// There is nothing to read: time to write down what processors keep.
-    fn rest(&mut self, sink: &dyn Sink, home: &mut Home) -> Turn {
-        match home.as_mut().map_or(Ok(()), |partition| partition.tidy(sink.durable_changes())) {
+    /// There is nothing to read: time to delete what has expired, and to write down what processors keep.
+    fn rest(&mut self, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Turn {
+        let expired = match home.as_mut().map_or(Ok(None), |partition| partition.end_turn(now)) {
+            Ok(expired) => expired,
+            Err(problem) => return self.trouble(problem.into(), home),
+        };
+        let changed = expired.is_some();
+        if changed {
+            let unit = Unit { outputs: Vec::new(), dead_letters: Vec::new(), position: self.position, state: expired };
+            if let Err(e) = sink.commit(unit) {
+                let turn = self.port_trouble("committing", e);
+                return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
+            }
+        }
+        match committed(changed, sink.durable_changes(), home) {
+            Ok(()) if changed => Turn::Progressed { read: 0, sent: 0, failed: 0, wait: None },
             Ok(()) => Turn::Idle,
             Err(problem) => self.stop(problem.to_string()),
         }
@@ -380,8 +412,11 @@ impl Stage {
         let attempt = retried.map_or(0, |(_, attempt)| u16::try_from(attempt).unwrap_or(u16::MAX));
         self.chain_from(0, &mut chained, |source| if source == 0 { attempt } else { 0 }, sink, home)?;
         let missed = chained.deadline_missed;
-        self.batch_records =
-            if missed { (records.len() / 2).max(1) } else { (self.batch_records * 2).min(self.plan.batch_records) };
+        if missed {
+            self.batch_records = (records.len() / 2).max(1);
+        } else if retried.is_none() {
+            self.batch_records = (self.batch_records * 2).min(self.plan.batch_records);
+        }
         Ok(chained)
     }
 
@@ -598,9 +633,8 @@ impl Work<'_> {
 
 /// What a turn changed in the state.
 fn changes(records: &[Record], home: &mut Home) -> Result<Option<Bytes>, StateError> {
-    let Some(partition) = home else { return Ok(None) };
-    partition.expire(records.iter().map(|record| record.stored_at).max().unwrap_or(0))?;
-    Ok(partition.changes())
+    let now = records.iter().map(|record| record.stored_at).max().unwrap_or(0);
+    home.as_mut().map_or(Ok(None), |partition| partition.end_turn(now))
 }
 
 /// The turn's changes stand in the log; `durable` changes are on its disk.

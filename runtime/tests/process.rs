@@ -373,6 +373,25 @@ fn what_is_forgotten_does_not_become_more_than_what_is_remembered() {
 }
 
 #[test]
+fn what_has_expired_is_deleted_while_nothing_comes() {
+    let mut world = World::new();
+    (0..1_000).for_each(|at| drop(world.put(&format!("k{at}"), 0, "once")));
+    // The last was stored at 1999, and is remembered for 50 ms.
+    world.now = 2_048;
+    world.run();
+    assert!(world.look("seen", "k0").is_none() && world.look("seen", "k999").is_some());
+    world.now = 2_049;
+    world.run();
+    assert!(world.look("seen", "k999").is_none());
+    world.close();
+    world.run();
+    assert!(world.look("seen", "k999").is_none());
+    let units = world.log.lock().units.len();
+    world.run();
+    assert_eq!(world.log.lock().units.len(), units, "there is nothing more to delete");
+}
+
+#[test]
 fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
     let mut world = World::new();
     world.put("a", 0, "wake-at 500").put("b", 0, "wake-at 500").put("c", 0, "wake-at 900").put("b", 0, "sleep-on");

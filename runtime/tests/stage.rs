@@ -71,6 +71,10 @@ fn a_failing_record_is_retried_with_growing_waits_and_then_a_dead_letter_in_its_
     let letter = store.units.iter().flat_map(|unit| &unit.dead_letters).next().unwrap();
     assert_eq!((letter.queue, letter.reason.as_str(), letter.digest.as_str()), (3, "attempt 3", PLUGIN.digest()));
     assert_eq!((stage.counters().retries, stage.counters().dead_lettered), (3, 1));
+    // What comes behind it was tried with it once, and alone in the end.
+    assert_eq!(stage.steps()[0].counters.read, 3 + 3 + 1);
+    let (_, calm, ..) = run(plan(policy(3, Then::DeadLetter)), &["a", "b"]);
+    assert!(calm.wasted().is_zero() && !stage.wasted().is_zero(), "{:?}", stage.wasted());
 }
 
 #[test]

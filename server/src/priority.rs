@@ -1,7 +1,10 @@
 //! Threads that run plugins stand back behind those that serve sockets, the log and the disk.
 
 use std::{
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -11,17 +14,17 @@ use thread_priority::{
 
 /// How much nicer they are (`nice(2)`): beside a thread that serves, one of them gets about a tenth of the processor that both want.
 const NICER: i32 = 10;
-/// A thread rests so many times as long as calls had the processor that ended their instance: a pipeline whose plugins fail on everything
-/// has a thirtieth of a processor at the most, unless a call takes longer than that part of [`REST_LIMIT`]. What runs a tenth of the time
-/// meets one wake-up in a hundred of those beside it, which is the 99th percentile that must not change.
-pub const PIPELINE_RESTS: u32 = 29;
-/// The same for the thread of a checker: nobody waits for an answer, and the broker asks again.
-pub const CHECKER_RESTS: u32 = 9;
+/// A thread rests so many times as long as calls had the processor that came to nothing, and so many times longer as there are threads that
+/// rest: plugins that fail on everything have a thirtieth of a processor, all together, unless a call takes longer than that part of
+/// [`REST_LIMIT`]. What runs a tenth of the time meets one wake-up in a hundred of those beside it, which is the 99th percentile that must
+/// not change.
+const RESTS: u32 = 29;
 const REST_LIMIT: Duration = Duration::from_secs(60);
 /// What part of a processor the threads of a chain have together for such calls: a quarter.
 const CHAIN_PART: u32 = 4;
-/// Senders and consumers wait behind a thread of a chain.
-const CHAIN_REST_LIMIT: Duration = Duration::from_secs(1);
+/// Senders wait behind a thread of a chain, or consumers, which are more patient.
+const SENDERS_WAIT: Duration = Duration::from_secs(1);
+const CONSUMERS_WAIT: Duration = Duration::from_secs(5);
 
 /// For how long a thread runs only where nobody else wants to, as a multiple of the time that was wasted; and the longest such time.
 const IDLE_TIMES: u32 = 100;
@@ -92,14 +95,36 @@ fn may_return() -> bool {
     *MAY
 }
 
-/// How long a thread is to rest after so much processor time was wasted.
-pub fn rest(wasted: Duration, times: u32) -> Duration {
-    wasted.saturating_mul(times).min(REST_LIMIT)
+/// How many rest at the moment.
+static RESTING: AtomicU32 = AtomicU32::new(0);
+
+/// Somebody rests, for as long as this is there.
+pub struct Rest {
+    pub time: Duration,
 }
 
-/// The same for each of the threads of a chain.
-pub fn rest_of_chain(wasted: Duration, threads: u32) -> Duration {
-    wasted.saturating_mul((CHAIN_PART * threads).saturating_sub(1)).min(CHAIN_REST_LIMIT)
+impl Rest {
+    /// After so much processor time was wasted.
+    pub fn after(wasted: Duration) -> Self {
+        let others = RESTING.fetch_add(1, Ordering::Relaxed);
+        Self { time: rest(wasted, others) }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        RESTING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn rest(wasted: Duration, others: u32) -> Duration {
+    wasted.saturating_mul(RESTS).saturating_mul(others.saturating_add(1)).min(REST_LIMIT)
+}
+
+/// How long each of the threads of a chain is to rest, behind which senders may wait or consumers only.
+pub fn rest_of_chain(wasted: Duration, threads: u32, senders: bool) -> Duration {
+    let limit = if senders { SENDERS_WAIT } else { CONSUMERS_WAIT };
+    wasted.saturating_mul((CHAIN_PART * threads).saturating_sub(1)).min(limit)
 }
 
 #[cfg(test)]
@@ -109,12 +134,14 @@ mod tests {
 
     #[test]
     fn a_rest_is_longer_than_what_was_wasted_and_has_an_end() {
-        assert_eq!(rest(Duration::ZERO, 9), Duration::ZERO);
-        assert_eq!(rest(Duration::from_millis(10), 3), Duration::from_millis(30));
-        assert_eq!(rest(Duration::from_secs(3600), 9), REST_LIMIT);
+        assert_eq!(rest(Duration::ZERO, 3), Duration::ZERO);
+        assert_eq!(rest(Duration::from_millis(10), 0), Duration::from_millis(290));
+        assert_eq!(rest(Duration::from_millis(10), 4), Duration::from_millis(5 * 290), "all five have as much as one");
+        assert_eq!(rest(Duration::from_secs(3600), 0), REST_LIMIT);
         // Four threads, each a sixteenth of its time.
-        assert_eq!(rest_of_chain(Duration::from_millis(10), 4), Duration::from_millis(150));
-        assert_eq!(rest_of_chain(Duration::from_secs(1), 1), CHAIN_REST_LIMIT);
+        assert_eq!(rest_of_chain(Duration::from_millis(10), 4, true), Duration::from_millis(150));
+        assert_eq!(rest_of_chain(Duration::from_secs(1), 1, true), SENDERS_WAIT);
+        assert_eq!(rest_of_chain(Duration::from_secs(2), 1, false), CONSUMERS_WAIT);
     }
 
     #[test]

@@ -23,7 +23,6 @@ pub struct Engine {
 
 /// A row of the wheel: queue, owner's name, clock, time, and what.
 pub(super) struct Row {
-    pub domain: Domain,
     pub at: u64,
     pub what: Vec<u8>,
 }
@@ -124,8 +123,7 @@ impl Engine {
             let (key, ()) = found.map(|(key, _)| (key, ())).map_err(file)?;
             let Some(rest) = key.value().strip_prefix(prefix) else { break };
             let Some((at, what)) = rest.split_first_chunk::<8>() else { break };
-            let domain = Domain::from_number(prefix.last().copied().unwrap_or_default());
-            if !each(Row { domain, at: u64::from_be_bytes(*at), what: what.to_vec() }) {
+            if !each(Row { at: u64::from_be_bytes(*at), what: what.to_vec() }) {
                 break;
             }
         }

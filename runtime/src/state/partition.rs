@@ -321,7 +321,7 @@ impl Partition {
     }
 
     /// What the turn changed, as it is to stand in the log; `None` when it changed nothing.
-    pub(crate) fn changes(&self) -> Option<Bytes> {
+    pub(super) fn changes(&self) -> Option<Bytes> {
         let mut writer = change::Writer::default();
         for (key, touched) in self.journal.keys() {
             // A call of this turn touched it before: it was here already.
@@ -346,8 +346,7 @@ impl Partition {
 
     /// Ends a turn whose changes no log holds.
     pub(crate) fn keep(&mut self, now: u64) -> Result<(), StateError> {
-        self.expire(now)?;
-        let changed = self.changes().is_some();
+        let changed = self.end_turn(now)?.is_some();
         self.committed(changed);
         self.tidy(self.applied)
     }
@@ -357,9 +356,18 @@ impl Partition {
         self.turn = self.call;
     }
 
+    /// Deletes what has expired; answers what the turn changed.
+    pub(crate) fn end_turn(&mut self, now: u64) -> Result<Option<Bytes>, StateError> {
+        self.expire(now)?;
+        Ok(self.changes())
+    }
+
     /// Deletes entries whose time is over: twice as many as the turn touched, so that they do not become more and more. To be called at the
     /// end of a turn.
-    pub(crate) fn expire(&mut self, now: u64) -> Result<(), StateError> {
+    pub(super) fn expire(&mut self, now: u64) -> Result<(), StateError> {
+        if self.first_due(ALL_STORES, Domain::Expiry)?.is_none_or(|due| due > now) {
+            return Ok(());
+        }
         let (began, mut bytes) = (Instant::now(), 0);
         let most = TIMERS_AT_ONCE.max(2 * self.journal.len()).min(EXPIRE_BYTES / OVERHEAD);
         for due in self.due(ALL_STORES, Domain::Expiry, now, most)? {
@@ -401,8 +409,7 @@ impl Partition {
             places::outer(queue, places.name(store), own)
         };
         let row = |due: &Due| {
-            let owner = if due.whose == ALL_STORES { "" } else { places.name(due.whose) };
-            let mut row = wheel_prefix(queue, owner, due.domain);
+            let mut row = wheel_prefix(queue, owner(places, due.whose), due.domain);
             row.extend_from_slice(&due.at.to_be_bytes());
             if due.domain == Domain::Expiry {
                 row.extend(on_disk(&due.what))
@@ -713,13 +720,18 @@ impl Partition {
         if self.holds_timers && domain == Domain::EventTime {
             return Ok(None);
         }
-        let prefix = wheel_prefix(self.queue, self.places.name(timers), domain);
-        let (engine, watch) = (&self.engine, &self.watch);
-        let first = self.wheel.first(timers, domain, |gone| {
+        self.first_due(timers, domain)
+    }
+
+    /// When the first of what is due by a clock is due.
+    fn first_due(&mut self, whose: u16, domain: Domain) -> Result<Option<u64>, StateError> {
+        let Self { engine, places, wheel, watch, .. } = self;
+        let prefix = wheel_prefix(self.queue, owner(places, whose), domain);
+        let first = wheel.first(whose, domain, |gone| {
             let (mut first, mut late) = (None, false);
             engine.wheel(&prefix, |row| {
-                let due = Due { whose: timers, domain: row.domain, at: row.at, what: row.what.into() };
-                first = (!gone(&due)).then_some(due);
+                let due = what(places, domain, row.what).map(|what| Due { whose, domain, at: row.at, what });
+                first = due.filter(|due| !gone(due));
                 late = watch.as_ref().is_some_and(Watch::is_over);
                 first.is_none() && !late
             })?;
@@ -756,15 +768,13 @@ impl Partition {
         let from = Due { whose, domain, at: 0, what: Box::default() };
         let added = added.range(from..).take_while(|due| due.whose == whose && due.domain == domain && due.at <= now);
         let mut found: BTreeSet<Due> = added.take(most).cloned().collect();
-        let owner = if whose == ALL_STORES { "" } else { places.name(whose) };
         let mut read = 0;
-        engine.wheel(&wheel_prefix(self.queue, owner, domain), |row| {
+        engine.wheel(&wheel_prefix(self.queue, owner(places, whose), domain), |row| {
             if row.at > now || watch.as_ref().is_some_and(Watch::is_over) {
                 return false;
             }
-            let what = if domain == Domain::Expiry { places.inner_of(&row.what) } else { Some(row.what) };
-            let Some(what) = what else { return true };
-            let due = Due { whose, domain, at: row.at, what: what.into() };
+            let Some(what) = what(places, domain, row.what) else { return true };
+            let due = Due { whose, domain, at: row.at, what };
             if !removed.contains(&due) {
                 found.insert(due);
                 read += 1;
@@ -774,6 +784,16 @@ impl Partition {
         self.check_time()?;
         Ok(found.into_iter().take(most).collect())
     }
+}
+
+/// The name under which what is due stands on disk.
+fn owner(places: &Places, whose: u16) -> &str {
+    if whose == ALL_STORES { "" } else { places.name(whose) }
+}
+
+/// [`Due::what`] of what stands on disk.
+fn what(places: &mut Places, domain: Domain, row: Vec<u8>) -> Option<Box<[u8]>> {
+    if domain == Domain::Expiry { places.inner_of(&row).map(Vec::into_boxed_slice) } else { Some(row.into()) }
 }
 
 impl Entry {

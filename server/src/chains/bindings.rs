@@ -92,6 +92,8 @@ pub struct Description<S> {
     pub plugins: Vec<Pinned>,
     /// Why it does not run.
     pub broken: Option<String>,
+    /// Why one of its plugins is not asked at the moment, if one is not.
+    pub resting: Option<String>,
     pub counts: Counts,
     /// What its plugins say.
     pub logs: Arc<Logs>,
@@ -294,8 +296,8 @@ fn description<P: Place>(bound: &Bound<P>) -> Description<P::Spec> {
         label: step.label.clone(),
         digest: step.plugin.digest().to_owned(),
     });
-    let (counts, logs) = (bound.chain.counts(), bound.chain.logs());
-    Description { spec, version, plugins: pinned.collect(), broken: plan.broken.clone(), counts, logs }
+    let (counts, logs, resting) = (bound.chain.counts(), bound.chain.logs(), bound.chain.resting());
+    Description { spec, version, plugins: pinned.collect(), broken: plan.broken.clone(), resting, counts, logs }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use sluice_runtime::{
 };
 
 use super::{
+    breaker::Breaker,
     lanes::{Counters, Given},
     plan::Plan,
 };
@@ -56,12 +57,16 @@ enum Said {
 /// How a call failed.
 enum Trouble {
     Guest(Failure),
+    /// The breaker is open.
+    Resting(String),
     Start(Error),
     Stopping,
 }
 
 pub(super) struct Judge {
     plan: Arc<Plan>,
+    /// One a step.
+    breakers: Arc<[Breaker]>,
     lane: u32,
     seats: Vec<Seat>,
     /// Records of the next call: fewer after one that failed, which may have run out of time.
@@ -77,7 +82,7 @@ pub(super) struct Judge {
 
 impl Judge {
     pub fn new(
-        plan: Arc<Plan>,
+        (plan, breakers): (Arc<Plan>, Arc<[Breaker]>),
         lane: u32,
         logs: Arc<Logs>,
         counters: Arc<Counters>,
@@ -86,12 +91,28 @@ impl Judge {
         let seat =
             |step: &super::plan::Step| Seat { batch: Batch::new(step.plugin.manifest().needs, lane), instance: None };
         let seats = plan.steps.iter().map(seat).collect();
-        Self { plan, lane, seats, room: CALL_RECORDS, logs, counters, stopping, told: None, wasted: Duration::ZERO }
+        Self {
+            plan,
+            breakers,
+            lane,
+            seats,
+            room: CALL_RECORDS,
+            logs,
+            counters,
+            stopping,
+            told: None,
+            wasted: Duration::ZERO,
+        }
     }
 
     /// Processor time of calls that ended their instance, since this was asked last.
     pub fn wasted(&mut self) -> Duration {
         std::mem::take(&mut self.wasted)
+    }
+
+    /// Whether one of the plugins is not asked at the moment.
+    pub fn is_resting(&self) -> bool {
+        self.breakers.iter().any(Breaker::is_open)
     }
 
     pub fn plan(&self) -> &Arc<Plan> {
@@ -157,10 +178,12 @@ impl Judge {
     /// Fills the step's batch from the first of `rest`; answers how many it took. A first record that fits into no batch is
     /// taken, and left out of it.
     fn fill(&mut self, at: usize, rest: &[usize], outcomes: &[Outcome]) -> usize {
+        // One that is tried while the others rest gets an answer of its own.
+        let room = if self.breakers[at].is_open() { 1 } else { self.room };
         let batch = &mut self.seats[at].batch;
         batch.clear();
         let fits = |index: &&usize| matches!(&outcomes[**index], Outcome::Kept(record, _) if batch.push(record, 0));
-        rest.iter().take(self.room).take_while(fits).count().max(1)
+        rest.iter().take(room).take_while(fits).count().max(1)
     }
 
     /// Asks the step about the records of its batch, which are those of `part`, and writes down what it says.
@@ -169,6 +192,7 @@ impl Judge {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Trouble::Stopping);
         }
+        self.breakers[at].enter().map_err(Trouble::Resting)?;
         if self.seats[at].batch.is_empty() {
             return Err(Trouble::Guest(Failure::Nonsense("the message is larger than a batch may be".into())));
         }
@@ -183,9 +207,15 @@ impl Judge {
             instance.filter(batch).map(|verdict| filtered(&verdict, part, outcomes))
         };
         if instance.is_dead() {
+            let wasted = Duration::from_nanos(processor_time().saturating_sub(began));
             self.counters.traps.fetch_add(1, Ordering::Relaxed);
-            self.wasted += Duration::from_nanos(processor_time().saturating_sub(began));
+            self.wasted += wasted;
+            let reason = said.as_ref().err().map(ToString::to_string).unwrap_or_default();
+            if self.plan.goes_unasked() {
+                self.breakers[at].failed(wasted, &reason);
+            }
         } else {
+            self.breakers[at].went_well();
             self.seats[at].instance = Some(instance);
         }
         for (index, said) in part.iter().zip(said.map_err(Trouble::Guest)?) {
@@ -233,6 +263,10 @@ impl Judge {
         let plugin = self.plan.steps[at].label.clone();
         match trouble {
             Trouble::Stopping => Outcome::Busy("the plugins here are being stopped".to_owned()),
+            Trouble::Resting(reason) => {
+                self.counters.unasked.fetch_add(1, Ordering::Relaxed);
+                if self.plan.lenient { Outcome::Unchanged } else { Outcome::Busy(reason.clone()) }
+            }
             Trouble::Start(error @ Error::Full(_)) => Outcome::Busy(error.to_string()),
             Trouble::Start(error) => Outcome::Failed { plugin: Some(plugin), reason: error.to_string() },
             Trouble::Guest(Failure::Fault { action, code, reason }) => self.complained(plugin, *action, code, reason),
@@ -323,7 +357,8 @@ mod tests {
         for lenient in [false, true] {
             let plan = Plan { broken: Some("gone".into()), lenient, ..Plan::open("here".into()) };
             let counters = Arc::new(Counters::default());
-            let mut judge = Judge::new(Arc::new(plan), 0, Arc::default(), counters.clone(), Arc::default());
+            let mut judge =
+                Judge::new((Arc::new(plan), Arc::new([])), 0, Arc::default(), counters.clone(), Arc::default());
             let outcomes = judge.run(vec![Ok(Record::default()), Err("unreadable".into())]);
             let passed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Unchanged)).count();
             assert_eq!((outcomes.len(), passed), (2, if lenient { 2 } else { 0 }));

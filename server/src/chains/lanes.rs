@@ -15,6 +15,7 @@ use sluice_model::Kind;
 use sluice_runtime::{Columns, Record};
 
 use super::{
+    breaker::Breaker,
     judge::{Judge, Outcome},
     plan::Plan,
 };
@@ -67,6 +68,8 @@ pub struct Counts {
     pub rejected: u64,
     /// Messages that a plugin failed on, whatever became of them.
     pub failed: u64,
+    /// Messages that the plugins were not asked about, since they fail on most of what they are given.
+    pub unasked: u64,
     /// Calls that ended an instance.
     pub traps: u64,
     pub busy_ms: u64,
@@ -78,6 +81,7 @@ pub(super) struct Counters {
     pub sent: AtomicU64,
     pub rejected: AtomicU64,
     pub failed: AtomicU64,
+    pub unasked: AtomicU64,
     pub traps: AtomicU64,
     pub busy_ns: AtomicU64,
 }
@@ -89,9 +93,12 @@ pub struct Chain<W: Work> {
     shared: Arc<Shared>,
 }
 
+/// A plan, and a breaker for each of its steps.
+type Current = (Arc<Plan>, Arc<[Breaker]>);
+
 /// What the threads of a chain share.
 struct Shared {
-    plan: RwLock<Arc<Plan>>,
+    current: RwLock<Current>,
     counters: Arc<Counters>,
     logs: Arc<Logs>,
     /// No more calls are to be made.
@@ -112,11 +119,16 @@ struct State<W> {
     closed: bool,
 }
 
+fn current(plan: Plan) -> Current {
+    let breakers = plan.steps.iter().map(|step| Breaker::of(&step.label)).collect();
+    (Arc::new(plan), breakers)
+}
+
 impl<W: Work> Chain<W> {
     /// Starts the threads. `behind` is called whenever one of them has dealt with what it had in hand.
     pub fn start(name: &str, plan: Plan, behind: impl Fn() + Clone + Send + 'static) -> Result<Self> {
         let shared = Arc::new(Shared {
-            plan: RwLock::new(Arc::new(plan)),
+            current: RwLock::new(current(plan)),
             counters: Arc::default(),
             logs: Arc::new(Logs::default()),
             stopping: Arc::default(),
@@ -147,11 +159,16 @@ impl<W: Work> Chain<W> {
 
     /// What comes next is judged by another plan; instances are made anew.
     pub fn replace(&self, plan: Plan) {
-        *self.shared.plan.write() = Arc::new(plan);
+        *self.shared.current.write() = current(plan);
     }
 
     pub fn plan(&self) -> Arc<Plan> {
-        self.shared.plan.read().clone()
+        self.shared.current.read().0.clone()
+    }
+
+    /// Why one of its plugins is not asked at the moment, if one is not.
+    pub fn resting(&self) -> Option<String> {
+        self.shared.current.read().1.iter().find_map(Breaker::reason)
     }
 
     /// Whether nothing waits and nothing is in hand.
@@ -167,13 +184,14 @@ impl<W: Work> Chain<W> {
     }
 
     pub fn counts(&self) -> Counts {
-        let Counters { read, sent, rejected, failed, traps, busy_ns } = &*self.shared.counters;
+        let Counters { read, sent, rejected, failed, unasked, traps, busy_ns } = &*self.shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             read: get(read),
             sent: get(sent),
             rejected: get(rejected),
             failed: get(failed),
+            unasked: get(unasked),
             traps: get(traps),
             busy_ms: get(busy_ns) / 1_000_000,
         }
@@ -261,16 +279,16 @@ impl<W: Work> Lane<W> {
     /// One of so many threads of the chain.
     fn run(&self, number: u32, threads: u32, shared: &Shared, behind: impl Fn()) {
         let mut standing = priority::Standing::back();
-        let judge = |plan| {
+        let judge = |current| {
             let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
-            Judge::new(plan, number, logs, counters, shared.stopping.clone())
+            Judge::new(current, number, logs, counters, shared.stopping.clone())
         };
-        let mut current = judge(shared.plan.read().clone());
+        let mut current = judge(shared.current.read().clone());
         let mut serial = u64::try_from(clock::now().0).unwrap_or(0) << SERIAL_BITS;
         while let Some(mut taken) = self.take() {
-            let plan = shared.plan.read().clone();
-            if !Arc::ptr_eq(&plan, current.plan()) {
-                current = judge(plan);
+            let wanted = shared.current.read().clone();
+            if !Arc::ptr_eq(&wanted.0, current.plan()) {
+                current = judge(wanted);
             }
             judge_all(&mut taken, &mut current, &mut serial);
             for work in taken {
@@ -283,7 +301,9 @@ impl<W: Work> Lane<W> {
             behind();
             let wasted = current.wasted();
             standing.wasted(wasted);
-            self.rest(priority::rest_of_chain(wasted, threads));
+            if !current.is_resting() {
+                self.rest(priority::rest_of_chain(wasted, threads, current.plan().goes_unasked()));
+            }
         }
     }
 

@@ -71,6 +71,12 @@ impl Plan {
         }
     }
 
+    /// Whether messages may be dealt with when the plugins are not asked: they go on, or their sender is told to try again. What a strict
+    /// filter is not asked about can only wait.
+    pub fn goes_unasked(&self) -> bool {
+        self.lenient || self.refusable
+    }
+
     /// What its plugins are granted.
     pub fn holdings(&self) -> impl Iterator<Item = &Holding> {
         self.steps.iter().filter_map(|step| step.holding.as_ref())

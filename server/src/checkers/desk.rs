@@ -14,12 +14,9 @@ use super::{Bound, CheckPolicy, context};
 use crate::{
     clock,
     failure::{Failure, Result},
-    priority,
     remoting::Sessions,
     shell::Shell,
 };
-
-const REST_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a plugin answered, since it was bound or since the server started.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,12 +50,12 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Has a half message decided whose time has come. Blocks for as long as a plugin may take, and after a call that ended its
-    /// instance for as long as the thread is to rest then.
-    pub fn check(&self, bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) {
+    /// Has a half message decided whose time has come, and answers how much processor time came to nothing: that of a call that ended its
+    /// instance. Blocks for as long as a plugin may take.
+    pub fn check(&self, bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) -> Duration {
         let policy = bound.spec.policy;
         if policy == CheckPolicy::ProducerFirst && self.ask_producer(check) {
-            return;
+            return Duration::ZERO;
         }
         let began = processor_time();
         let answer = ask_plugin(bound, seat, check);
@@ -74,8 +71,7 @@ impl Desk {
         } else {
             self.settle(check, decision);
         }
-        // A stop waits for it.
-        std::thread::sleep(priority::rest(wasted, priority::CHECKER_RESTS).min(REST_LIMIT));
+        wasted
     }
 
     fn settle(&self, check: &HalfCheck, decision: Decision) {

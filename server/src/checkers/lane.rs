@@ -7,7 +7,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -16,11 +17,14 @@ use sluice_model::{Kind, QueueOffset};
 
 use crate::{
     failure::{Failure, Result},
-    priority,
+    priority::{Rest, Standing},
 };
 
 /// Half messages that may wait for one group's checker. Others stay undecided, and the broker asks about them again when they are due.
 const WAITING_LIMIT: usize = 256;
+
+/// Longest rest after a call that came to nothing: what is behind it waits.
+const REST_LIMIT: Duration = Duration::from_secs(5);
 
 /// Takes half messages one by one.
 pub struct Lane {
@@ -34,21 +38,26 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Starts the thread. What it is doing when `stopping` becomes true should come to an end.
-    pub fn start(stopping: Arc<AtomicBool>, mut each: impl FnMut(&HalfCheck) + Send + 'static) -> Result<Self> {
+    /// Starts the thread. What it is doing when `stopping` becomes true should come to an end. `each` answers how much processor time came to
+    /// nothing.
+    pub fn start(
+        stopping: Arc<AtomicBool>,
+        mut each: impl FnMut(&HalfCheck) -> Duration + Send + 'static,
+    ) -> Result<Self> {
         let (door, checks) = sync_channel(WAITING_LIMIT);
         let waiting = Arc::new(Mutex::new(HashSet::new()));
         let (its_waiting, its_stopping) = (waiting.clone(), stopping.clone());
         let mut run = move |checks: Receiver<HalfCheck>| {
-            priority::Standing::back();
+            let mut standing = Standing::back();
             for check in checks {
-                if !its_stopping.load(Ordering::Acquire) {
-                    each(&check);
-                }
+                let stopped = its_stopping.load(Ordering::Acquire);
+                let wasted = if stopped { Duration::ZERO } else { each(&check) };
                 its_waiting.lock().remove(&check.half.queue_offset);
+                standing.wasted(wasted);
+                rest(wasted, &its_stopping);
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("checker".to_owned())
             .spawn(move || run(checks))
             .map_err(|error| Failure::new(Kind::Busy, format!("no thread for a checker: {error}")))?;
@@ -79,13 +88,29 @@ impl Lane {
         &self.stopping
     }
 
-    /// Leaves what waits undecided, and waits for the thread: for as long as one request may take, or its rest after one.
+    /// Leaves what waits undecided, and waits for the thread: for as long as one request may take.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.door.lock().take();
-        if self.thread.lock().take().is_some_and(|thread| thread.join().is_err()) {
+        let thread = self.thread.lock().take();
+        thread.iter().for_each(|thread| thread.thread().unpark());
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread of a checker panicked");
         }
+    }
+}
+
+/// Does nothing for a while, or until it is to stop.
+fn rest(wasted: Duration, stopping: &AtomicBool) {
+    if wasted.is_zero() {
+        return;
+    }
+    let rest = Rest::after(wasted);
+    let until = Instant::now() + rest.time.min(REST_LIMIT);
+    while !stopping.load(Ordering::Acquire)
+        && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    {
+        thread::park_timeout(left);
     }
 }
 
@@ -118,6 +143,7 @@ mod tests {
         let each = move |check: &HalfCheck| {
             tell.send(check.half.queue_offset.0).unwrap();
             let _ = sign.recv();
+            Duration::ZERO
         };
         let lane = Lane::start(Arc::default(), each).unwrap();
         lane.push(check(0));
@@ -143,5 +169,22 @@ mod tests {
         assert!(told.try_recv().is_err(), "what waited is not asked about any more");
         lane.push(check(8));
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn who_rests_for_long_is_stopped_at_once() {
+        let (tell, told) = channel();
+        let lane = Lane::start(Arc::default(), move |_| {
+            tell.send(()).unwrap();
+            REST_LIMIT
+        });
+        let lane = lane.unwrap();
+        lane.push(check(0));
+        lane.push(check(1));
+        told.recv().unwrap();
+        let began = Instant::now();
+        lane.stop();
+        assert!(began.elapsed() < REST_LIMIT / 2, "{:?}", began.elapsed());
+        assert!(told.try_recv().is_err(), "it rested");
     }
 }

@@ -242,7 +242,7 @@ impl Checkers {
             if seat.0.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &now)) {
                 seat = (Some(now.clone()), None);
             }
-            desk.check(&now, &mut seat.1, check);
+            desk.check(&now, &mut seat.1, check)
         };
         let lane = Lane::start(site.stopping.clone(), each)?;
         self.by_group.lock().insert(group.clone(), Arc::new(Binding { bound, lane }));

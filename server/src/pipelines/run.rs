@@ -28,7 +28,7 @@ use crate::{
     failure::{Failure, Result},
     log_topic::LogTopic,
     observer::Logs,
-    priority,
+    priority::{self, Rest},
     shell::Shell,
 };
 
@@ -370,7 +370,8 @@ impl Work {
                 standing.wasted(wasted);
                 if !wasted.is_zero() {
                     self.publish();
-                    rest(bell, stop, priority::rest(wasted, priority::PIPELINE_RESTS));
+                    let its = Rest::after(wasted);
+                    rest(bell, stop, its.time);
                 }
             }
             self.publish();

@@ -27,7 +27,7 @@ use crate::{
     clock,
     failure::{Failure, Result},
     observer::{Line, Logs},
-    priority,
+    priority::{Rest, Standing},
     shell::Shell,
 };
 
@@ -241,7 +241,7 @@ impl Work {
     }
 
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
-        let mut standing = priority::Standing::back();
+        let mut standing = Standing::back();
         loop {
             let (mut busy, wasted) = (false, self.wasted());
             for at in 0..self.queues.len() {
@@ -252,9 +252,10 @@ impl Work {
             }
             let wasted = self.wasted().saturating_sub(wasted);
             standing.wasted(wasted);
-            let rest = priority::rest(wasted, priority::PIPELINE_RESTS);
-            let rest = if busy { rest } else { rest.max(LOOK) };
-            if !matches!(stopped.recv_timeout(rest), Err(mpsc::RecvTimeoutError::Timeout)) {
+            let rest = (!wasted.is_zero()).then(|| Rest::after(wasted));
+            let time = rest.as_ref().map_or(Duration::ZERO, |rest| rest.time);
+            let time = if busy { time } else { time.max(LOOK) };
+            if !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout)) {
                 return;
             }
         }

@@ -12,7 +12,7 @@ use sluice_broker::{Fetch, Filter, Reader, state_topic};
 use sluice_model::{Kind, QueueId, QueueOffset, RecordView, TopicName, limits};
 use sluice_runtime::{
     ports::{Changelog, PortError},
-    state::{Engine, Partition, Shared, StateError},
+    state::{Engine, Page, Partition, Shared, StateError},
 };
 
 use super::queue::trouble;
@@ -148,24 +148,13 @@ impl States {
         Ok(found.into_iter().next())
     }
 
-    /// Entries whose keys begin with `prefix`, by key, behind `after`, and whether there are more.
+    /// Entries whose keys begin with `prefix`, by key, behind `after`, and whether there are more. A key that stands in several queues is
+    /// given with all of them, also where they are more than `limit`.
     pub fn scan(&self, store: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<(Vec<Found>, bool)> {
         let bytes = PAGE_BYTES / self.partitions.lock().len().max(1);
-        let mut end: Option<Vec<u8>> = None;
-        let mut found = self.each(|queue, partition| {
-            let page = partition.look_through(store, prefix, after, limit, bytes)?;
-            let last = page.entries.last().map(|(key, _)| key).filter(|_| page.more);
-            if let Some(last) = last.filter(|last| end.as_ref().is_none_or(|end| *last < end)) {
-                end = Some(last.clone());
-            }
-            Ok(page.entries.into_iter().map(|(key, value)| Found { queue, key, value }).collect())
-        })?;
-        // Behind the end of a queue's page there may be entries of it that others' come after.
-        found.retain(|found| end.as_ref().is_none_or(|end| found.key <= *end));
-        found.sort_by(|a, b| a.key.cmp(&b.key));
-        let more = end.is_some() || found.len() > limit;
-        found.truncate(limit);
-        Ok((found, more))
+        let pages = self
+            .each(|queue, partition| Ok(vec![(queue, partition.look_through(store, prefix, after, limit, bytes)?)]))?;
+        Ok(merged(pages, limit))
     }
 
     fn each<T>(
@@ -181,6 +170,27 @@ impl States {
         }
         Ok(all)
     }
+}
+
+/// One page of those of all queues.
+fn merged(pages: Vec<(u32, Page)>, limit: usize) -> (Vec<Found>, bool) {
+    // Behind the end of a queue's page there may be entries of it that others' come after.
+    let ends = pages.iter().filter(|(_, page)| page.more).filter_map(|(_, page)| page.entries.last());
+    let end = ends.map(|(key, _)| key.clone()).min();
+    let of_queue =
+        |(queue, page): (u32, Page)| page.entries.into_iter().map(move |(key, value)| Found { queue, key, value });
+    let mut found: Vec<Found> = pages.into_iter().flat_map(of_queue).collect();
+    found.retain(|found| end.as_ref().is_none_or(|end| found.key <= *end));
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut more = end.is_some();
+    if let Some(over) = found.get(limit).map(|found| found.key.clone()) {
+        // The next page begins behind a key: one key's entries are not parted.
+        let first = found.partition_point(|found| found.key < over);
+        let cut = if first > 0 { first } else { found.partition_point(|found| found.key <= over) };
+        more |= cut < found.len();
+        found.truncate(cut);
+    }
+    (found, more)
 }
 
 /// Opens a file of states, or makes it.
@@ -239,5 +249,44 @@ impl Changelog for Changes {
             }
         }
         Ok(bodies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is given page by page, each behind the last key of the one before, of queues that give so many entries at once.
+    fn read(queues: &[&[u8]], at_once: usize, limit: usize) -> Vec<(u8, u32)> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = |keys: &&[u8]| {
+                let behind = keys.iter().filter(|key| after.is_none_or(|after| **key > after));
+                let mut entries: Vec<_> = behind.map(|key| (vec![*key], Vec::new())).collect();
+                let more = entries.len() > at_once;
+                entries.truncate(at_once);
+                Page { entries, more }
+            };
+            let (found, more) = merged((0..).zip(queues.iter().map(page)).collect(), limit);
+            assert!(!found.is_empty() || !more, "it would go on for ever");
+            all.extend(found.iter().map(|found| (found.key[0], found.queue)));
+            if !more {
+                return all;
+            }
+            after = found.last().map(|found| found.key[0]);
+        }
+    }
+
+    #[test]
+    fn pages_of_several_queues_leave_nothing_out_and_repeat_nothing() {
+        let queues: [&[u8]; 3] = [b"aceg", b"abcdefgh", b"cez"];
+        let mut expected: Vec<(u8, u32)> =
+            (0..).zip(queues).flat_map(|(queue, keys)| keys.iter().map(move |key| (*key, queue))).collect();
+        expected.sort_unstable();
+        for at_once in 1..10 {
+            for limit in 1..16 {
+                assert_eq!(read(&queues, at_once, limit), expected, "{at_once} at once, pages of {limit}");
+            }
+        }
     }
 }

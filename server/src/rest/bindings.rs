@@ -14,9 +14,9 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ChainOf{S}")]
 pub struct ChainView<S> {
-    /// `running` or `broken`
+    /// `running`, `resting` (its plugins fail on most of what they are given and are not asked for some seconds) or `broken`
     state: &'static str,
-    /// Why it is broken.
+    /// Why it rests or is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// Changes with every replacement; also the ETag.
@@ -35,6 +35,8 @@ pub struct ChainView<S> {
     rejected: u64,
     /// Messages that a plugin failed on, whatever became of them.
     failed: u64,
+    /// Messages that the plugins were not asked about while they rested.
+    unasked: u64,
     /// Calls that ended an instance.
     traps: u64,
     /// Time spent in plugins, ms.
@@ -52,16 +54,20 @@ struct PinnedView {
 
 impl<S> ChainView<S> {
     fn of(description: Description<S>) -> Self {
-        let Description { spec, version, plugins, broken, counts, .. } = description;
-        let Counts { read, sent, rejected, failed, traps, busy_ms } = counts;
+        let Description { spec, version, plugins, broken, resting, counts, .. } = description;
+        let Counts { read, sent, rejected, failed, unasked, traps, busy_ms } = counts;
         let pinned = |of: Pinned| PinnedView {
             plugin: of.reference,
             version: of.label,
             digest: format!("sha256:{}", of.digest),
         };
         Self {
-            state: if broken.is_some() { "broken" } else { "running" },
-            reason: broken,
+            state: match (&broken, &resting) {
+                (Some(_), _) => "broken",
+                (None, Some(_)) => "resting",
+                (None, None) => "running",
+            },
+            reason: broken.or(resting),
             version,
             spec,
             plugins: plugins.into_iter().map(pinned).collect(),
@@ -69,6 +75,7 @@ impl<S> ChainView<S> {
             sent,
             rejected,
             failed,
+            unasked,
             traps,
             busy_ms,
         }

@@ -18,7 +18,7 @@ use sluice_model::QueueId;
 
 use self::out::{Labels, Out};
 use super::{Rest, groups, problem::Answer};
-use crate::{checkers::Answers, failure::Failure};
+use crate::{chains::Counts, checkers::Answers, failure::Failure};
 
 const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -145,14 +145,17 @@ impl Exposition {
 }
 
 /// Where a chain is bound, and what it did.
-type ChainRow<'a> = (Labels<'a>, crate::chains::Counts);
+type ChainRow<'a> = (Labels<'a>, Counts);
 
 fn chains(out: &mut Out<'_>, (word, place): (&str, &str), rows: &[ChainRow<'_>]) -> std::fmt::Result {
     let outcomes = rows.iter().flat_map(|(labels, counts)| {
-        let outcomes = [("sent", counts.sent), ("rejected", counts.rejected), ("failed", counts.failed)];
+        let Counts { sent, rejected, failed, unasked, .. } = *counts;
+        let outcomes = [("sent", sent), ("rejected", rejected), ("failed", failed), ("unasked", unasked)];
         outcomes.map(|(outcome, count)| ([labels.as_slice(), &[("outcome", outcome)]].concat(), count))
     });
-    let help = format!("Messages that came to {place}; one that a plugin failed on counts as failed besides");
+    let help = format!(
+        "Messages that came to {place}; one that a plugin failed on, or that none was asked about, counts as such besides"
+    );
     out.counters(&format!("sluice_{word}_messages"), &help, outcomes)?;
     let traps = rows.iter().map(|(labels, counts)| (labels.clone(), counts.traps));
     out.counters(&format!("sluice_{word}_traps"), "Calls that ended a plugin's instance", traps)?;
