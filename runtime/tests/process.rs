@@ -243,6 +243,22 @@ fn what_fails_leaves_no_trace_and_what_stands_around_it_stays() {
 }
 
 #[test]
+fn additions_that_wait_are_seen_by_who_looks_and_go_with_the_record_that_fails() {
+    let mut world = World::new();
+    let all = [("a", "increase"), ("a", "increase 5"), ("b", "increase 7"), ("a", "count"), ("a", "increase-then")];
+    for (key, value) in all {
+        world.put(key, 0, value);
+    }
+    for fails in ["fail", "trap"] {
+        world.put("b", 0, "increase").put("b", 0, &format!("increase-then {fails}")).put("b", 0, "increase 20");
+    }
+    assert_eq!(world.run(), ["a 7", "107"]);
+    assert_eq!(world.look("totals", "a"), Some(107_i64.to_le_bytes().to_vec()));
+    assert_eq!(world.look("totals", "b"), Some(49_i64.to_le_bytes().to_vec()));
+    assert_eq!(world.log.lock().dead().len(), 2);
+}
+
+#[test]
 fn a_commit_that_is_refused_is_made_again_without_counting_twice() {
     let mut world = World::new();
     world.put("a", 0, "count").put("a", 0, "count");
@@ -375,7 +391,9 @@ fn what_is_forgotten_does_not_become_more_than_what_is_remembered() {
 #[test]
 fn what_has_expired_is_deleted_while_nothing_comes() {
     let mut world = World::new();
-    (0..1_000).for_each(|at| drop(world.put(&format!("k{at}"), 0, "once")));
+    for at in 0..1_000 {
+        world.put(&format!("k{at}"), 0, "once");
+    }
     // The last was stored at 1999, and is remembered for 50 ms.
     world.now = 2_048;
     world.run();

@@ -21,6 +21,7 @@
 mod check;
 mod config;
 mod failure;
+mod pending;
 mod process;
 mod record;
 mod transform;

@@ -1,4 +1,5 @@
 use crate::failure::Failure;
+use crate::pending;
 use crate::record::Record;
 use crate::state::Store;
 use crate::transform::{Emit, Output};
@@ -108,6 +109,15 @@ pub(crate) fn each(
             break;
         }
     }
+    finish(output, failed)
+}
+
+fn finish(output: Output, failed: Vec<types::Failure>) -> types::Output {
+    if failed.is_empty() {
+        pending::tell();
+    } else {
+        pending::forget();
+    }
     output.finish(failed)
 }
 
@@ -130,5 +140,5 @@ pub(crate) fn each_timer(
             break;
         }
     }
-    output.finish(failed)
+    finish(output, failed)
 }

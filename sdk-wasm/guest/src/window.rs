@@ -81,7 +81,7 @@ impl Windows {
     pub fn add(&self, ctx: &mut Context<'_>, key: impl AsRef<[u8]>, time: u64, delta: i64) {
         for start in self.open_at(ctx, time) {
             let place = place(start, key.as_ref());
-            ctx.store(self.name).add(&place, delta);
+            ctx.store(self.name).increase(&place, delta);
             ctx.set_event_timer(&place, self.name, start + self.size);
         }
     }

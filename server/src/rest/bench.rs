@@ -1,123 +1,223 @@
-//! One plugin outside of any pipeline: it is given records one by one, and says what it makes of each.
+//! `POST /plugins/{name}:bench`: how many records a second a stored plugin takes in a stage of its own, from memory to nowhere.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-use sluice_runtime::{
-    Action, Batch, Decision, Error, Failure as Trouble, HalfMessage, Instance, Output, Plugin, Record, RecordFailure,
-    Role, Setup, state::Partition,
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
-type Result<T> = std::result::Result<T, Error>;
+use axum::{Json, body::Body, http::HeaderMap, http::Method, response::IntoResponse};
+use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sluice_model::Kind;
+use sluice_runtime::{
+    Begin, Grants, Limits, Plan, Policy, Record, Role, Stage, StatePlan, Step, Then, Turn,
+    ports::{PortError, Sink, Source, Unit},
+    state::Partition,
+};
 
-/// A plugin with all it needs. An instance that ended is started anew.
-pub struct Bench {
-    plugin: Plugin,
-    role: Role,
-    setup: Setup,
-    outputs: usize,
-    instance: Instance,
-    /// What a processor keeps from one record to the next.
-    state: Option<Box<Partition>>,
+use super::{
+    Rest, input,
+    problem::{Answer, Problem},
+    routes::Routes,
+    standing_back,
+    trial::{Given, REQUEST_LIMIT, not_started},
+    usage,
+};
+use crate::{
+    failure::{Failure, Result},
+    observer::Logs,
+    plugins::Version,
+    steps::prefilter,
+};
+
+const MESSAGES_LIMIT: usize = 1_000;
+const SECONDS: u64 = 2;
+const SECONDS_LIMIT: u64 = 10;
+/// Records and bytes of one turn, as in a pipeline.
+const BATCH_RECORDS: usize = 512;
+const BATCH_BYTES: usize = 1024 * 1024;
+/// Bytes of changes of what a processor keeps after which it ends: all of it is in memory.
+const KEPT_LIMIT: usize = 256 * 1024 * 1024;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SpeedTest {
+    #[serde(default)]
+    config: Map<String, Value>,
+    /// Names of the sinks that a transformer writes to; one named `out` when left out.
+    #[serde(default)]
+    sinks: Vec<String>,
+    /// 1 to 1000, which are run again and again.
+    messages: Vec<Given>,
+    /// How long, 1 to 10; 2 when left out.
+    seconds: Option<u64>,
 }
 
-/// What a plugin made of a record.
-pub enum Ran {
-    /// A filter keeps it or not.
-    Judged(bool),
-    /// Each with the output that it is for.
-    Made(Vec<(Record, usize)>),
-    Failed(ErrorView),
-}
-
-/// How a plugin failed on a message.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct ErrorView {
-    pub code: String,
-    pub reason: String,
-    /// What is to become of the message: `retry`, `dead-letter`, `skip` or `stop`; null after a trap.
-    pub action: Option<&'static str>,
+struct SpeedView {
+    plugin: String,
+    digest: String,
+    seconds: f64,
+    /// Records that went through it.
+    records: u64,
+    records_per_second: f64,
+    /// Processor time of the plugin for 1,000 records, microseconds.
+    cpu_us_per_1000_records: Option<f64>,
+    /// Records that came out.
+    sent: u64,
+    dropped: u64,
+    failed: u64,
+    /// Calls that ended an instance.
+    traps: u64,
+    /// Memory of its instance, bytes.
+    memory: u64,
+    /// Why it ended before its time: it kept too much, or stopped.
+    stopped: Option<String>,
 }
 
-impl Bench {
-    pub fn start(plugin: Plugin, role: Role, setup: Setup, outputs: usize) -> Result<Self> {
-        let instance = plugin.instance(setup.clone())?;
-        let state = (role == Role::Process).then(Partition::fresh).transpose()?.map(Box::new);
-        Ok(Self { plugin, role, setup, outputs, instance, state })
-    }
+pub fn routes(routes: Routes) -> Routes {
+    routes.describe(
+        Method::POST,
+        "/plugins/{name}:bench",
+        "Measure a stored plugin: a stage of its own runs the messages again and again, and what comes of them goes nowhere.",
+        |o| o.takes::<SpeedTest>().answers::<SpeedView>(200, "How fast it was."),
+    )
+}
 
-    pub fn plugin(&self) -> &Plugin {
-        &self.plugin
+/// `name` may say a version: `name@1`.
+pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> Answer {
+    let test: SpeedTest = input::json(&input::body(body, headers, REQUEST_LIMIT).await?)?;
+    if !(1..=MESSAGES_LIMIT).contains(&test.messages.len()) {
+        let text = format!("messages: expected 1 to {MESSAGES_LIMIT}, got {}", test.messages.len());
+        return Err(Failure::invalid("messages", text).into());
     }
-
-    pub fn role(&self) -> Role {
-        self.role
+    let seconds = test.seconds.unwrap_or(SECONDS);
+    if !(1..=SECONDS_LIMIT).contains(&seconds) {
+        let text = format!("seconds: expected 1 to {SECONDS_LIMIT}, got {seconds}");
+        return Err(Failure::invalid("seconds", text).into());
     }
+    let turn = rest.measuring.clone().try_acquire_owned();
+    let turn = turn.map_err(|_| Problem::busy("another plugin is being measured"))?;
+    let (version, stopping) = (rest.parts.plugins.resolve(&name)?, rest.stopping.clone());
+    let view = standing_back(turn, move || {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        measure(&version, test, || Instant::now() < until && !*stopping.borrow())
+    });
+    Ok(Json(view.await?).into_response())
+}
 
-    /// Runs it on a record.
-    pub fn apply(&mut self, record: &Record) -> Result<Ran> {
-        self.renew()?;
-        let mut batch = Batch::new(self.plugin.manifest().needs, self.setup.context.queue);
-        if !batch.push(record, 0) {
-            let reason = "the message does not fit into a batch".to_owned();
-            return Ok(Ran::Failed(ErrorView { code: "too-large".to_owned(), reason, action: None }));
+fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Result<SpeedView> {
+    let records: Vec<Record> =
+        test.messages.into_iter().enumerate().map(|(at, given)| given.into_record(at)).collect::<Result<_>>()?;
+    let fresh = || Partition::fresh().map_err(|error| Failure::new(Kind::Internal, error.to_string()));
+    let partition = Arc::new(Mutex::new(Some(Box::new(fresh()?))));
+    let plugin = version.plugin.clone();
+    if ![Role::Filter, Role::Transform, Role::Process].iter().any(|role| plugin.has(*role)) {
+        let text = format!("name: expected a plugin for a pipeline, {} has no such role", version.name);
+        return Err(Failure::invalid("name", text));
+    }
+    let step = Step {
+        name: version.name.clone(),
+        config: test.config,
+        prefilter: prefilter(&plugin)?,
+        grants: Grants::default(),
+        plugin,
+    };
+    let plan = Plan {
+        pipeline: "bench".to_owned(),
+        queue: 0,
+        input_topic: "bench".to_owned(),
+        sinks: if test.sinks.is_empty() { vec!["out".to_owned()] } else { test.sinks },
+        steps: vec![step],
+        policy: Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter },
+        limits: Limits::default(),
+        batch_records: BATCH_RECORDS,
+        batch_bytes: BATCH_BYTES,
+        observer: Arc::new(Logs::default()),
+        state: Some(StatePlan { partition, lateness: 0 }),
+    };
+    let mut stage = Stage::open(plan, &mut Begin(0)).map_err(|error| match error {
+        // It has a role of a stage: what does not fit is the number of its outputs.
+        sluice_runtime::Error::Plan(text) => Failure::invalid("sinks", text),
+        error => not_started(&error),
+    })?;
+    let (mut source, mut sink) = (Again { records: &records }, Nowhere::default());
+    let (began, mut stopped) = (Instant::now(), None);
+    while go_on() && stopped.is_none() {
+        // At this time no timer is due.
+        match stage.turn(&mut source, &mut sink, 0) {
+            Turn::Progressed { .. } | Turn::Idle => {}
+            Turn::Wait(wait) => std::thread::sleep(wait),
+            Turn::Stopped(reason) => stopped = Some(reason),
         }
-        let made = |output: Output| match output.failed.first() {
-            Some(failed) => Ran::Failed(ErrorView::of_record(failed)),
-            None => {
-                let produced = output.produced.into_iter();
-                Ran::Made(produced.map(|one| (one.target, one)).map(|(to, one)| (one.applied_to(record), to)).collect())
-            }
-        };
-        let ran = match self.role {
-            Role::Process => {
-                let alone = std::slice::from_ref(record);
-                self.instance.process_alone(alone, self.outputs, &mut self.state).map(made)
-            }
-            Role::Transform => self.instance.transform(&batch, self.outputs).map(made),
-            Role::Filter | Role::CheckTransaction => {
-                self.instance.filter(&batch).map(|verdict| match verdict.failed.first() {
-                    Some(failed) => Ran::Failed(ErrorView::of_record(failed)),
-                    None => Ran::Judged(verdict.keeps(0)),
-                })
-            }
-        };
-        Ok(ran.unwrap_or_else(|trouble| Ran::Failed(ErrorView::of(&trouble))))
+        if sink.kept > KEPT_LIMIT {
+            stopped = Some(format!("it changed {KEPT_LIMIT} bytes of what it keeps"));
+        }
     }
+    let (seconds, counters) = (began.elapsed().as_secs_f64(), stage.counters());
+    Ok(SpeedView {
+        plugin: version.name.clone(),
+        digest: format!("sha256:{}", version.digest()),
+        seconds,
+        records: counters.read,
+        records_per_second: counters.read as f64 / seconds,
+        cpu_us_per_1000_records: usage::per_1000(counters.cpu, counters.read),
+        sent: counters.sent,
+        dropped: counters.dropped,
+        failed: counters.dead_lettered + counters.skipped,
+        traps: counters.traps,
+        memory: stage.steps().iter().map(|step| step.counters.memory).sum(),
+        stopped,
+    })
+}
 
-    /// Asks it about a half message.
-    pub fn check(&mut self, half: &HalfMessage) -> Result<std::result::Result<Decision, ErrorView>> {
-        self.renew()?;
-        Ok(self.instance.check(half).map_err(|trouble| ErrorView::of(&trouble)))
+/// The same records without end.
+struct Again<'a> {
+    records: &'a [Record],
+}
+
+impl Source for Again<'_> {
+    fn read(
+        &mut self,
+        position: u64,
+        max_records: usize,
+        max_bytes: usize,
+        into: &mut Vec<Record>,
+    ) -> std::result::Result<u64, PortError> {
+        let mut bytes = 0;
+        for (offset, record) in
+            (position..).zip(self.records.iter().cycle().skip(position as usize % self.records.len()))
+        {
+            if into.len() >= max_records || bytes >= max_bytes {
+                return Ok(offset);
+            }
+            bytes += record.size();
+            into.push(Record { offset, ..record.clone() });
+        }
+        Ok(position)
     }
+}
 
-    fn renew(&mut self) -> Result<()> {
-        if self.instance.is_dead() {
-            self.instance = self.plugin.instance(self.setup.clone())?;
+/// Where everything ends that comes out.
+#[derive(Default)]
+struct Nowhere {
+    /// Bytes of changes of what is kept.
+    kept: usize,
+    changes: u64,
+}
+
+impl Sink for Nowhere {
+    fn commit(&mut self, unit: Unit) -> std::result::Result<(), PortError> {
+        if let Some(change) = unit.state {
+            self.kept += change.len();
+            self.changes += 1;
         }
         Ok(())
     }
-}
 
-impl ErrorView {
-    fn of_record(failed: &RecordFailure) -> Self {
-        let RecordFailure { code, reason, action, .. } = failed;
-        Self { code: code.clone(), reason: reason.clone(), action: Some(action_text(*action)) }
-    }
-
-    fn of(trouble: &Trouble) -> Self {
-        let action = match trouble {
-            Trouble::Fault { action, .. } => Some(action_text(*action)),
-            _ => None,
-        };
-        Self { code: trouble.code().to_owned(), reason: trouble.to_string(), action }
-    }
-}
-
-fn action_text(action: Action) -> &'static str {
-    match action {
-        Action::Retry => "retry",
-        Action::DeadLetter => "dead-letter",
-        Action::Skip => "skip",
-        Action::Stop => "stop",
+    fn durable_changes(&self) -> u64 {
+        self.changes
     }
 }

@@ -11,8 +11,8 @@ use sluice_model::Kind;
 use sluice_runtime::{Context, Level, Record, Role, Setup, Step};
 
 use super::{
-    bench::{Bench, ErrorView, Ran},
     logs::{LineView, line_view},
+    probe::{ErrorView, Probe, Ran},
 };
 use crate::{
     failure::{Failure, Result},
@@ -82,7 +82,7 @@ pub fn explain(checked: &Checked, queue: u32, record: Record) -> Result<Vec<Step
         }
         let sinks: &[String] = if at == last { &checked.spec.sinks } else { &[] };
         let logs = Arc::new(Logs::new(Level::Trace, None));
-        let mut bench = bench(checked, step, queue, sinks.len().max(1), logs.clone())?;
+        let mut probe = probe(checked, step, queue, sinks.len().max(1), logs.clone())?;
         let mut passed = Vec::new();
         for record in std::mem::take(&mut records) {
             if calls == CALLS_LIMIT || began.elapsed() >= TIME_LIMIT {
@@ -91,7 +91,7 @@ pub fn explain(checked: &Checked, queue: u32, record: Record) -> Result<Vec<Step
                 break;
             }
             calls += 1;
-            trace.records.push(run(&mut bench, step, &record, sinks, &mut passed)?);
+            trace.records.push(run(&mut probe, step, &record, sinks, &mut passed)?);
         }
         trace.logs = logs.lines.newest(LOG_LINES).into_iter().map(line_view).collect();
         traces.push(trace);
@@ -100,7 +100,7 @@ pub fn explain(checked: &Checked, queue: u32, record: Record) -> Result<Vec<Step
     Ok(traces)
 }
 
-fn bench(checked: &Checked, step: &Step, queue: u32, outputs: usize, logs: Arc<Logs>) -> Result<Bench> {
+fn probe(checked: &Checked, step: &Step, queue: u32, outputs: usize, logs: Arc<Logs>) -> Result<Probe> {
     let context = Context {
         pipeline: checked.spec.name.clone(),
         step: step.name.clone(),
@@ -111,7 +111,7 @@ fn bench(checked: &Checked, step: &Step, queue: u32, outputs: usize, logs: Arc<L
     let (config, limits) = (step.config.clone(), checked.limits.clone());
     let grants = step.grants.clone();
     let setup = Setup { config, context, limits, grants, observer: logs, ..Setup::default() };
-    Bench::start(step.plugin.clone(), step.role(), setup, outputs).map_err(|error| not_started(step, &error))
+    Probe::start(step.plugin.clone(), step.role(), setup, outputs).map_err(|error| not_started(step, &error))
 }
 
 fn not_started(step: &Step, error: &sluice_runtime::Error) -> Failure {
@@ -122,7 +122,7 @@ fn not_started(step: &Step, error: &sluice_runtime::Error) -> Failure {
 
 /// What the step makes of a record; what leaves it is added to `passed`.
 fn run(
-    bench: &mut Bench,
+    probe: &mut Probe,
     step: &Step,
     record: &Record,
     sinks: &[String],
@@ -133,7 +133,7 @@ fn run(
         return Ok(outcome("prefiltered"));
     }
     let began = Instant::now();
-    let ran = bench.apply(record).map_err(|error| not_started(step, &error))?;
+    let ran = probe.apply(record).map_err(|error| not_started(step, &error))?;
     let microseconds = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     let made = match ran {
         Ran::Failed(error) => return Ok(RecordTrace { microseconds, error: Some(error), ..outcome("failed") }),

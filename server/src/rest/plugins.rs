@@ -14,12 +14,12 @@ use sluice_model::{Kind, limits};
 use sluice_runtime::{Columns, Manifest, Outputs, Report};
 
 use super::{
-    Rest, blocking,
+    Rest, bench, blocking,
     input::{self, Guard, Path, Query},
     page::{Page, PageQuery},
     problem::{Answer, Problem},
     routes::Routes,
-    speed, tagged, trial,
+    tagged, trial,
 };
 use crate::{
     failure::{Failure, Result},
@@ -255,7 +255,7 @@ async fn check(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> An
 async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: HeaderMap, body: Body) -> Answer {
     match input::verb(&segment) {
         Some((name, "check")) => check(&rest, name.to_owned(), &headers, body).await,
-        Some((name, "bench")) => speed::run(&rest, name.to_owned(), &headers, body).await,
+        Some((name, "bench")) => bench::run(&rest, name.to_owned(), &headers, body).await,
         Some((name, "try")) => trial::run(&rest, name.to_owned(), &headers, body).await,
         _ => Err(Problem::no_route("POST", &format!("/api/v1/plugins/{segment}"))),
     }

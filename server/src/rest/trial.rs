@@ -12,11 +12,10 @@ use sluice_model::{Properties, key, limits};
 use sluice_runtime::{Context, Decision, HalfMessage, Outputs, Plugin, Record, Role, Setup};
 
 use super::{
-    Rest,
-    bench::{Bench, ErrorView, Ran},
-    input,
+    Rest, input,
     logs::{LineView, line_view},
     message::{properties, text_or_base64},
+    probe::{ErrorView, Probe, Ran},
     problem::Answer,
     routes::Routes,
 };
@@ -142,13 +141,13 @@ pub fn not_started(error: &sluice_runtime::Error) -> Failure {
     Failure::not_started(error, |text| Failure::invalid("config", format!("config: {text}")))
 }
 
-/// A plugin on its bench, and what it is tried on.
+/// A plugin that is tried, and what on.
 struct Try {
     name: String,
     ports: Vec<String>,
     given: Vec<Given>,
     logs: Arc<Logs>,
-    bench: Bench,
+    probe: Probe,
 }
 
 impl Try {
@@ -167,15 +166,15 @@ impl Try {
             output_topics: sinks,
         };
         let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
-        let bench = Bench::start(plugin, role, setup, ports.len()).map_err(|error| not_started(&error))?;
-        Ok(Self { name: name.to_owned(), ports, given: trial.messages, logs, bench })
+        let probe = Probe::start(plugin, role, setup, ports.len()).map_err(|error| not_started(&error))?;
+        Ok(Self { name: name.to_owned(), ports, given: trial.messages, logs, probe })
     }
 
     /// Each message alone, so that one which traps leaves the others their results.
     fn run(mut self) -> Result<TrialView> {
         let mut results = Vec::with_capacity(self.given.len());
         for (at, given) in std::mem::take(&mut self.given).into_iter().enumerate() {
-            results.push(match self.bench.role() {
+            results.push(match self.probe.role() {
                 Role::CheckTransaction => {
                     let body = given.bytes(at)?;
                     self.check(given, body)?
@@ -185,15 +184,15 @@ impl Try {
         }
         Ok(TrialView {
             plugin: self.name,
-            digest: format!("sha256:{}", self.bench.plugin().digest()),
-            role: self.bench.role().as_str(),
+            digest: format!("sha256:{}", self.probe.plugin().digest()),
+            role: self.probe.role().as_str(),
             results,
             logs: self.logs.lines.newest(LOG_LINES).into_iter().map(line_view).collect(),
         })
     }
 
     fn apply(&mut self, record: &Record) -> Result<Outcome> {
-        Ok(match self.bench.apply(record).map_err(|error| not_started(&error))? {
+        Ok(match self.probe.apply(record).map_err(|error| not_started(&error))? {
             Ran::Judged(keep) => Outcome { keep: Some(keep), ..Outcome::default() },
             Ran::Made(outputs) => {
                 let outputs =
@@ -218,7 +217,7 @@ impl Try {
             max_attempts: 1,
             now,
         };
-        Ok(match self.bench.check(&half).map_err(|error| not_started(&error))? {
+        Ok(match self.probe.check(&half).map_err(|error| not_started(&error))? {
             Err(error) => Outcome { error: Some(error), ..Outcome::default() },
             Ok(decision) => Outcome::decided(decision),
         })

@@ -34,6 +34,15 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 _ => {}
             }
         }
+        "increase" => totals.increase(key, rest.parse().unwrap_or(1)),
+        "increase-then" => {
+            totals.increase(key, 100);
+            match rest {
+                "fail" => return Err(Failure::dead_letter("told", "as told")),
+                "trap" => panic!("as told"),
+                _ => say(ctx, totals.number(key).to_string()),
+            }
+        }
         "tell" => {
             totals.add(key, 1);
             say(ctx, rest.into());

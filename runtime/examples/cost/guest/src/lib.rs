@@ -31,7 +31,7 @@ fn upper(r: sluice_sdk::Record<'_>, out: &mut sluice_sdk::Out<'_>) {
 #[cfg(feature = "count")]
 #[sluice_sdk::process(needs(key), stores("totals"))]
 fn count(r: sluice_sdk::Record<'_>, ctx: &mut sluice_sdk::Context<'_>) {
-    ctx.store("totals").add(r.key().unwrap_or_default(), 1);
+    ctx.store("totals").increase(r.key().unwrap_or_default(), 1);
 }
 
 #[cfg(feature = "check")]
