@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use crate::{Error, limits};
 
@@ -51,7 +52,7 @@ pub mod key {
 
 /// The property string of a message: UTF-8, at most [`limits::PROPERTIES_LEN`] bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Properties(Bytes);
+pub struct Properties(ByteString);
 
 impl Properties {
     /// Takes a property string as it came. Fails with the field `properties` when it is too long or not UTF-8.
@@ -63,10 +64,10 @@ impl Properties {
             let (limit, got) = (limits::PROPERTIES_LEN, raw.len());
             return Err(Error::invalid("properties", format!("expected at most {limit} bytes, got {got}")));
         }
-        if std::str::from_utf8(&raw).is_err() {
-            return Err(Error::invalid("properties", "expected UTF-8"));
+        match ByteString::try_from(raw) {
+            Ok(text) => Ok(Self(text)),
+            Err(_) => Err(Error::invalid("properties", "expected UTF-8")),
         }
-        Ok(Self(raw))
     }
 
     /// Builds a property string. Fails when a key is empty, a key or value holds a separator, or the whole is too long.
@@ -92,12 +93,11 @@ impl Properties {
     }
 
     pub fn as_str(&self) -> &str {
-        // Checked when this value was made.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        &self.0
     }
 
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 
     /// The same properties with `changes` made: `Some` sets a key, `None` removes it. Fails as [`Self::from_pairs`].
@@ -121,12 +121,49 @@ impl Properties {
 }
 
 /// The pairs of a property string in the order in which they stand.
-pub fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    text.split(AFTER).filter_map(|pair| pair.split_once(BETWEEN))
+pub fn pairs(text: &str) -> Pairs<'_> {
+    Pairs { text, pair: 0, next: 0 }
+}
+
+/// See [`pairs`].
+#[derive(Clone, Debug)]
+pub struct Pairs<'a> {
+    text: &'a str,
+    /// Where the pair begins that was given last.
+    pair: usize,
+    next: usize,
+}
+
+impl Pairs<'_> {
+    /// Where in the string the pair begins that was given last.
+    pub fn start(&self) -> usize {
+        self.pair
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let bytes = self.text.as_bytes();
+        loop {
+            let start = self.next;
+            let between = start + memchr::memchr2(BETWEEN as u8, AFTER as u8, bytes.get(start..)?)?;
+            if bytes[between] == AFTER as u8 {
+                // What has no value is no pair.
+                self.next = between + 1;
+                continue;
+            }
+            let value = between + 1;
+            let end = memchr::memchr(AFTER as u8, &bytes[value..]).map_or(bytes.len(), |len| value + len);
+            (self.pair, self.next) = (start, end + 1);
+            return Some((&self.text[start..between], &self.text[value..end]));
+        }
+    }
 }
 
 fn push_pair(text: &mut String, key: &str, value: &str) -> Result<(), Error> {
-    let separator = |s: &str| s.contains([BETWEEN, AFTER]);
+    let separator = |s: &str| memchr::memchr2(BETWEEN as u8, AFTER as u8, s.as_bytes()).is_some();
     if key.is_empty() || separator(key) || separator(value) {
         return Err(Error::invalid(
             "properties",
@@ -148,6 +185,8 @@ impl fmt::Debug for Properties {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -155,6 +194,19 @@ mod tests {
         let read = Properties::parse("KEYS\u{1}a b\u{2}junk\u{2}TAGS\u{1}t").unwrap();
         assert_eq!(read.iter().collect::<Vec<_>>(), [("KEYS", "a b"), ("TAGS", "t")]);
         assert_eq!((read.get("TAGS"), read.get("tags")), (Some("t"), None));
+    }
+
+    proptest! {
+        #[test]
+        fn pairs_are_what_stands_between_the_separators(text in "[a-cé\u{1}\u{2}]{0,40}") {
+            let expected: Vec<_> = text.split(AFTER).filter_map(|pair| pair.split_once(BETWEEN)).collect();
+            let mut read = pairs(&text);
+            for (key, value) in expected {
+                prop_assert_eq!(read.next(), Some((key, value)));
+                prop_assert_eq!(read.start(), key.as_ptr().addr() - text.as_ptr().addr());
+            }
+            prop_assert_eq!(read.next(), None);
+        }
     }
 
     #[test]

@@ -222,8 +222,9 @@ pub struct RecordView<'a> {
     after_born: usize,
     after_store: usize,
     body: (usize, usize),
-    topic: (usize, usize),
-    properties: (usize, usize),
+    topic: &'a str,
+    properties: &'a str,
+    properties_at: usize,
 }
 
 impl<'a> RecordView<'a> {
@@ -245,10 +246,11 @@ impl<'a> RecordView<'a> {
         if properties.1 != size {
             return Err(corrupt("its parts do not add up to its size"));
         }
-        for (part, what) in [(topic, "its topic is not UTF-8"), (properties, "its properties are not UTF-8")] {
-            std::str::from_utf8(&bytes[part.0..part.1]).map_err(|_| corrupt(what))?;
-        }
-        Ok(Self { bytes, after_born, after_store, body, topic, properties })
+        let text =
+            |part: (usize, usize), what: &str| std::str::from_utf8(&bytes[part.0..part.1]).map_err(|_| corrupt(what));
+        let (topic, properties_at) = (text(topic, "its topic is not UTF-8")?, properties.0);
+        let properties = text(properties, "its properties are not UTF-8")?;
+        Ok(Self { bytes, after_born, after_store, body, topic, properties, properties_at })
     }
 
     /// Checks the sum of the body and, where the record carries it, the sum of the whole record.
@@ -334,12 +336,12 @@ impl<'a> RecordView<'a> {
     }
 
     pub fn topic(&self) -> &'a str {
-        self.text(self.topic)
+        self.topic
     }
 
     /// The property string with what the log wrote behind the client's own.
     pub fn properties(&self) -> &'a str {
-        self.text(self.properties)
+        self.properties
     }
 
     pub fn property(&self, key: &str) -> Option<&'a str> {
@@ -353,11 +355,9 @@ impl<'a> RecordView<'a> {
 
     /// Where the sender's own pairs stand within the record's bytes; the log's own come last.
     pub fn own_properties_range(&self) -> std::ops::Range<usize> {
-        let (start, text) = (self.properties.0, self.properties());
-        let logs_own =
-            |pair: &str| pair.split_once('\u{1}').is_some_and(|(k, _)| k == key::UNIT || k == key::RECORD_CRC);
-        let own = text.split_inclusive('\u{2}').take_while(|pair| !logs_own(pair)).map(str::len).sum::<usize>();
-        start..start + own
+        let (start, mut pairs) = (self.properties_at, pairs(self.properties));
+        let logs_own = pairs.by_ref().any(|(k, _)| k == key::UNIT || k == key::RECORD_CRC);
+        start..start + if logs_own { pairs.start() } else { self.properties.len() }
     }
 
     pub fn tag_code(&self) -> TagCode {
@@ -386,11 +386,6 @@ impl<'a> RecordView<'a> {
             properties: crate::Properties::from_pairs(self.own_properties())?,
             body: bytes::Bytes::copy_from_slice(self.body()),
         })
-    }
-
-    fn text(&self, part: (usize, usize)) -> &'a str {
-        // Checked in `parse`.
-        std::str::from_utf8(&self.bytes[part.0..part.1]).unwrap_or_default()
     }
 
     fn u32(&self, at: usize) -> u32 {

@@ -406,6 +406,9 @@ pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, 
 /// The properties of a message to be sent: the headers, with the record's key and tag.
 fn properties(record: &Record, keep_id: bool) -> Result<Properties, sluice_model::Error> {
     let headers = Properties::parse(record.headers.clone())?;
+    if go_on(record, &headers, keep_id) {
+        return Ok(headers);
+    }
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let (key_text, tag) = (record.key.as_ref().map(text), text(&record.tag));
     let dropped = |name: &str| {
@@ -415,6 +418,21 @@ fn properties(record: &Record, keep_id: bool) -> Result<Properties, sluice_model
     let own = key_text.as_deref().map(|text| (key::KEYS, text)).into_iter();
     let tag = (!tag.is_empty()).then_some((key::TAGS, tag.as_str()));
     Properties::from_pairs(kept.chain(own).chain(tag))
+}
+
+/// Whether a record's headers can be the properties of a message as they are: those of one that was not changed, mostly.
+fn go_on(record: &Record, headers: &Properties, keep_id: bool) -> bool {
+    let (mut key, mut tag): (Option<&[u8]>, &[u8]) = (None, b"");
+    for (name, value) in headers.iter() {
+        match name {
+            key::KEYS => key = Some(value.as_bytes()),
+            key::TAGS => tag = value.as_bytes(),
+            key::UNIQUE_KEY if !keep_id => return false,
+            name if DELIVERY_KEYS.contains(&name) => return false,
+            _ => {}
+        }
+    }
+    record.key.as_deref() == key && record.tag == tag
 }
 
 #[cfg(test)]
@@ -504,6 +522,29 @@ mod tests {
         let dead = letter(larger, None);
         assert_eq!((dead.body.len(), dead.properties.get(key::KEYS)), (0, Some("k")));
         assert_eq!(dead.properties.get("SLUICE_ERROR"), Some("[its body of 4194305 bytes is left out] why"));
+    }
+
+    #[test]
+    fn properties_are_the_headers_with_the_key_and_tag_and_without_what_ends_with_the_source() {
+        let record = |headers: &[(&str, &str)], key: Option<&str>, tag: &str| Record {
+            headers: Properties::from_pairs(headers.iter().copied()).unwrap().as_bytes().to_vec().into(),
+            key: key.map(|key| key.to_owned().into()),
+            tag: tag.to_owned().into(),
+            ..Record::default()
+        };
+        let made = |record: &Record, keep_id| {
+            let of = properties(record, keep_id).unwrap();
+            let mut pairs: Vec<_> = of.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            pairs.sort();
+            pairs.join(" ")
+        };
+        let own = [("KEYS", "k"), ("a", "1"), ("TAGS", "t"), ("UNIQ_KEY", "u")];
+        assert_eq!(made(&record(&own, Some("k"), "t"), true), "KEYS=k TAGS=t UNIQ_KEY=u a=1");
+        assert_eq!(made(&record(&own, Some("k"), "t"), false), "KEYS=k TAGS=t a=1");
+        assert_eq!(made(&record(&own, Some("l"), "t"), true), "KEYS=l TAGS=t UNIQ_KEY=u a=1");
+        assert_eq!(made(&record(&own, None, ""), true), "UNIQ_KEY=u a=1");
+        assert_eq!(made(&record(&[("a", "1")], Some("k"), "t"), true), "KEYS=k TAGS=t a=1");
+        assert_eq!(made(&record(&[("DELAY", "3"), ("KEYS", "k")], Some("k"), ""), true), "KEYS=k");
     }
 
     #[test]
