@@ -26,7 +26,9 @@ impl Parts {
         let ingresses =
             others.filter(|(_, of)| of.spec.iter().any(|spec| spec.sinks.iter().any(|sink| sink == name.as_str())));
         let all = self.checkers.list().into_iter();
-        let checkers = all.filter(|(_, of)| of.spec.granted().topics.iter().any(|topic| topic == name.as_str()));
+        let checkers = all.filter(|(_, of)| {
+            of.spec.as_ref().is_some_and(|spec| spec.granted().topics.iter().any(|topic| topic == name.as_str()))
+        });
         Uses {
             pipelines: pipelines.map(|of| of.name).collect(),
             ingresses: ingresses.map(|(topic, _)| topic.to_string()).collect(),

@@ -88,10 +88,11 @@ struct Stored {
 /// How a checker stands.
 #[derive(Clone)]
 pub struct Description {
-    pub spec: CheckerSpec,
+    /// `None`: what is stored of it cannot be read, and producers are asked.
+    pub spec: Option<CheckerSpec>,
     pub version: u64,
     /// Of the plugin that decides.
-    pub digest: String,
+    pub digest: Option<String>,
     /// Why it does not run.
     pub broken: Option<String>,
     pub answers: Answers,
@@ -115,12 +116,31 @@ struct Bound {
 impl Bound {
     fn description(&self) -> Description {
         Description {
-            spec: self.spec.clone(),
+            spec: Some(self.spec.clone()),
             version: self.version,
-            digest: self.digest.clone(),
+            digest: Some(self.digest.clone()),
             broken: self.plugin.as_ref().err().cloned(),
             answers: *self.answers.lock(),
             logs: self.logs.clone(),
+        }
+    }
+}
+
+/// A checker whose document cannot be read. It can be replaced and deleted.
+struct Unread {
+    version: u64,
+    reason: String,
+}
+
+impl Unread {
+    fn description(&self) -> Description {
+        Description {
+            spec: None,
+            version: self.version,
+            digest: None,
+            broken: Some(self.reason.clone()),
+            answers: Answers::default(),
+            logs: Arc::default(),
         }
     }
 }
@@ -135,6 +155,7 @@ pub struct Checkers {
     desk: Desk,
     plugins: Arc<Plugins>,
     by_group: Mutex<BTreeMap<GroupName, Arc<Binding>>>,
+    unread: Mutex<BTreeMap<GroupName, Unread>>,
     /// Held while a binding is changed, so that two changes do not meet.
     changing: Mutex<()>,
 }
@@ -142,13 +163,20 @@ pub struct Checkers {
 impl Checkers {
     pub fn load(shell: Shell, plugins: Arc<Plugins>, sessions: Arc<Sessions>) -> Result<Self> {
         let desk = Desk { shell: shell.standing_back(), sessions };
-        let checkers = Self { desk, plugins, by_group: Mutex::default(), changing: Mutex::new(()) };
+        let checkers =
+            Self { desk, plugins, by_group: Mutex::default(), unread: Mutex::default(), changing: Mutex::new(()) };
         let reader = &checkers.desk.shell.reader;
         for Found { name, at, held } in documents::all::<Stored>(reader, KIND) {
+            let group = GroupName::parse(&name)?;
             let Stored { spec, digest } = match held {
                 Ok(stored) => stored,
                 Err(reason) => {
-                    tracing::error!(group = name, reason, "the checker of a group is lost: its producers are asked");
+                    tracing::error!(
+                        group = name,
+                        reason,
+                        "the checker of a group does not run: its producers are asked"
+                    );
+                    checkers.unread.lock().insert(group, Unread { version: at, reason });
                     continue;
                 }
             };
@@ -160,7 +188,6 @@ impl Checkers {
                 };
                 tracing::error!(group = name, %failure, "the checker of a group does not run: {instead}");
             }
-            let group = GroupName::parse(&name)?;
             let site = site(&group, Arc::default());
             // A secret that is gone is missed by the plugin when it asks for it; until then it decides what it can.
             let plugin = plugin.map(|version| version.plugin).map_err(|failure| failure.text);
@@ -176,7 +203,8 @@ impl Checkers {
     pub fn put(&self, group: &GroupName, spec: CheckerSpec, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
         let known = self.by_group.lock().get(group).cloned();
-        check_version(group.as_str(), expected, known.as_ref().map(|known| known.bound.lock().version))?;
+        let unread = self.unread.lock().get(group).map(|unread| unread.version);
+        check_version(group.as_str(), expected, known.as_ref().map(|known| known.bound.lock().version).or(unread))?;
         if known.is_none() && self.by_group.lock().len() >= BINDINGS_LIMIT {
             return Err(Failure::new(Kind::Full, format!("there are {BINDINGS_LIMIT} checkers already")));
         }
@@ -202,6 +230,7 @@ impl Checkers {
         let name = group.to_string();
         let put = move |broker: &mut sluice_broker::Broker, now| broker.put_document(KIND, &name, "", body.into(), now);
         let at = self.desk.shell.ask_blocking(put)?;
+        self.unread.lock().remove(group);
         let bound = self.bound(stored, at.0, Ok(plugin), &site)?;
         let description = bound.description();
         match known {
@@ -251,18 +280,25 @@ impl Checkers {
 
     /// Fails with `NotFound`.
     pub fn describe(&self, group: &GroupName) -> Result<Description> {
-        Ok(self.binding(group)?.bound.lock().description())
+        let unread = self.unread.lock().get(group).map(Unread::description);
+        unread.map_or_else(|| Ok(self.binding(group)?.bound.lock().description()), Ok)
     }
 
     /// All checkers, by group.
     pub fn list(&self) -> Vec<(GroupName, Description)> {
-        let by_group = self.by_group.lock();
-        by_group.iter().map(|(group, binding)| (group.clone(), binding.bound.lock().description())).collect()
+        let described = |(group, binding): (&GroupName, &Arc<Binding>)| {
+            let description = binding.bound.lock().description();
+            (group.clone(), description)
+        };
+        let mut all: Vec<_> = self.by_group.lock().iter().map(described).collect();
+        all.extend(self.unread.lock().iter().map(|(group, unread)| (group.clone(), unread.description())));
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// What the plugin logged since it was bound, or since the server started.
     pub fn logs(&self, group: &GroupName) -> Result<Arc<Logs>> {
-        Ok(self.binding(group)?.bound.lock().logs.clone())
+        Ok(self.describe(group)?.logs)
     }
 
     fn binding(&self, group: &GroupName) -> Result<Arc<Binding>> {
@@ -271,12 +307,15 @@ impl Checkers {
 
     pub fn delete(&self, group: &GroupName) -> Result<()> {
         let _changing = self.changing.lock();
-        let binding = self.binding(group)?;
+        self.describe(group)?;
         let name = group.to_string();
         self.desk.shell.ask_blocking(move |broker, now| broker.delete_document(KIND, &name, now))?;
-        self.by_group.lock().remove(group);
-        binding.lane.stop();
-        self.plugins.granter().audit().withdrawn(&binding.bound.lock().holding);
+        self.unread.lock().remove(group);
+        let binding = self.by_group.lock().remove(group);
+        if let Some(binding) = binding {
+            binding.lane.stop();
+            self.plugins.granter().audit().withdrawn(&binding.bound.lock().holding);
+        }
         Ok(())
     }
 
@@ -355,6 +394,43 @@ mod tests {
         plugins.put("ledger-checker", Bytes::from_static(component)).unwrap();
         let put = checkers.put(&group, serde_json::from_value(spec).unwrap(), None).unwrap();
         assert_eq!(put.broken, None);
+        checkers.stop_all();
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_shown_and_replaced_or_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let plugins = Arc::new(crate::plugins::tests::load(&shell, dir.path()));
+        let component = sluice_plugins::ready_made("ledger-checker").unwrap().component;
+        plugins.put("ledger-checker", Bytes::from_static(component)).unwrap();
+        let make = move |broker: &mut sluice_broker::Broker, now| {
+            broker.put_topic(Topic::new(TopicName::parse("ledger")?, 1), now)?;
+            broker.put_document(KIND, "bank", "", "{}".into(), now)?;
+            broker.put_document(KIND, "shop", "", "{}".into(), now)
+        };
+        shell.ask_blocking(make).unwrap();
+        let checkers = Checkers::load(shell.clone(), plugins.clone(), Arc::default()).unwrap();
+        let [bank, shop] = ["bank", "shop"].map(|name| GroupName::parse(name).unwrap());
+        let shown = checkers.describe(&shop).unwrap();
+        assert!(shown.spec.is_none() && shown.broken.unwrap().starts_with("its stored document cannot be read: "));
+        assert_eq!(
+            checkers.list().into_iter().map(|(group, _)| group).collect::<Vec<_>>(),
+            [bank.clone(), shop.clone()]
+        );
+
+        checkers.delete(&bank).unwrap();
+        assert!(checkers.describe(&bank).is_err() && checkers.delete(&bank).is_err());
+        let spec =
+            serde_json::json!({ "plugin": "ledger-checker", "config": { "topic": "ledger" }, "topics": ["ledger"] });
+        let spec: CheckerSpec = serde_json::from_value(spec).unwrap();
+        assert_eq!(checkers.put(&shop, spec.clone(), Some(0)).err().map(|failure| failure.kind), Some(Kind::Conflict));
+        let put = checkers.put(&shop, spec.clone(), Some(shown.version)).unwrap();
+        assert_eq!((put.spec.as_ref(), put.broken), (Some(&spec), None));
+        checkers.stop_all();
+        let checkers = Checkers::load(shell, plugins, Arc::default()).unwrap();
+        assert_eq!(checkers.list().len(), 1);
+        assert_eq!(checkers.describe(&shop).unwrap().spec, Some(spec));
         checkers.stop_all();
     }
 }

@@ -32,10 +32,12 @@ struct CheckerView {
     /// Why it is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Left out when what is stored of it cannot be read.
     #[serde(flatten)]
-    spec: CheckerSpec,
+    spec: Option<CheckerSpec>,
     /// Which version decides.
-    plugin_digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plugin_digest: Option<String>,
     /// Changes with every replacement; also the ETag.
     version: u64,
 }
@@ -108,7 +110,7 @@ fn answer(created: bool, group: &GroupName, of: Description) -> Response {
         state: if broken.is_some() { "broken" } else { "running" },
         reason: broken,
         spec,
-        plugin_digest: format!("sha256:{digest}"),
+        plugin_digest: digest.map(|digest| format!("sha256:{digest}")),
         version,
     };
     tagged(created, &version.to_string(), &view)

@@ -131,7 +131,7 @@ async fn list(State(rest): State<Rest>, Query(query): Query<HalvesQuery>) -> Ans
         halves.truncate(limit);
         // One that is decided meanwhile and deleted with its segment is left out.
         let items = halves.iter().filter_map(|half| {
-            let checker = rest.parts.checkers.describe(&half.group).is_ok();
+            let checker = rest.parts.checkers.describe(&half.group).is_ok_and(|of| of.spec.is_some());
             view(reader, half, checker).ok()
         });
         Ok(Page { items: items.collect(), next })
