@@ -29,8 +29,6 @@ pub(crate) struct Ran {
     pub(crate) cut: Option<usize>,
     /// Source records, first and last of each stretch, among which are all that may have left something in the state.
     pub(crate) entered: Vec<(usize, usize)>,
-    /// Calls that ended an instance.
-    pub(crate) traps: u64,
     pub(crate) deadline_missed: bool,
     /// The source record that ended the step before it was tried for good: a timer that it brings is what failed.
     pub(crate) bringer: Option<usize>,
@@ -152,7 +150,6 @@ pub(crate) fn run<E>(
             }
             Err(failure) => {
                 let missed = matches!(failure, Failure::Deadline { .. });
-                ran.traps += u64::from(!matches!(failure, Failure::Nonsense(_)));
                 ran.deadline_missed |= missed;
                 if part.len() == 1 {
                     ran.fall(first, Fall::of(&failure));

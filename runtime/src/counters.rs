@@ -146,11 +146,12 @@ impl StepCounters {
         self.calls.add(&other.calls);
     }
 
-    /// A call that began with `meter` is over; `wasted`: it ended its instance.
-    pub(crate) fn spent(&mut self, meter: &Meter, wasted: bool) {
+    /// A call that began with `meter` is over; `ended`: and its instance with it, by its own fault.
+    pub(crate) fn spent(&mut self, meter: &Meter, ended: bool) {
         let cpu = Duration::from_nanos(processor_time().saturating_sub(meter.processor));
         self.cpu = self.cpu.saturating_add(cpu);
-        if wasted {
+        if ended {
+            self.traps += 1;
             self.wasted = self.wasted.saturating_add(cpu);
         }
         self.calls.record(meter.wall.elapsed(), 1);

@@ -100,7 +100,8 @@ impl Stage {
 
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters { cpu: self.steps.iter().map(|step| step.counters.cpu).sum(), ..self.counters }
+        let each = || self.steps.iter().map(|step| step.counters);
+        Counters { cpu: each().map(|of| of.cpu).sum(), traps: each().map(|of| of.traps).sum(), ..self.counters }
     }
 
     /// The steps, in their order.
@@ -376,7 +377,6 @@ impl Stage {
         (running.batch, running.instance) = (batch, held);
         let ran = ran?;
         running.count(&ran);
-        self.counters.traps += ran.traps;
         chained.ran(step, true, ran);
         // Those that were not tried were taken out all the same.
         chained.touched = records.len();
@@ -448,7 +448,6 @@ impl Stage {
             (running.batch, running.instance) = (batch, held);
             let ran = ran?;
             running.count(&ran);
-            self.counters.traps += ran.traps;
             chained.ran(index, running.keeps_state(), ran);
             chained.fit(index, &room);
         }

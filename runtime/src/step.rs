@@ -97,7 +97,6 @@ impl Running {
         self.counters.read += ran.tried;
         self.counters.sent += ran.flows.len() as u64;
         self.counters.failed += ran.failed.len() as u64;
-        self.counters.traps += ran.traps;
     }
 
     pub(crate) fn keeps_state(&self) -> bool {
@@ -231,7 +230,8 @@ impl Running {
             None => self.instantiate(plan)?,
         };
         let answer = call(&mut instance);
-        self.counters.spent(&meter, instance.is_dead());
+        let its_own = !matches!(answer, Err(Failure::Unavailable(_) | Failure::State(_)));
+        self.counters.spent(&meter, instance.is_dead() && its_own);
         if !instance.is_dead() {
             *held = Some(instance);
         }
