@@ -4,8 +4,11 @@
 mod binary;
 mod guests;
 
+use std::time::{Duration, Instant};
+
 use binary::{Dev, stderr};
 use serde_json::Value;
+use sluice_client::{Client, ClientConfig, Decision, Message, Topic};
 
 #[test]
 fn a_checker_is_bound_shown_and_unbound() {
@@ -36,4 +39,34 @@ fn a_checker_is_bound_shown_and_unbound() {
     dev.ok(&["checker", "apply", "payments", "-f", file.path().to_str().unwrap()]);
     let shown: Value = serde_json::from_str(&dev.ok(&["checker", "show", "payments", "-o", "json"])).unwrap();
     assert_eq!(shown["policy"], "plugin-only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checker_that_fails_on_everything_is_not_asked_for_a_while_but_the_producers_are() {
+    const HALVES: u64 = 200;
+    let dev = Dev::start();
+    guests::push_hostile(&dev);
+    dev.ok(&["checker", "apply", "bank", "--plugin", "hostile"]);
+    let client = Client::new(ClientConfig::new([dev.name_server()])).unwrap();
+    client.admin().create_topic(&Topic::new("payments", 1)).await.unwrap();
+    let producer = client.producer("bank").unwrap().transactional(|_| Decision::Commit);
+    for _ in 0..HALVES {
+        let half = Message::new("payments", "trap").property("CHECK_IMMUNITY_TIME_IN_SECONDS", "1");
+        producer.send(half, async |_| Decision::Unknown).await.unwrap();
+    }
+    let began = Instant::now();
+    let consumer = client.pull_consumer("reader").unwrap();
+    let queue = consumer.queues("payments").await.unwrap().remove(0);
+    while consumer.max_offset(&queue).await.unwrap() < HALVES as i64 {
+        assert!(began.elapsed() < Duration::from_secs(30), "the producer is not asked about all of them");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let metrics = dev.metrics();
+    let count = |answer: &str| {
+        let line = format!("sluice_checker_answers_total{{producer_group=\"bank\",answer=\"{answer}\"}} ");
+        let found = metrics.lines().find_map(|found| found.strip_prefix(&line)).unwrap_or_else(|| panic!("{line}"));
+        found.parse::<u64>().unwrap()
+    };
+    let (failed, unasked) = (count("failed"), count("unasked"));
+    assert!(failed >= 32 && unasked > 0 && failed + unasked >= HALVES, "{failed} failed, {unasked} unasked");
 }

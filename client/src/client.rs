@@ -131,11 +131,18 @@ impl Client {
         let request = Route { topic: TopicName::parse(topic)? }.encode();
         let answer = self.call_names(request).await?;
         let route = Arc::new(RouteBody::from_json(&answer.body)?);
-        let mut routes = self.0.routes.lock();
-        if routes.len() >= ROUTES {
-            routes.clear();
+        let known = self.0.brokers();
+        {
+            let mut routes = self.0.routes.lock();
+            if routes.len() >= ROUTES {
+                routes.clear();
+            }
+            routes.insert(topic.to_owned(), (Instant::now(), route.clone()));
         }
-        routes.insert(topic.to_owned(), (Instant::now(), route.clone()));
+        // A connection may be older than the groups that its broker is to know of.
+        if !self.0.brokers().is_subset(&known) {
+            self.0.callbacks.heartbeat.notify_one();
+        }
         Ok(route)
     }
 

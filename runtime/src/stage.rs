@@ -23,6 +23,9 @@ const FALLS: usize = 8;
 const REPEATS: usize = 4;
 /// Turns in which the timers are fired of which one failed in the place of the record that brought it.
 const BRINGER_TURNS: u32 = 64;
+/// How much longer than they have to entries stay while nothing comes, milliseconds: what was stored before they expired may be on its way to
+/// the disk, and is to find them.
+const EXPIRY_MARGIN: u64 = 60_000;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -57,7 +60,9 @@ pub struct Stage {
     cleared: Option<u64>,
     /// When the turn began, and the broker's time then, milliseconds since 1970.
     began: (Instant, u64),
-    /// Processor time of turns of which nothing is left but a record to be tried again, without the calls that ended their instance.
+    /// How many records of the turn are to be done again, behind one that is tried again or with it, and of how many.
+    undone: Option<(u32, u32)>,
+    /// Their part of the processor time of such turns, without the calls that ended their instance.
     fruitless: Duration,
     counters: Counters,
 }
@@ -87,6 +92,7 @@ impl Stage {
             bringer: None,
             cleared: None,
             began,
+            undone: None,
             fruitless: Duration::ZERO,
             counters,
         })
@@ -136,10 +142,12 @@ impl Stage {
     pub fn turn(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64) -> Turn {
         self.began = (Instant::now(), now);
         let before = (self.counters().cpu, self.wasted_by_steps());
+        self.undone = None;
         let turn = self.turn_alone(source, sink, now);
-        if matches!(turn, Turn::Wait(_)) && self.retry.is_some() {
+        if let Some((undone, all)) = self.undone {
             let took = self.counters().cpu.saturating_sub(before.0);
-            self.fruitless += took.saturating_sub(self.wasted_by_steps().saturating_sub(before.1));
+            let wasted = self.wasted_by_steps().saturating_sub(before.1);
+            self.fruitless += took.saturating_sub(wasted) * undone / all.max(1);
         }
         turn
     }
@@ -257,7 +265,8 @@ impl Stage {
 
     /// There is nothing to read: time to delete what has expired, and to write down what processors keep.
     fn rest(&mut self, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Turn {
-        let expired = match home.as_mut().map_or(Ok(None), |partition| partition.end_turn(now)) {
+        let expired = now.saturating_sub(EXPIRY_MARGIN);
+        let expired = match home.as_mut().map_or(Ok(None), |partition| partition.end_turn(expired)) {
             Ok(expired) => expired,
             Err(problem) => return self.trouble(problem.into(), home),
         };
@@ -540,7 +549,7 @@ impl Stage {
             let dropped = chained.dropped(dead + skipped);
             let done = &records[..chained.done];
             let moves = position > self.position;
-            // Timers are no records of the source: entries expire by the time of those.
+            // Timers are no records of the source, by whose time entries expire.
             let read = if moves { done } else { &[] };
             let state = match changes(read, home) {
                 Ok(state) => state,
@@ -575,6 +584,9 @@ impl Stage {
             End::Retry { offset, tries, wait } => {
                 self.counters.retries += 1;
                 self.retry = Some((offset, tries));
+                self.undone = Some(((records.len() - chained.done) as u32, records.len() as u32));
+                // The next that is tried again may be as near.
+                self.batch_records = chained.done + 1;
                 if chained.done == 0 { Turn::Wait(wait) } else { progressed(Some(wait)) }
             }
             End::Bringer(bringer) => {

@@ -28,7 +28,8 @@ pub struct FilterSpec {
     pub plugin: String,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
-    /// What becomes of a message that the plugin fails on.
+    /// What becomes of a message that the plugin fails on. A plugin that fails on half of the newest 64 messages is not asked for some seconds,
+    /// and with `deliver` the group receives what comes meanwhile.
     #[serde(default)]
     pub on_failure: FilterFailure,
     #[serde(default)]

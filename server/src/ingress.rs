@@ -34,6 +34,9 @@ pub struct IngressSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sinks: Vec<String>,
     /// What becomes of a message that a plugin fails on. One that a plugin calls bad itself is refused whatever stands here.
+    ///
+    /// A plugin that fails on half of the newest 64 messages is not asked for some seconds: then messages are stored as they came (`pass`), or
+    /// their producers are told to try again (`reject`).
     #[serde(default)]
     pub on_failure: IngressFailure,
     #[serde(default)]

@@ -1,6 +1,7 @@
 //! The server: doors on the broker, plugins between its topics, and the order in which all of it starts and stops.
 
 mod audit;
+mod breaker;
 mod chains;
 mod checkers;
 mod clock;

@@ -1,25 +1,23 @@
 //! Threads that run plugins stand back behind those that serve sockets, the log and the disk.
 
-use std::{
-    sync::{
-        LazyLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
 /// How much nicer they are (`nice(2)`): beside a thread that serves, one of them gets about a tenth of the processor that both want.
 const NICER: i32 = 10;
-/// A thread rests so many times as long as calls had the processor that came to nothing, and so many times longer as there are threads that
-/// rest: plugins that fail on everything have a thirtieth of a processor, all together, unless a call takes longer than that part of
-/// [`REST_LIMIT`]. What runs a tenth of the time meets one wake-up in a hundred of those beside it, which is the 99th percentile that must
-/// not change.
+/// A thread rests so many times as long as calls had the processor that came to nothing, and so many times longer as there are others that
+/// rest: what fails on everything has a thirtieth of a processor, all together, as long as no rest would be longer than its limit. What
+/// runs a tenth of the time meets one wake-up in a hundred of those beside it, which is the 99th percentile that must not change.
 const RESTS: u32 = 29;
 const REST_LIMIT: Duration = Duration::from_secs(60);
+/// What a thread may waste without a rest: the same part of the time in which it wasted nothing, up to this. One bad record in an hour holds
+/// up nothing.
+const SAVED_LIMIT: Duration = Duration::from_millis(100);
 /// What part of a processor the threads of a chain have together for such calls: a quarter.
 const CHAIN_PART: u32 = 4;
 /// Senders wait behind a thread of a chain, or consumers, which are more patient.
@@ -35,6 +33,24 @@ pub struct Standing {
     nice: i32,
     /// Until when it runs only where nobody else wants to.
     idle_until: Option<Instant>,
+    saved: Saved,
+}
+
+/// What a thread may waste yet without a rest.
+struct Saved {
+    time: Duration,
+    /// Since when it saves.
+    since: Instant,
+}
+
+impl Saved {
+    /// What of this is more than it saved.
+    fn spend(&mut self, wasted: Duration, now: Instant) -> Duration {
+        let since = now.saturating_duration_since(self.since);
+        let saved = (self.time + since / (RESTS + 1)).min(SAVED_LIMIT);
+        (self.time, self.since) = (saved.saturating_sub(wasted), now);
+        wasted.saturating_sub(saved)
+    }
 }
 
 impl Standing {
@@ -46,10 +62,11 @@ impl Standing {
         // On Linux a thread has a priority of its own.
         let nice = rustix::process::getpriority_process(None).unwrap_or(0).saturating_add(NICER);
         set_nice(nice);
-        Self { nice, idle_until: None }
+        let saved = Saved { time: Duration::ZERO, since: Instant::now() };
+        Self { nice, idle_until: None, saved }
     }
 
-    /// Notes the processor time of the thread's last calls that came to nothing.
+    /// Notes the processor time of the thread's last calls that came to nothing. To be called before work as well, with nothing.
     ///
     /// A thread that is merely nicer keeps the processor for a few milliseconds once it has it, whoever wakes up; where plugins fail on
     /// everything, serving threads would meet that all the time. One that wasted its time gives way at once, for a while. The process has to be
@@ -65,6 +82,27 @@ impl Standing {
         } else if self.idle_until.is_some_and(|until| until <= now)
             && set_policy(NormalThreadSchedulePolicy::Other, self.nice)
         {
+            self.idle_until = None;
+        }
+    }
+}
+
+impl Standing {
+    /// How long the thread is to rest after so much processor time was wasted: for what is more than it saved.
+    pub fn rest(&mut self, wasted: Duration) -> Duration {
+        if wasted.is_zero() {
+            return Duration::ZERO;
+        }
+        let now = Instant::now();
+        let rest = rest(self.saved.spend(wasted, now));
+        // It saves nothing while it rests.
+        self.saved.since = now + rest;
+        rest
+    }
+
+    /// The thread is as others of its kind again.
+    pub fn returns(&mut self) {
+        if self.idle_until.is_some() && set_policy(NormalThreadSchedulePolicy::Other, self.nice) {
             self.idle_until = None;
         }
     }
@@ -95,30 +133,36 @@ fn may_return() -> bool {
     *MAY
 }
 
-/// How many rest at the moment.
-static RESTING: AtomicU32 = AtomicU32::new(0);
-
-/// Somebody rests, for as long as this is there.
-pub struct Rest {
-    pub time: Duration,
-}
-
-impl Rest {
-    /// After so much processor time was wasted.
-    pub fn after(wasted: Duration) -> Self {
-        let others = RESTING.fetch_add(1, Ordering::Relaxed);
-        Self { time: rest(wasted, others) }
+/// Does what may well come to nothing where nobody else wants to run.
+pub fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let nice = rustix::process::getpriority_process(None).unwrap_or(NICER);
+    let aside = may_return() && set_policy(NormalThreadSchedulePolicy::Idle, nice);
+    let done = work();
+    if aside {
+        set_policy(NormalThreadSchedulePolicy::Other, nice);
     }
+    done
 }
 
-impl Drop for Rest {
-    fn drop(&mut self) {
-        RESTING.fetch_sub(1, Ordering::Relaxed);
+/// When those that rest at the moment go on.
+static RESTING: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+
+/// How long somebody is to rest after so much processor time was wasted; counts as resting from now on for as long.
+pub fn rest(wasted: Duration) -> Duration {
+    if wasted.is_zero() {
+        return Duration::ZERO;
     }
+    let now = Instant::now();
+    let mut resting = RESTING.lock();
+    resting.retain(|until| now < *until);
+    let rest = rest_beside(wasted, resting.len());
+    resting.push(now + rest);
+    rest
 }
 
-fn rest(wasted: Duration, others: u32) -> Duration {
-    wasted.saturating_mul(RESTS).saturating_mul(others.saturating_add(1)).min(REST_LIMIT)
+fn rest_beside(wasted: Duration, others: usize) -> Duration {
+    let threads = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
+    wasted.saturating_mul(RESTS).saturating_mul(threads).min(REST_LIMIT)
 }
 
 /// How long each of the threads of a chain is to rest, behind which senders may wait or consumers only.
@@ -134,14 +178,28 @@ mod tests {
 
     #[test]
     fn a_rest_is_longer_than_what_was_wasted_and_has_an_end() {
-        assert_eq!(rest(Duration::ZERO, 3), Duration::ZERO);
-        assert_eq!(rest(Duration::from_millis(10), 0), Duration::from_millis(290));
-        assert_eq!(rest(Duration::from_millis(10), 4), Duration::from_millis(5 * 290), "all five have as much as one");
-        assert_eq!(rest(Duration::from_secs(3600), 0), REST_LIMIT);
+        let ms = Duration::from_millis;
+        assert_eq!(rest_beside(Duration::ZERO, 3), Duration::ZERO);
+        assert_eq!(rest_beside(ms(10), 0), ms(290));
+        assert_eq!(rest_beside(ms(10), 4), ms(5 * 290), "all five have as much as one");
+        assert_eq!(rest_beside(Duration::from_secs(3600), 0), REST_LIMIT);
         // Four threads, each a sixteenth of its time.
         assert_eq!(rest_of_chain(Duration::from_millis(10), 4, true), Duration::from_millis(150));
         assert_eq!(rest_of_chain(Duration::from_secs(1), 1, true), SENDERS_WAIT);
         assert_eq!(rest_of_chain(Duration::from_secs(2), 1, false), CONSUMERS_WAIT);
+    }
+
+    #[test]
+    fn who_seldom_wastes_time_does_not_rest() {
+        let ms = Duration::from_millis;
+        let start = Instant::now();
+        let mut saved = Saved { time: Duration::ZERO, since: start };
+        assert_eq!(saved.spend(ms(10), start), ms(10), "it begins with nothing");
+        assert_eq!(saved.spend(ms(10), start + ms(600)), Duration::ZERO);
+        assert_eq!(saved.spend(ms(30), start + ms(1_200)), Duration::ZERO, "10 were left, and 20 more saved");
+        assert_eq!(saved.spend(ms(10), start + ms(1_200)), ms(10));
+        let hour = Duration::from_secs(3600);
+        assert_eq!(saved.spend(ms(150), start + hour), ms(150).saturating_sub(SAVED_LIMIT));
     }
 
     #[test]

@@ -14,11 +14,14 @@ use sluice_runtime::{
 };
 
 use super::{
-    breaker::Breaker,
     lanes::{Counters, Given},
     plan::Plan,
 };
-use crate::observer::Logs;
+use crate::{
+    breaker::{Breaker, Entry},
+    observer::Logs,
+    priority,
+};
 
 /// Records of one call. More would make the first wait too long for the last when each of them takes its whole deadline.
 const CALL_RECORDS: usize = 64;
@@ -30,13 +33,13 @@ const TELL_SECONDS: u64 = 1;
 pub enum Outcome {
     /// It goes on, to this output of the last plugin.
     Kept(Record, usize),
-    /// A plugin failed on it, and it goes on as it came.
+    /// A plugin failed on it or is not asked for a while, and it goes on as it came.
     Unchanged,
     /// A plugin does not want it.
     Refused { plugin: String, reason: String },
     /// A plugin failed on it, or none could be asked.
     Failed { plugin: Option<String>, reason: String },
-    /// No instance could be had.
+    /// No instance could be had, or a plugin is not asked for a while.
     Busy(String),
 }
 
@@ -192,30 +195,37 @@ impl Judge {
         if self.stopping.load(Ordering::Acquire) {
             return Err(Trouble::Stopping);
         }
-        self.breakers[at].enter().map_err(Trouble::Resting)?;
         if self.seats[at].batch.is_empty() {
             return Err(Trouble::Guest(Failure::Nonsense("the message is larger than a batch may be".into())));
         }
+        let breaker = &self.breakers[at];
+        let entry = breaker.enter().map_err(Trouble::Resting)?;
         let mut instance = match self.seats[at].instance.take() {
             Some(instance) => instance,
-            None => self.start(at).map_err(Trouble::Start)?,
+            None => self.start(at).inspect_err(|_| breaker.left(entry)).map_err(Trouble::Start)?,
         };
         let (batch, began) = (&self.seats[at].batch, processor_time());
-        let said = if self.plan.steps[at].transforms {
-            instance.transform(batch, sinks).map(|output| transformed(output, part, outcomes))
-        } else {
-            instance.filter(batch).map(|verdict| filtered(&verdict, part, outcomes))
+        let mut ask = || {
+            if self.plan.steps[at].transforms {
+                instance.transform(batch, sinks).map(|output| transformed(output, part, outcomes))
+            } else {
+                instance.filter(batch).map(|verdict| filtered(&verdict, part, outcomes))
+            }
         };
+        let said = if entry == Entry::Try { priority::aside(ask) } else { ask() };
         if instance.is_dead() {
             let wasted = Duration::from_nanos(processor_time().saturating_sub(began));
             self.counters.traps.fetch_add(1, Ordering::Relaxed);
             self.wasted += wasted;
-            let reason = said.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            if self.plan.goes_unasked() {
-                self.breakers[at].failed(wasted, &reason);
+            match &said {
+                // Which of several it was is seen when each of them is alone.
+                Err(failure) if part.len() == 1 && self.plan.goes_unasked() => {
+                    breaker.failed(wasted, &failure.to_string());
+                }
+                _ => breaker.left(entry),
             }
         } else {
-            self.breakers[at].went_well();
+            breaker.went_well(part.len());
             self.seats[at].instance = Some(instance);
         }
         for (index, said) in part.iter().zip(said.map_err(Trouble::Guest)?) {

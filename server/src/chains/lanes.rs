@@ -15,11 +15,11 @@ use sluice_model::Kind;
 use sluice_runtime::{Columns, Record};
 
 use super::{
-    breaker::Breaker,
     judge::{Judge, Outcome},
     plan::Plan,
 };
 use crate::{
+    breaker::Breaker,
     clock,
     failure::{Failure, Result},
     observer::Logs,
@@ -290,6 +290,7 @@ impl<W: Work> Lane<W> {
             if !Arc::ptr_eq(&wanted.0, current.plan()) {
                 current = judge(wanted);
             }
+            standing.wasted(Duration::ZERO);
             judge_all(&mut taken, &mut current, &mut serial);
             for work in taken {
                 let count = work.count();
@@ -300,8 +301,11 @@ impl<W: Work> Lane<W> {
             }
             behind();
             let wasted = current.wasted();
-            standing.wasted(wasted);
-            if !current.is_resting() {
+            if current.is_resting() {
+                // Most of what comes now only passes.
+                standing.returns();
+            } else {
+                standing.wasted(wasted);
                 self.rest(priority::rest_of_chain(wasted, threads, current.plan().goes_unasked()));
             }
         }

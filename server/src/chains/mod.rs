@@ -1,10 +1,9 @@
 //! Chains of plugins that judge messages one by one, outside any pipeline: the ingress of a topic and the filter of a group.
 //!
 //! A chain runs on threads of its own behind bounded queues ([`lanes`]), each with instances of its own ([`judge`]). What is
-//! bound where is a document in the log ([`bindings`]). Plugins that fail on everything are not asked for a while ([`breaker`]).
+//! bound where is a document in the log ([`bindings`]).
 
 mod bindings;
-mod breaker;
 mod judge;
 mod lanes;
 mod plan;

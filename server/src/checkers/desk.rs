@@ -12,8 +12,10 @@ use sluice_runtime::{Decision, HalfMessage, Instance, Setup, processor_time};
 
 use super::{Bound, CheckPolicy, context};
 use crate::{
+    breaker::Entry,
     clock,
     failure::{Failure, Result},
+    priority,
     remoting::Sessions,
     shell::Shell,
 };
@@ -28,6 +30,8 @@ pub struct Answers {
     pub later: u64,
     /// It trapped, or could not be started.
     pub failed: u64,
+    /// Half messages that it was not asked about, since it fails on most of them.
+    pub unasked: u64,
 }
 
 impl Answers {
@@ -57,15 +61,13 @@ impl Desk {
         if policy == CheckPolicy::ProducerFirst && self.ask_producer(check) {
             return Duration::ZERO;
         }
-        let began = processor_time();
-        let answer = ask_plugin(bound, seat, check);
-        let took = Duration::from_nanos(processor_time().saturating_sub(began));
-        let wasted = if seat.is_some() { Duration::ZERO } else { took };
-        bound.answers.lock().count(&answer);
-        let decision = answer.unwrap_or_else(|failure| {
-            tracing::warn!(group = %check.half.group, %failure, "a checker failed: the half message stays undecided");
-            Decision::Unknown
-        });
+        let (decision, wasted) = match bound.breaker.enter() {
+            Ok(entry) => decide(bound, entry, seat, check),
+            Err(_) => {
+                bound.answers.lock().unasked += 1;
+                (Decision::Unknown, Duration::ZERO)
+            }
+        };
         if decision == Decision::Unknown && policy == CheckPolicy::PluginFirst {
             self.ask_producer(check);
         } else {
@@ -123,6 +125,36 @@ impl Desk {
     }
 }
 
+/// What the plugin decides, and how much processor time came to nothing.
+fn decide(bound: &Bound, entry: Entry, seat: &mut Option<Instance>, check: &HalfCheck) -> (Decision, Duration) {
+    let began = processor_time();
+    let mut ask = || ask_plugin(bound, seat, check);
+    let answer = if entry == Entry::Try { priority::aside(ask) } else { ask() };
+    let took = Duration::from_nanos(processor_time().saturating_sub(began));
+    bound.answers.lock().count(&answer);
+    let wasted = match (&answer, &*seat) {
+        (_, Some(_)) => {
+            bound.breaker.went_well(1);
+            Duration::ZERO
+        }
+        // It was not asked: what is stored cannot be read, or no instance was to be had.
+        (Err(failure), None) if failure.kind != Kind::Internal => {
+            bound.breaker.left(entry);
+            Duration::ZERO
+        }
+        (answer, None) => {
+            let reason = answer.as_ref().err().map(|failure| failure.text.as_str()).unwrap_or_default();
+            bound.breaker.failed(took, reason);
+            took
+        }
+    };
+    let decision = answer.unwrap_or_else(|failure| {
+        tracing::warn!(group = %check.half.group, %failure, "a checker failed: the half message stays undecided");
+        Decision::Unknown
+    });
+    (decision, wasted)
+}
+
 /// Asks the plugin. Its instance is made for the first question, and again after a trap.
 fn ask_plugin(bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) -> Result<Decision> {
     let message = half_message(check)?;
@@ -146,7 +178,7 @@ fn start(bound: &Bound, check: &HalfCheck) -> Result<Instance> {
         observer: bound.logs.clone(),
         ..Setup::default()
     };
-    plugin.instance(setup).map_err(|error| Failure::new(Kind::Internal, error.to_string()))
+    plugin.instance(setup).map_err(|error| Failure::new(Kind::Busy, error.to_string()))
 }
 
 /// The question as a producer gets it: the message as a stored record, under its own topic.

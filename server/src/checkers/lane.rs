@@ -17,14 +17,14 @@ use sluice_model::{Kind, QueueOffset};
 
 use crate::{
     failure::{Failure, Result},
-    priority::{Rest, Standing},
+    priority::Standing,
 };
 
 /// Half messages that may wait for one group's checker. Others stay undecided, and the broker asks about them again when they are due.
 const WAITING_LIMIT: usize = 256;
 
 /// Longest rest after a call that came to nothing: what is behind it waits.
-const REST_LIMIT: Duration = Duration::from_secs(5);
+const REST_LIMIT: Duration = Duration::from_secs(2);
 
 /// Takes half messages one by one.
 pub struct Lane {
@@ -51,10 +51,11 @@ impl Lane {
             let mut standing = Standing::back();
             for check in checks {
                 let stopped = its_stopping.load(Ordering::Acquire);
+                standing.wasted(Duration::ZERO);
                 let wasted = if stopped { Duration::ZERO } else { each(&check) };
                 its_waiting.lock().remove(&check.half.queue_offset);
                 standing.wasted(wasted);
-                rest(wasted, &its_stopping);
+                rest(standing.rest(wasted), &its_stopping);
             }
         };
         let thread = thread::Builder::new()
@@ -101,12 +102,8 @@ impl Lane {
 }
 
 /// Does nothing for a while, or until it is to stop.
-fn rest(wasted: Duration, stopping: &AtomicBool) {
-    if wasted.is_zero() {
-        return;
-    }
-    let rest = Rest::after(wasted);
-    let until = Instant::now() + rest.time.min(REST_LIMIT);
+fn rest(time: Duration, stopping: &AtomicBool) {
+    let until = Instant::now() + time.min(REST_LIMIT);
     while !stopping.load(Ordering::Acquire)
         && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     {

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ use sluice_runtime::{Context, Error, Grants, Instance, Plugin, Role};
 
 use crate::{
     audit::Holding,
+    breaker::Breaker,
     documents::{self, Found},
     failure::{Failure, Result},
     grants::{GrantsSpec, Site},
@@ -95,6 +97,8 @@ pub struct Description {
     pub digest: Option<String>,
     /// Why it does not run.
     pub broken: Option<String>,
+    /// Why it is not asked at the moment, if it is not.
+    pub resting: Option<String>,
     pub answers: Answers,
     /// What the plugin says.
     pub logs: Arc<Logs>,
@@ -110,6 +114,7 @@ struct Bound {
     grants: Grants,
     holding: Option<Holding>,
     answers: Mutex<Answers>,
+    breaker: Breaker,
     logs: Arc<Logs>,
 }
 
@@ -120,6 +125,7 @@ impl Bound {
             version: self.version,
             digest: Some(self.digest.clone()),
             broken: self.plugin.as_ref().err().cloned(),
+            resting: self.breaker.reason(),
             answers: *self.answers.lock(),
             logs: self.logs.clone(),
         }
@@ -139,6 +145,7 @@ impl Unread {
             version: self.version,
             digest: None,
             broken: Some(self.reason.clone()),
+            resting: None,
             answers: Answers::default(),
             logs: Arc::default(),
         }
@@ -257,7 +264,8 @@ impl Checkers {
         let (granted, logs) = (spec.granted(), Arc::new(Logs::default()));
         let grants = self.plugins.granter().grant(&granted, site, &spec.plugin, &digest)?;
         let holding = plugin.as_ref().ok().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
-        Ok(Bound { spec, version, digest, plugin, grants, holding, answers: Mutex::default(), logs })
+        let breaker = Breaker::of(&spec.plugin);
+        Ok(Bound { spec, version, digest, plugin, grants, holding, answers: Mutex::default(), breaker, logs })
     }
 
     /// Gives a group a lane of its own.
@@ -271,7 +279,9 @@ impl Checkers {
             if seat.0.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &now)) {
                 seat = (Some(now.clone()), None);
             }
-            desk.check(&now, &mut seat.1, check)
+            let wasted = desk.check(&now, &mut seat.1, check);
+            // Then it is not asked, and there is no need to hold up the others.
+            if now.breaker.is_open() { Duration::ZERO } else { wasted }
         };
         let lane = Lane::start(site.stopping.clone(), each)?;
         self.by_group.lock().insert(group.clone(), Arc::new(Binding { bound, lane }));

@@ -539,6 +539,8 @@ mod tests {
             pairs.join(" ")
         };
         let own = [("KEYS", "k"), ("a", "1"), ("TAGS", "t"), ("UNIQ_KEY", "u")];
+        let unchanged = record(&own, Some("k"), "t");
+        assert_eq!(properties(&unchanged, true).unwrap().as_bytes(), &unchanged.headers[..], "as it was sent");
         assert_eq!(made(&record(&own, Some("k"), "t"), true), "KEYS=k TAGS=t UNIQ_KEY=u a=1");
         assert_eq!(made(&record(&own, Some("k"), "t"), false), "KEYS=k TAGS=t a=1");
         assert_eq!(made(&record(&own, Some("l"), "t"), true), "KEYS=l TAGS=t UNIQ_KEY=u a=1");

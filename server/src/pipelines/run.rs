@@ -28,7 +28,7 @@ use crate::{
     failure::{Failure, Result},
     log_topic::LogTopic,
     observer::Logs,
-    priority::{self, Rest},
+    priority::Standing as Priority,
     shell::Shell,
 };
 
@@ -353,7 +353,7 @@ impl Work {
     }
 
     fn run(mut self, bell: &Bell, stop: &AtomicBool) {
-        let mut standing = priority::Standing::back();
+        let mut standing = Priority::back();
         // Positions may have been written down since the stages were opened. What never began leaves none behind.
         for Queue { output, next, .. } in self.stages.iter_mut().filter(|_| !stop.load(Ordering::Acquire)) {
             if let Err(error) = output.load() {
@@ -370,8 +370,7 @@ impl Work {
                 standing.wasted(wasted);
                 if !wasted.is_zero() {
                     self.publish();
-                    let its = Rest::after(wasted);
-                    rest(bell, stop, its.time);
+                    rest(bell, stop, standing.rest(wasted));
                 }
             }
             self.publish();
@@ -394,7 +393,7 @@ impl Work {
         self.states.iter().for_each(|states| states.close());
     }
 
-    /// Processor time of one queue's calls that ended their instance.
+    /// Processor time of one queue's calls that came to nothing.
     fn wasted(&self, at: usize) -> Duration {
         self.stages.get(at).map_or(Duration::ZERO, |of| of.stage.wasted())
     }

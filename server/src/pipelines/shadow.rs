@@ -27,7 +27,7 @@ use crate::{
     clock,
     failure::{Failure, Result},
     observer::{Line, Logs},
-    priority::{Rest, Standing},
+    priority::Standing,
     shell::Shell,
 };
 
@@ -252,16 +252,15 @@ impl Work {
             }
             let wasted = self.wasted().saturating_sub(wasted);
             standing.wasted(wasted);
-            let rest = (!wasted.is_zero()).then(|| Rest::after(wasted));
-            let time = rest.as_ref().map_or(Duration::ZERO, |rest| rest.time);
-            let time = if busy { time } else { time.max(LOOK) };
-            if !matches!(stopped.recv_timeout(time), Err(mpsc::RecvTimeoutError::Timeout)) {
+            let rest = standing.rest(wasted);
+            let rest = if busy { rest } else { rest.max(LOOK) };
+            if !matches!(stopped.recv_timeout(rest), Err(mpsc::RecvTimeoutError::Timeout)) {
                 return;
             }
         }
     }
 
-    /// Processor time of calls that ended their instance.
+    /// Processor time of calls that came to nothing.
     fn wasted(&self) -> Duration {
         self.queues.iter().map(|of| of.shadow.wasted()).sum()
     }

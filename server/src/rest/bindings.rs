@@ -62,11 +62,7 @@ impl<S> ChainView<S> {
             digest: format!("sha256:{}", of.digest),
         };
         Self {
-            state: match (&broken, &resting) {
-                (Some(_), _) => "broken",
-                (None, Some(_)) => "resting",
-                (None, None) => "running",
-            },
+            state: state(broken.as_ref(), resting.as_ref()),
             reason: broken.or(resting),
             version,
             spec,
@@ -79,6 +75,15 @@ impl<S> ChainView<S> {
             traps,
             busy_ms,
         }
+    }
+}
+
+/// How something stands of which this is why it is broken, and why it rests.
+pub fn state(broken: Option<&String>, resting: Option<&String>) -> &'static str {
+    match (broken, resting) {
+        (Some(_), _) => "broken",
+        (None, Some(_)) => "resting",
+        (None, None) => "running",
     }
 }
 

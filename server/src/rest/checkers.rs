@@ -11,7 +11,9 @@ use serde::Serialize;
 use sluice_model::GroupName;
 
 use super::{
-    Rest, blocking,
+    Rest,
+    bindings::state,
+    blocking,
     input::{self, BODY_LIMIT, Guard, Path, Query, json_or_yaml},
     logs::{self, LogsQuery},
     problem::Answer,
@@ -27,9 +29,9 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 struct CheckerView {
     group: String,
-    /// `running` or `broken`
+    /// `running`, `resting` (it fails on most of what it is asked and is not asked for some seconds) or `broken`
     state: &'static str,
-    /// Why it is broken.
+    /// Why it rests or is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     /// Left out when what is stored of it cannot be read.
@@ -104,11 +106,11 @@ async fn put(State(rest): State<Rest>, Path(group): Path<String>, headers: Heade
 }
 
 fn answer(created: bool, group: &GroupName, of: Description) -> Response {
-    let Description { spec, version, digest, broken, .. } = of;
+    let Description { spec, version, digest, broken, resting, .. } = of;
     let view = CheckerView {
         group: group.to_string(),
-        state: if broken.is_some() { "broken" } else { "running" },
-        reason: broken,
+        state: state(broken.as_ref(), resting.as_ref()),
+        reason: broken.or(resting),
         spec,
         plugin_digest: digest.map(|digest| format!("sha256:{digest}")),
         version,

@@ -50,7 +50,7 @@ struct EntriesQuery {
     /// Only entries whose keys begin with this.
     #[serde(default)]
     prefix: String,
-    /// Entries of one page, 1 to 1000; 100 when not given.
+    /// Entries of one page, 1 to 1000; 100 when not given. A key that stands in more queues is given with all of them.
     limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,

@@ -136,9 +136,16 @@ impl Exposition {
     fn checkers(&self, out: &mut Out<'_>) -> std::fmt::Result {
         let bound = self.rest.parts.checkers.list();
         let answers = bound.iter().flat_map(|(group, of)| {
-            let Answers { commit, rollback, unknown, later, failed } = of.answers;
-            [("commit", commit), ("rollback", rollback), ("unknown", unknown), ("later", later), ("failed", failed)]
-                .map(|(answer, count)| (vec![("producer_group", group.as_str()), ("answer", answer)], count))
+            let Answers { commit, rollback, unknown, later, failed, unasked } = of.answers;
+            [
+                ("commit", commit),
+                ("rollback", rollback),
+                ("unknown", unknown),
+                ("later", later),
+                ("failed", failed),
+                ("unasked", unasked),
+            ]
+            .map(|(answer, count)| (vec![("producer_group", group.as_str()), ("answer", answer)], count))
         });
         out.counters("sluice_checker_answers", "What a checker said of half messages since it was bound", answers)
     }
