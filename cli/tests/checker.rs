@@ -41,6 +41,14 @@ fn a_checker_is_bound_shown_and_unbound() {
     assert_eq!(shown["policy"], "plugin-only");
 }
 
+/// How often the checker of the group said this.
+fn answers(dev: &Dev, answer: &str) -> u64 {
+    let line = format!("sluice_checker_answers_total{{producer_group=\"bank\",answer=\"{answer}\"}} ");
+    let metrics = dev.metrics();
+    let found = metrics.lines().find_map(|found| found.strip_prefix(&line));
+    found.unwrap_or_else(|| panic!("{line}")).parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checker_that_fails_on_everything_is_not_asked_for_a_while_but_the_producers_are() {
     const HALVES: u64 = 200;
@@ -58,15 +66,34 @@ async fn a_checker_that_fails_on_everything_is_not_asked_for_a_while_but_the_pro
     let consumer = client.pull_consumer("reader").unwrap();
     let queue = consumer.queues("payments").await.unwrap().remove(0);
     while consumer.max_offset(&queue).await.unwrap() < HALVES as i64 {
-        assert!(began.elapsed() < Duration::from_secs(30), "the producer is not asked about all of them");
+        assert!(began.elapsed() < Duration::from_secs(45), "the producer is not asked about all of them");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let metrics = dev.metrics();
-    let count = |answer: &str| {
-        let line = format!("sluice_checker_answers_total{{producer_group=\"bank\",answer=\"{answer}\"}} ");
-        let found = metrics.lines().find_map(|found| found.strip_prefix(&line)).unwrap_or_else(|| panic!("{line}"));
-        found.parse::<u64>().unwrap()
-    };
-    let (failed, unasked) = (count("failed"), count("unasked"));
+    let (failed, unasked) = (answers(&dev, "failed"), answers(&dev, "unasked"));
     assert!(failed >= 32 && unasked > 0 && failed + unasked >= HALVES, "{failed} failed, {unasked} unasked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_else_can_be_asked_half_messages_wait_for_a_checker_that_rests() {
+    let dev = Dev::start();
+    guests::push_hostile(&dev);
+    dev.ok(&["checker", "apply", "bank", "--plugin", "hostile", "--policy", "plugin-only"]);
+    let client = Client::new(ClientConfig::new([dev.name_server()])).unwrap();
+    client.admin().create_topic(&Topic::new("payments", 1)).await.unwrap();
+    let producer = client.producer("bank").unwrap().transactional(|_| Decision::Commit);
+    for n in 0..60 {
+        let half = Message::new("payments", if n < 40 { "trap" } else { "other" });
+        let half = half.property("CHECK_IMMUNITY_TIME_IN_SECONDS", "1");
+        producer.send(half, async |_| Decision::Unknown).await.unwrap();
+    }
+    let began = Instant::now();
+    // It fails on those that it does not trap on as well, but with an error of its own.
+    let (failed, unasked) = loop {
+        let (failed, unasked) = (answers(&dev, "failed"), answers(&dev, "unasked"));
+        if failed >= 60 || began.elapsed() > Duration::from_secs(20) {
+            break (failed, unasked);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(failed >= 60 && unasked == 0, "{failed} failed, {unasked} unasked");
 }

@@ -14,8 +14,8 @@ use tracing::warn;
 
 use crate::{Error, Received, transaction::Decision};
 
-/// Most half messages that are decided about at a time; the broker asks again about others.
-const CHECKS: usize = 64;
+/// Most half messages that are decided about or wait for that; the broker asks again about others, but not soon.
+const CHECKS: usize = 512;
 
 pub(crate) type Check = Arc<dyn Fn(&Received) -> Decision + Send + Sync>;
 

@@ -583,10 +583,12 @@ impl Stage {
             End::None => progressed(None),
             End::Retry { offset, tries, wait } => {
                 self.counters.retries += 1;
+                if tries == 1 {
+                    // The next that is to be tried again may be as near.
+                    self.batch_records = self.batch_records.min(chained.done + 1);
+                }
                 self.retry = Some((offset, tries));
                 self.undone = Some(((records.len() - chained.done) as u32, records.len() as u32));
-                // The next that is tried again may be as near.
-                self.batch_records = chained.done + 1;
                 if chained.done == 0 { Turn::Wait(wait) } else { progressed(Some(wait)) }
             }
             End::Bringer(bringer) => {

@@ -10,8 +10,8 @@ use crate::priority;
 const WINDOW: u32 = u64::BITS;
 /// So many of them failed when it opens.
 const OPENS: u32 = WINDOW / 2;
-/// Longest time between two tries.
-const REST_LIMIT: Duration = Duration::from_secs(10);
+/// So many tries have to go well, one after the other, before it closes.
+const CLOSES: u32 = 8;
 /// How long one try keeps others from trying, when it never tells how it ended.
 const TRY_LIMIT: Duration = Duration::from_secs(1);
 
@@ -19,6 +19,7 @@ const TRY_LIMIT: Duration = Duration::from_secs(1);
 pub struct Breaker {
     /// As errors name it.
     plugin: String,
+    rest_limit: Duration,
     state: Mutex<State>,
 }
 
@@ -32,6 +33,9 @@ struct State {
 struct Open {
     /// One call is tried then.
     until: Instant,
+    /// The number of the newest try, and how many before it went well.
+    tries: u64,
+    good: u32,
     /// What the last call ended with.
     reason: String,
 }
@@ -40,14 +44,14 @@ struct Open {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
     Free,
-    /// The breaker is open, and this is the one call that is tried.
-    Try,
+    /// The breaker is open, and this is the one call that is tried, with its number.
+    Try(u64),
 }
 
 impl Breaker {
-    /// Closed.
-    pub fn of(plugin: &str) -> Self {
-        Self { plugin: plugin.to_owned(), state: Mutex::default() }
+    /// Closed. Nothing is tried twice within `rest_limit` at the most.
+    pub fn of(plugin: &str, rest_limit: Duration) -> Self {
+        Self { plugin: plugin.to_owned(), rest_limit, state: Mutex::default() }
     }
 
     /// Whether a call may be made now, or why not. It is to be followed by one of the others.
@@ -58,34 +62,54 @@ impl Breaker {
             Some(open) if now < open.until => Err(self.text(&open.reason)),
             Some(open) => {
                 open.until = now + TRY_LIMIT;
-                Ok(Entry::Try)
+                open.tries += 1;
+                Ok(Entry::Try(open.tries))
             }
         }
     }
 
     /// A call left its instance alive, whatever it said of so many messages.
-    pub fn went_well(&self, messages: usize) {
+    pub fn went_well(&self, entry: Entry, messages: usize) {
         let mut state = self.state.lock();
-        if state.open.take().is_some() {
-            // The next that fails opens it again, unless good ones come before.
-            state.window = u64::MAX >> (WINDOW - OPENS + 1);
+        match (&mut state.open, entry) {
+            (None, _) => {
+                let by = u32::try_from(messages).unwrap_or(u32::MAX);
+                state.window = state.window.checked_shl(by).unwrap_or(0);
+            }
+            (Some(open), Entry::Try(number)) if open.tries == number => {
+                open.good += 1;
+                open.until = Instant::now();
+                if open.good >= CLOSES {
+                    *state = State::default();
+                }
+            }
+            // It began before the breaker was opened, or took so long that another was tried.
+            (Some(_), _) => {}
         }
-        state.window = u32::try_from(messages).ok().and_then(|by| state.window.checked_shl(by)).unwrap_or(0);
     }
 
     /// A call for one message ended its instance after so much processor time.
-    pub fn failed(&self, wasted: Duration, reason: &str) {
+    pub fn failed(&self, entry: Entry, wasted: Duration, reason: &str) {
         let mut state = self.state.lock();
-        state.window = state.window << 1 | 1;
-        if state.open.is_some() || state.window.count_ones() >= OPENS {
-            let until = Instant::now() + priority::rest(wasted).min(REST_LIMIT);
-            state.open = Some(Open { until, reason: reason.to_owned() });
+        let tries = match (&state.open, entry) {
+            (None, _) => {
+                state.window = state.window << 1 | 1;
+                (state.window.count_ones() >= OPENS).then_some(0)
+            }
+            (Some(open), Entry::Try(number)) if open.tries == number => Some(number),
+            (Some(_), _) => None,
+        };
+        if let Some(tries) = tries {
+            let until = Instant::now() + priority::rest(wasted, self.rest_limit);
+            state.open = Some(Open { until, tries, good: 0, reason: reason.to_owned() });
         }
     }
 
-    /// No call was made after all.
+    /// No call was made after all, or nothing came of it that tells something.
     pub fn left(&self, entry: Entry) {
-        if let (Entry::Try, Some(open)) = (entry, &mut self.state.lock().open) {
+        if let Some(open) = &mut self.state.lock().open
+            && entry == Entry::Try(open.tries)
+        {
             open.until = Instant::now();
         }
     }
@@ -94,10 +118,15 @@ impl Breaker {
         self.state.lock().open.is_some()
     }
 
-    /// Why no calls are made at the moment, when none are.
-    pub fn reason(&self) -> Option<String> {
+    /// For how long no call may be made.
+    pub fn rests(&self) -> Duration {
         let now = Instant::now();
-        self.state.lock().open.as_ref().filter(|open| now < open.until).map(|open| self.text(&open.reason))
+        self.state.lock().open.as_ref().map_or(Duration::ZERO, |open| open.until.saturating_duration_since(now))
+    }
+
+    /// Why calls are only tried, if they are.
+    pub fn reason(&self) -> Option<String> {
+        self.state.lock().open.as_ref().map(|open| self.text(&open.reason))
     }
 
     fn text(&self, reason: &str) -> String {
@@ -116,42 +145,58 @@ mod tests {
     /// Long enough that no test comes to the end of a rest.
     const WASTED: Duration = Duration::from_secs(1);
 
-    #[test]
-    fn it_opens_when_half_of_the_newest_messages_fail() {
-        let breaker = Breaker::of("p@1");
-        for _ in 0..100 {
-            breaker.failed(WASTED, "x");
-            breaker.went_well(2);
-        }
-        breaker.went_well(1_000);
-        (1..OPENS).for_each(|_| breaker.failed(WASTED, "x"));
-        assert!(breaker.enter() == Ok(Entry::Free) && breaker.reason().is_none());
-        breaker.failed(WASTED, "a trap");
-        assert!(breaker.enter().unwrap_err().ends_with("the last failure: a trap"));
-        assert_eq!(breaker.reason(), breaker.enter().err());
+    fn breaker() -> Breaker {
+        Breaker::of("p@1", Duration::from_secs(60))
+    }
+
+    fn fail(breaker: &Breaker, times: u32) {
+        (0..times).for_each(|_| breaker.failed(Entry::Free, WASTED, "a trap"));
+    }
+
+    /// The call that is tried once the rest is over.
+    fn try_one(breaker: &Breaker) -> Entry {
+        breaker.state.lock().open.as_mut().unwrap().until = Instant::now();
+        let entry = breaker.enter().unwrap();
+        assert!(matches!(entry, Entry::Try(_)) && breaker.enter().is_err(), "another one must not be made");
+        entry
     }
 
     #[test]
-    fn one_call_is_tried_after_the_rest_and_says_what_comes() {
-        let breaker = Breaker::of("p@1");
-        let rest_is_over = || breaker.state.lock().open.as_mut().unwrap().until = Instant::now();
-        (0..OPENS).for_each(|_| breaker.failed(WASTED, "x"));
-        rest_is_over();
-        assert_eq!(breaker.enter(), Ok(Entry::Try));
-        assert!(breaker.enter().is_err(), "another one must not");
-        breaker.left(Entry::Try);
-        assert_eq!(breaker.enter(), Ok(Entry::Try), "the first was not made");
-        breaker.failed(WASTED, "y");
+    fn it_opens_when_half_of_the_newest_messages_fail() {
+        let breaker = breaker();
+        for _ in 0..100 {
+            fail(&breaker, 1);
+            breaker.went_well(Entry::Free, 2);
+        }
+        breaker.went_well(Entry::Free, 1_000);
+        fail(&breaker, OPENS - 1);
+        assert!(breaker.enter() == Ok(Entry::Free) && breaker.reason().is_none() && breaker.rests().is_zero());
+        fail(&breaker, 1);
+        assert!(breaker.enter().unwrap_err().ends_with("the last failure: a trap"));
+        assert_eq!(breaker.reason(), breaker.enter().err());
+        assert!(breaker.rests() > WASTED);
+    }
+
+    #[test]
+    fn it_closes_when_some_tries_went_well_and_begins_anew() {
+        let breaker = breaker();
+        fail(&breaker, OPENS);
+        breaker.left(try_one(&breaker));
+        assert!(breaker.rests().is_zero(), "the try was not made");
+        breaker.went_well(Entry::Free, 100);
+        fail(&breaker, 1);
+        assert!(breaker.is_open() && breaker.rests().is_zero(), "what began before says nothing");
+        let late = try_one(&breaker);
+        let newer = try_one(&breaker);
+        breaker.went_well(late, 1);
+        assert!(!breaker.rests().is_zero(), "only the newest counts");
+        breaker.failed(newer, WASTED, "y");
         assert!(breaker.enter().unwrap_err().ends_with("the last failure: y"));
-        rest_is_over();
-        assert_eq!(breaker.enter(), Ok(Entry::Try));
-        breaker.went_well(1);
+        (1..CLOSES).for_each(|_| breaker.went_well(try_one(&breaker), 1));
+        breaker.failed(try_one(&breaker), WASTED, "z");
+        (0..CLOSES).for_each(|_| breaker.went_well(try_one(&breaker), 1));
         assert_eq!((breaker.enter(), breaker.reason(), breaker.is_open()), (Ok(Entry::Free), None, false));
-        breaker.failed(WASTED, "z");
-        assert!(breaker.is_open(), "one good message among bad ones does not make it begin anew");
-        rest_is_over();
-        breaker.went_well(100);
-        breaker.failed(WASTED, "z");
+        fail(&breaker, OPENS - 1);
         assert!(!breaker.is_open());
     }
 }

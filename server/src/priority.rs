@@ -8,13 +8,14 @@ use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
 };
 
+const USUAL: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
 /// How much nicer they are (`nice(2)`): beside a thread that serves, one of them gets about a tenth of the processor that both want.
 const NICER: i32 = 10;
 /// A thread rests so many times as long as calls had the processor that came to nothing, and so many times longer as there are others that
 /// rest: what fails on everything has a thirtieth of a processor, all together, as long as no rest would be longer than its limit. What
 /// runs a tenth of the time meets one wake-up in a hundred of those beside it, which is the 99th percentile that must not change.
 const RESTS: u32 = 29;
-const REST_LIMIT: Duration = Duration::from_secs(60);
+pub const REST_LIMIT: Duration = Duration::from_secs(60);
 /// What a thread may waste without a rest: the same part of the time in which it wasted nothing, up to this. One bad record in an hour holds
 /// up nothing.
 const SAVED_LIMIT: Duration = Duration::from_millis(100);
@@ -88,13 +89,13 @@ impl Standing {
 }
 
 impl Standing {
-    /// How long the thread is to rest after so much processor time was wasted: for what is more than it saved.
-    pub fn rest(&mut self, wasted: Duration) -> Duration {
+    /// How long the thread is to rest after so much processor time was wasted, for what is more than it saved; this long at the most.
+    pub fn rest(&mut self, wasted: Duration, limit: Duration) -> Duration {
         if wasted.is_zero() {
             return Duration::ZERO;
         }
         let now = Instant::now();
-        let rest = rest(self.saved.spend(wasted, now));
+        let rest = rest(self.saved.spend(wasted, now), limit);
         // It saves nothing while it rests.
         self.saved.since = now + rest;
         rest
@@ -136,7 +137,8 @@ fn may_return() -> bool {
 /// Does what may well come to nothing where nobody else wants to run.
 pub fn aside<T>(work: impl FnOnce() -> T) -> T {
     let nice = rustix::process::getpriority_process(None).unwrap_or(NICER);
-    let aside = may_return() && set_policy(NormalThreadSchedulePolicy::Idle, nice);
+    let usual = thread_priority::thread_schedule_policy() == Ok(USUAL);
+    let aside = usual && may_return() && set_policy(NormalThreadSchedulePolicy::Idle, nice);
     let done = work();
     if aside {
         set_policy(NormalThreadSchedulePolicy::Other, nice);
@@ -147,22 +149,23 @@ pub fn aside<T>(work: impl FnOnce() -> T) -> T {
 /// When those that rest at the moment go on.
 static RESTING: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
 
-/// How long somebody is to rest after so much processor time was wasted; counts as resting from now on for as long.
-pub fn rest(wasted: Duration) -> Duration {
+/// How long somebody is to rest after so much processor time was wasted, this long at the most; counts as resting until then, be it that the
+/// rest is cut short.
+pub fn rest(wasted: Duration, limit: Duration) -> Duration {
     if wasted.is_zero() {
         return Duration::ZERO;
     }
     let now = Instant::now();
     let mut resting = RESTING.lock();
     resting.retain(|until| now < *until);
-    let rest = rest_beside(wasted, resting.len());
+    let rest = rest_beside(wasted, resting.len()).min(limit);
     resting.push(now + rest);
     rest
 }
 
 fn rest_beside(wasted: Duration, others: usize) -> Duration {
     let threads = u32::try_from(others).unwrap_or(u32::MAX).saturating_add(1);
-    wasted.saturating_mul(RESTS).saturating_mul(threads).min(REST_LIMIT)
+    wasted.saturating_mul(RESTS).saturating_mul(threads)
 }
 
 /// How long each of the threads of a chain is to rest, behind which senders may wait or consumers only.
@@ -182,7 +185,7 @@ mod tests {
         assert_eq!(rest_beside(Duration::ZERO, 3), Duration::ZERO);
         assert_eq!(rest_beside(ms(10), 0), ms(290));
         assert_eq!(rest_beside(ms(10), 4), ms(5 * 290), "all five have as much as one");
-        assert_eq!(rest_beside(Duration::from_secs(3600), 0), REST_LIMIT);
+        assert_eq!(rest(Duration::from_secs(3600), REST_LIMIT), REST_LIMIT);
         // Four threads, each a sixteenth of its time.
         assert_eq!(rest_of_chain(Duration::from_millis(10), 4, true), Duration::from_millis(150));
         assert_eq!(rest_of_chain(Duration::from_secs(1), 1, true), SENDERS_WAIT);

@@ -79,7 +79,7 @@ pub(super) struct Judge {
     /// No more calls are to be made.
     stopping: Arc<AtomicBool>,
     told: Option<Instant>,
-    /// Processor time of calls that ended their instance.
+    /// Processor time of calls that ended their instance, of steps that do not rest for it.
     wasted: Duration,
 }
 
@@ -108,7 +108,7 @@ impl Judge {
         }
     }
 
-    /// Processor time of calls that ended their instance, since this was asked last.
+    /// Processor time of calls that ended their instance, of steps that do not rest for it, since this was asked last.
     pub fn wasted(&mut self) -> Duration {
         std::mem::take(&mut self.wasted)
     }
@@ -200,11 +200,20 @@ impl Judge {
         }
         let breaker = &self.breakers[at];
         let entry = breaker.enter().map_err(Trouble::Resting)?;
-        let mut instance = match self.seats[at].instance.take() {
-            Some(instance) => instance,
-            None => self.start(at).inspect_err(|_| breaker.left(entry)).map_err(Trouble::Start)?,
+        let began = processor_time();
+        let took = || Duration::from_nanos(processor_time().saturating_sub(began));
+        let mut instance = match self.seats[at].instance.take().map_or_else(|| self.start(at), Ok) {
+            Ok(instance) => instance,
+            Err(error) => {
+                if matches!(error, Error::Full(_)) || !self.plan.goes_unasked() {
+                    breaker.left(entry);
+                } else {
+                    breaker.failed(entry, took(), &error.to_string());
+                }
+                return Err(Trouble::Start(error));
+            }
         };
-        let (batch, began) = (&self.seats[at].batch, processor_time());
+        let batch = &self.seats[at].batch;
         let mut ask = || {
             if self.plan.steps[at].transforms {
                 instance.transform(batch, sinks).map(|output| transformed(output, part, outcomes))
@@ -212,20 +221,22 @@ impl Judge {
                 instance.filter(batch).map(|verdict| filtered(&verdict, part, outcomes))
             }
         };
-        let said = if entry == Entry::Try { priority::aside(ask) } else { ask() };
+        let said = if entry == Entry::Free { ask() } else { priority::aside(ask) };
         if instance.is_dead() {
-            let wasted = Duration::from_nanos(processor_time().saturating_sub(began));
+            let wasted = took();
             self.counters.traps.fetch_add(1, Ordering::Relaxed);
-            self.wasted += wasted;
             match &said {
                 // Which of several it was is seen when each of them is alone.
                 Err(failure) if part.len() == 1 && self.plan.goes_unasked() => {
-                    breaker.failed(wasted, &failure.to_string());
+                    breaker.failed(entry, wasted, &failure.to_string());
                 }
                 _ => breaker.left(entry),
             }
+            if !breaker.is_open() {
+                self.wasted += wasted;
+            }
         } else {
-            breaker.went_well(part.len());
+            breaker.went_well(entry, part.len());
             self.seats[at].instance = Some(instance);
         }
         for (index, said) in part.iter().zip(said.map_err(Trouble::Guest)?) {

@@ -37,6 +37,9 @@ const TOGETHER: usize = 64;
 /// Bytes of them, decompressed, after which no more are added.
 const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Longest time between two tries of a plugin that fails on most of what it is given.
+const BREAKER_REST_LIMIT: Duration = Duration::from_secs(10);
+
 /// Serial numbers of a thread begin at its start, ms since 1970, times two to this power.
 const SERIAL_BITS: u32 = 16;
 
@@ -120,7 +123,7 @@ struct State<W> {
 }
 
 fn current(plan: Plan) -> Current {
-    let breakers = plan.steps.iter().map(|step| Breaker::of(&step.label)).collect();
+    let breakers = plan.steps.iter().map(|step| Breaker::of(&step.label, BREAKER_REST_LIMIT)).collect();
     (Arc::new(plan), breakers)
 }
 
@@ -301,7 +304,7 @@ impl<W: Work> Lane<W> {
             }
             behind();
             let wasted = current.wasted();
-            if current.is_resting() {
+            if current.is_resting() && wasted.is_zero() {
                 // Most of what comes now only passes.
                 standing.returns();
             } else {

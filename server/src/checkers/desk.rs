@@ -10,7 +10,7 @@ use sluice_model::{
 use sluice_protocol::{compress, request::CheckTransaction};
 use sluice_runtime::{Decision, HalfMessage, Instance, Setup, processor_time};
 
-use super::{Bound, CheckPolicy, context};
+use super::{Bound, CheckPolicy, context, lane::Came};
 use crate::{
     breaker::Entry,
     clock,
@@ -54,17 +54,26 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Has a half message decided whose time has come, and answers how much processor time came to nothing: that of a call that ended its
-    /// instance. Blocks for as long as a plugin may take.
-    pub fn check(&self, bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) -> Duration {
+    /// Has a half message decided whose time has come. Blocks for as long as a plugin may take.
+    pub fn check(&self, bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) -> Came {
         let policy = bound.spec.policy;
         if policy == CheckPolicy::ProducerFirst && self.ask_producer(check) {
-            return Duration::ZERO;
+            return Came::Done { wasted: Duration::ZERO };
         }
-        let (decision, wasted) = match bound.breaker.enter() {
-            Ok(entry) => decide(bound, entry, seat, check),
-            Err(_) => {
+        let (decision, wasted) = match half_message(check).map(|message| (message, bound.breaker.enter())) {
+            Ok((message, Ok(entry))) => decide(bound, entry, seat, &message),
+            Ok((_, Err(_))) => {
+                let asked = policy == CheckPolicy::PluginFirst && self.ask_producer(check);
+                if !asked {
+                    // It must not go by as one that was asked about.
+                    return Came::Later { wait: bound.breaker.rests() };
+                }
                 bound.answers.lock().unasked += 1;
+                return Came::Done { wasted: Duration::ZERO };
+            }
+            Err(failure) => {
+                bound.answers.lock().failed += 1;
+                tracing::warn!(group = %check.half.group, %failure, "a half message cannot be read and stays undecided");
                 (Decision::Unknown, Duration::ZERO)
             }
         };
@@ -73,7 +82,8 @@ impl Desk {
         } else {
             self.settle(check, decision);
         }
-        wasted
+        // While it rests, nobody has to wait behind it for that.
+        Came::Done { wasted: if bound.breaker.is_open() { Duration::ZERO } else { wasted } }
     }
 
     fn settle(&self, check: &HalfCheck, decision: Decision) {
@@ -126,59 +136,57 @@ impl Desk {
 }
 
 /// What the plugin decides, and how much processor time came to nothing.
-fn decide(bound: &Bound, entry: Entry, seat: &mut Option<Instance>, check: &HalfCheck) -> (Decision, Duration) {
+fn decide(bound: &Bound, entry: Entry, seat: &mut Option<Instance>, message: &HalfMessage) -> (Decision, Duration) {
     let began = processor_time();
-    let mut ask = || ask_plugin(bound, seat, check);
-    let answer = if entry == Entry::Try { priority::aside(ask) } else { ask() };
+    let mut ask = || ask_plugin(bound, seat, message);
+    let answer = if entry == Entry::Free { ask() } else { priority::aside(ask) };
     let took = Duration::from_nanos(processor_time().saturating_sub(began));
     bound.answers.lock().count(&answer);
-    let wasted = match (&answer, &*seat) {
-        (_, Some(_)) => {
-            bound.breaker.went_well(1);
-            Duration::ZERO
+    let wasted = match &answer {
+        Err(failure) if seat.is_none() && failure.kind == Kind::Internal => {
+            bound.breaker.failed(entry, took, &failure.text);
+            took
         }
-        // It was not asked: what is stored cannot be read, or no instance was to be had.
-        (Err(failure), None) if failure.kind != Kind::Internal => {
+        // There is no plugin, or no instance was to be had.
+        Err(_) if seat.is_none() => {
             bound.breaker.left(entry);
             Duration::ZERO
         }
-        (answer, None) => {
-            let reason = answer.as_ref().err().map(|failure| failure.text.as_str()).unwrap_or_default();
-            bound.breaker.failed(took, reason);
-            took
+        _ => {
+            bound.breaker.went_well(entry, 1);
+            Duration::ZERO
         }
     };
     let decision = answer.unwrap_or_else(|failure| {
-        tracing::warn!(group = %check.half.group, %failure, "a checker failed: the half message stays undecided");
+        tracing::warn!(group = %message.producer_group, %failure, "a checker failed: the half message stays undecided");
         Decision::Unknown
     });
     (decision, wasted)
 }
 
 /// Asks the plugin. Its instance is made for the first question, and again after a trap.
-fn ask_plugin(bound: &Bound, seat: &mut Option<Instance>, check: &HalfCheck) -> Result<Decision> {
-    let message = half_message(check)?;
+fn ask_plugin(bound: &Bound, seat: &mut Option<Instance>, message: &HalfMessage) -> Result<Decision> {
     let mut instance = match seat.take() {
         Some(instance) => instance,
-        None => start(bound, check)?,
+        None => start(bound, message)?,
     };
-    let decided = instance.check(&message);
+    let decided = instance.check(message);
     if !instance.is_dead() {
         *seat = Some(instance);
     }
     decided.map_err(|failure| Failure::new(Kind::Internal, failure.to_string()))
 }
 
-fn start(bound: &Bound, check: &HalfCheck) -> Result<Instance> {
+fn start(bound: &Bound, message: &HalfMessage) -> Result<Instance> {
     let plugin = bound.plugin.as_ref().map_err(|reason| Failure::new(Kind::NotFound, reason.clone()))?;
     let setup = Setup {
         config: bound.spec.config.clone(),
-        context: context(&check.half.group, &bound.spec),
+        context: context(&message.producer_group, &bound.spec),
         grants: bound.grants.clone(),
         observer: bound.logs.clone(),
         ..Setup::default()
     };
-    plugin.instance(setup).map_err(|error| Failure::new(Kind::Busy, error.to_string()))
+    plugin.instance(setup).map_err(|error| Failure::not_started(&error, |text| Failure::new(Kind::Internal, text)))
 }
 
 /// The question as a producer gets it: the message as a stored record, under its own topic.

@@ -24,7 +24,15 @@ use crate::{
 const WAITING_LIMIT: usize = 256;
 
 /// Longest rest after a call that came to nothing: what is behind it waits.
-const REST_LIMIT: Duration = Duration::from_secs(2);
+pub const REST_LIMIT: Duration = Duration::from_secs(2);
+
+/// What came of a half message.
+pub enum Came {
+    /// So much processor time came to nothing.
+    Done { wasted: Duration },
+    /// Nobody could be asked; again after this time.
+    Later { wait: Duration },
+}
 
 /// Takes half messages one by one.
 pub struct Lane {
@@ -38,24 +46,32 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Starts the thread. What it is doing when `stopping` becomes true should come to an end. `each` answers how much processor time came to
-    /// nothing.
-    pub fn start(
-        stopping: Arc<AtomicBool>,
-        mut each: impl FnMut(&HalfCheck) -> Duration + Send + 'static,
-    ) -> Result<Self> {
+    /// Starts the thread. What it is doing when `stopping` becomes true should come to an end. `each` is called again while it says so.
+    pub fn start(stopping: Arc<AtomicBool>, mut each: impl FnMut(&HalfCheck) -> Came + Send + 'static) -> Result<Self> {
         let (door, checks) = sync_channel(WAITING_LIMIT);
         let waiting = Arc::new(Mutex::new(HashSet::new()));
         let (its_waiting, its_stopping) = (waiting.clone(), stopping.clone());
         let mut run = move |checks: Receiver<HalfCheck>| {
             let mut standing = Standing::back();
             for check in checks {
-                let stopped = its_stopping.load(Ordering::Acquire);
-                standing.wasted(Duration::ZERO);
-                let wasted = if stopped { Duration::ZERO } else { each(&check) };
+                let mut wasted = Duration::ZERO;
+                while !its_stopping.load(Ordering::Acquire) {
+                    standing.wasted(Duration::ZERO);
+                    match each(&check) {
+                        Came::Done { wasted: its } => {
+                            wasted = its;
+                            break;
+                        }
+                        Came::Later { wait } => rest(wait, &its_stopping),
+                    }
+                }
                 its_waiting.lock().remove(&check.half.queue_offset);
-                standing.wasted(wasted);
-                rest(standing.rest(wasted), &its_stopping);
+                if wasted.is_zero() {
+                    standing.returns();
+                } else {
+                    standing.wasted(wasted);
+                    rest(standing.rest(wasted, REST_LIMIT), &its_stopping);
+                }
             }
         };
         let thread = thread::Builder::new()
@@ -103,7 +119,7 @@ impl Lane {
 
 /// Does nothing for a while, or until it is to stop.
 fn rest(time: Duration, stopping: &AtomicBool) {
-    let until = Instant::now() + time.min(REST_LIMIT);
+    let until = Instant::now() + time;
     while !stopping.load(Ordering::Acquire)
         && let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     {
@@ -140,7 +156,7 @@ mod tests {
         let each = move |check: &HalfCheck| {
             tell.send(check.half.queue_offset.0).unwrap();
             let _ = sign.recv();
-            Duration::ZERO
+            Came::Done { wasted: Duration::ZERO }
         };
         let lane = Lane::start(Arc::default(), each).unwrap();
         lane.push(check(0));
@@ -173,7 +189,7 @@ mod tests {
         let (tell, told) = channel();
         let lane = Lane::start(Arc::default(), move |_| {
             tell.send(()).unwrap();
-            REST_LIMIT
+            Came::Done { wasted: REST_LIMIT }
         });
         let lane = lane.unwrap();
         lane.push(check(0));

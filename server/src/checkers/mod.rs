@@ -9,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -34,7 +33,7 @@ use crate::{
 };
 pub use desk::Answers;
 use desk::Desk;
-use lane::Lane;
+use lane::{Lane, REST_LIMIT};
 
 /// Kind of the documents that hold bindings, by group; also the word for it in the audit.
 const KIND: &str = "checker";
@@ -228,7 +227,7 @@ impl Checkers {
         let topics = GrantsSpec { topics: spec.topics.clone(), ..GrantsSpec::default() };
         self.plugins.granter().check(&topics, &site, |_| "topics".to_owned())?;
         self.plugins.granter().check(&spec.grants, &site, |part| format!("grants.{part}"))?;
-        plugin.check_config(&spec.config, &context(group, &spec)).map_err(|error| match error {
+        plugin.check_config(&spec.config, &context(group.as_str(), &spec)).map_err(|error| match error {
             Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
             error => Failure::invalid("config", format!("config: {error}")),
         })?;
@@ -264,7 +263,7 @@ impl Checkers {
         let (granted, logs) = (spec.granted(), Arc::new(Logs::default()));
         let grants = self.plugins.granter().grant(&granted, site, &spec.plugin, &digest)?;
         let holding = plugin.as_ref().ok().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
-        let breaker = Breaker::of(&spec.plugin);
+        let breaker = Breaker::of(&spec.plugin, REST_LIMIT);
         Ok(Bound { spec, version, digest, plugin, grants, holding, answers: Mutex::default(), breaker, logs })
     }
 
@@ -279,9 +278,7 @@ impl Checkers {
             if seat.0.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &now)) {
                 seat = (Some(now.clone()), None);
             }
-            let wasted = desk.check(&now, &mut seat.1, check);
-            // Then it is not asked, and there is no need to hold up the others.
-            if now.breaker.is_open() { Duration::ZERO } else { wasted }
+            desk.check(&now, &mut seat.1, check)
         };
         let lane = Lane::start(site.stopping.clone(), each)?;
         self.by_group.lock().insert(group.clone(), Arc::new(Binding { bound, lane }));
@@ -369,7 +366,7 @@ fn site(group: &GroupName, stopping: Arc<AtomicBool>) -> Site {
     Site { kind: KIND, name: group.to_string(), hurried: None, stopping }
 }
 
-fn context(group: &GroupName, spec: &CheckerSpec) -> Context {
+fn context(group: &str, spec: &CheckerSpec) -> Context {
     Context { pipeline: group.to_string(), step: spec.plugin.clone(), ..Context::default() }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     failure::{Failure, Result},
     log_topic::LogTopic,
     observer::Logs,
-    priority::Standing as Priority,
+    priority::{REST_LIMIT, Standing as Priority},
     shell::Shell,
 };
 
@@ -370,7 +370,7 @@ impl Work {
                 standing.wasted(wasted);
                 if !wasted.is_zero() {
                     self.publish();
-                    rest(bell, stop, standing.rest(wasted));
+                    rest(bell, stop, standing.rest(wasted, REST_LIMIT));
                 }
             }
             self.publish();

@@ -27,7 +27,7 @@ use crate::{
     clock,
     failure::{Failure, Result},
     observer::{Line, Logs},
-    priority::Standing,
+    priority::{REST_LIMIT, Standing},
     shell::Shell,
 };
 
@@ -252,7 +252,7 @@ impl Work {
             }
             let wasted = self.wasted().saturating_sub(wasted);
             standing.wasted(wasted);
-            let rest = standing.rest(wasted);
+            let rest = standing.rest(wasted, REST_LIMIT);
             let rest = if busy { rest } else { rest.max(LOOK) };
             if !matches!(stopped.recv_timeout(rest), Err(mpsc::RecvTimeoutError::Timeout)) {
                 return;

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ChainOf{S}")]
 pub struct ChainView<S> {
-    /// `running`, `resting` (its plugins fail on most of what they are given and are not asked for some seconds) or `broken`
+    /// `running`, `resting` (a plugin fails on most of what it is given and is only tried every few seconds) or `broken`
     state: &'static str,
     /// Why it rests or is broken.
     #[serde(skip_serializing_if = "Option::is_none")]

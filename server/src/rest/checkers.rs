@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 struct CheckerView {
     group: String,
-    /// `running`, `resting` (it fails on most of what it is asked and is not asked for some seconds) or `broken`
+    /// `running`, `resting` (it fails on most of what it is asked and is only tried every few seconds) or `broken`
     state: &'static str,
     /// Why it rests or is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
