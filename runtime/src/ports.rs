@@ -83,6 +83,15 @@ pub trait Sink {
 
     /// How many changes of the state are on the log's disk; the file of a state must never be ahead of them. 0 where there is no state.
     fn durable_changes(&self) -> u64;
+
+    /// Waits until everything that was committed is on the log's disk. A stage asks for it when its state is to be written to its file, not
+    /// after each unit.
+    ///
+    /// # Errors
+    /// [`PortError`].
+    fn settle(&mut self) -> Result<(), PortError> {
+        Ok(())
+    }
 }
 
 /// How much a unit takes besides a dead letter for each of its records. A turn that makes more ends before the record that is too much.

@@ -12,7 +12,7 @@ use crate::counters::{Counters, StepStatus};
 use crate::error::Error;
 use crate::plan::{Plan, Then};
 use crate::ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit};
-use crate::state::{Domain, StateError, Timer};
+use crate::state::{Domain, Partition, StateError, Timer};
 use crate::step::{Home, Running};
 
 /// Most records of a turn when a plugin asks other servers: what was committed is not asked again after a crash, and the queue goes on.
@@ -126,14 +126,28 @@ impl Stage {
         self.steps.iter().map(|running| running.counters.wasted).sum()
     }
 
-    /// Brings the state's file up to date, so that the next start has little to read from the log, and closes it: whoever shares the
-    /// partition finds it gone.
-    pub fn close(self, sink: &dyn Sink) {
+    /// Brings the state's file up to date, so that the next start has little to read from the log.
+    pub fn save(&self, sink: &mut dyn Sink) {
+        let Some(state) = &self.plan.state else { return };
+        if let Some(partition) = state.partition.lock().as_mut() {
+            self.save_partition(partition, sink);
+        }
+    }
+
+    /// [`Self::save`], and closes it: whoever shares the partition finds it gone.
+    pub fn close(self, sink: &mut dyn Sink) {
         let partition = self.plan.state.as_ref().and_then(|state| state.partition.lock().take());
-        if let Some(mut partition) = partition
-            && let Err(problem) = partition.close(sink.durable_changes())
-        {
-            tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, %problem, "the state's file is not up to date");
+        if let Some(mut partition) = partition {
+            self.save_partition(&mut partition, sink);
+        }
+    }
+
+    fn save_partition(&self, partition: &mut Partition, sink: &mut dyn Sink) {
+        let settled = settle(partition, sink).map_err(|problem| problem.to_string());
+        let saved =
+            settled.and_then(|()| partition.save(sink.durable_changes()).map_err(|problem| problem.to_string()));
+        if let Err(problem) = saved {
+            tracing::warn!(pipeline = %self.plan.pipeline, queue = self.plan.queue, problem, "the state's file is not up to date");
         }
     }
 
@@ -278,7 +292,7 @@ impl Stage {
                 return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
             }
         }
-        match committed(changed, sink.durable_changes(), home) {
+        match committed(changed, sink, home) {
             Ok(()) if changed => Turn::Progressed { read: 0, sent: 0, failed: 0, wait: None },
             Ok(()) => Turn::Idle,
             Err(problem) => self.stop(problem.to_string()),
@@ -562,7 +576,7 @@ impl Stage {
                 let turn = self.port_trouble("committing", e);
                 return roll_back(home).map_or_else(|problem| self.stop(problem.to_string()), |()| turn);
             }
-            if let Err(problem) = committed(changed, sink.durable_changes(), home) {
+            if let Err(problem) = committed(changed, sink, home) {
                 return self.stop(problem.to_string());
             }
             if moves {
@@ -650,11 +664,23 @@ fn changes(records: &[Record], home: &mut Home) -> Result<Option<Bytes>, StateEr
     home.as_mut().map_or(Ok(None), |partition| partition.end_turn(now))
 }
 
-/// The turn's changes stand in the log; `durable` changes are on its disk.
-fn committed(changed: bool, durable: u64, home: &mut Home) -> Result<(), StateError> {
+/// The turn's changes stand in the log. Now and then what they did goes to the state's file, for which the log has to have them on its disk.
+fn committed(changed: bool, sink: &mut dyn Sink, home: &mut Home) -> Result<(), Error> {
     let Some(partition) = home else { return Ok(()) };
     partition.committed(changed);
-    partition.tidy(durable)
+    if !partition.is_untidy() {
+        return Ok(());
+    }
+    match settle(partition, sink) {
+        // It is as urgent after the next turn.
+        Err(PortError::Busy(_)) => Ok(()),
+        settled => Ok(settled.map(|()| partition.tidy(sink.durable_changes()))??),
+    }
+}
+
+/// Waits until the log has on its disk what is in the state.
+fn settle(partition: &Partition, sink: &mut dyn Sink) -> Result<(), PortError> {
+    if sink.durable_changes() < partition.applied() { sink.settle() } else { Ok(()) }
 }
 
 fn roll_back(home: &mut Home) -> Result<(), StateError> {

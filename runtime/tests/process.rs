@@ -30,8 +30,10 @@ struct Log {
     units: Vec<Unit>,
     /// The next commit is refused.
     busy: bool,
-    /// Retention took the changes.
-    cut: bool,
+    /// The first change that retention left.
+    cut: u64,
+    /// How many changes are on its disk, where not all are at once.
+    durable: Option<u64>,
 }
 
 impl Log {
@@ -70,7 +72,14 @@ impl Sink for Port {
     }
 
     fn durable_changes(&self) -> u64 {
-        self.0.lock().changes().len() as u64
+        let log = self.0.lock();
+        log.durable.unwrap_or(log.changes().len() as u64)
+    }
+
+    fn settle(&mut self) -> Result<(), PortError> {
+        let mut log = self.0.lock();
+        log.durable = log.durable.map(|_| log.changes().len() as u64);
+        Ok(())
     }
 }
 
@@ -84,7 +93,7 @@ impl Changelog for Port {
     fn bounds(&self) -> Result<(u64, u64), PortError> {
         let log = self.0.lock();
         let end = log.changes().len() as u64;
-        Ok((if log.cut { end } else { 0 }, end))
+        Ok((log.cut, end))
     }
 
     fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError> {
@@ -184,7 +193,7 @@ impl World {
 
     /// The stage stops as it should.
     fn close(&mut self) {
-        self.stage.take().unwrap().0.close(&Port(self.log.clone()));
+        self.stage.take().unwrap().0.close(&mut Port(self.log.clone()));
     }
 
     fn look(&mut self, store: &str, key: &str) -> Option<Vec<u8>> {
@@ -228,8 +237,30 @@ fn a_stage_that_rests_writes_its_state_down() {
     assert_eq!(world.turn(), Turn::Idle);
     world.die();
     // The log no longer holds the changes, as after a long time; the file has what they did.
-    world.log.lock().cut = true;
+    world.log.lock().cut = 1;
     assert_eq!(world.look("totals", "a"), Some(2_i64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn a_stage_that_never_rests_writes_its_state_down_as_well() {
+    const KEYS: u64 = 20_000;
+    let mut world = World::new();
+    // The log's disk is behind, as it is while there is more to do.
+    world.log.lock().durable = Some(0);
+    for i in 0..KEYS {
+        world.put(&format!("a key of some forty bytes, number {i:05}"), i, "count");
+    }
+    while world.log.lock().units.last().is_none_or(|unit| unit.position < KEYS - 256) {
+        assert!(matches!(world.turn(), Turn::Progressed { .. }));
+    }
+    world.die();
+    {
+        let mut log = world.log.lock();
+        let changes = log.changes().len() as u64;
+        assert!(log.durable.is_some_and(|durable| durable > changes - 30), "what is in memory has a bound");
+        log.cut = changes - 30;
+    }
+    assert_eq!(world.look("totals", "a key of some forty bytes, number 00007"), Some(1_i64.to_le_bytes().to_vec()));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The file behind the partitions of one pipeline.
 
-use std::{ops::Bound, path::Path};
+use std::{io::ErrorKind, ops::Bound, path::Path};
 
-use redb::{Database, Durability, ReadableDatabase, TableDefinition, backends::InMemoryBackend};
+use redb::{
+    Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition, backends::InMemoryBackend,
+};
 
 use super::{StateError, wheel::Domain};
 
@@ -47,22 +49,22 @@ pub(super) struct Write<'a> {
 pub(super) type Entry = (Vec<u8>, u64, Vec<u8>);
 
 impl Engine {
-    /// Opens the file, or makes it. One that is damaged is thrown away: the log has what was in it.
+    /// Opens the file, or makes it, and reads it through. One that is damaged is thrown away: the log has what was in it. One that merely
+    /// cannot be opened now stays.
     ///
     /// # Errors
     /// [`StateError::File`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let open = || Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(file);
+        let open = || Database::builder().set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true).create(path);
         let database = match open() {
-            Ok(database) => database,
-            Err(problem) if path.exists() => {
+            Err(problem) if is_damage(&problem) => {
                 tracing::warn!(path = %path.display(), %problem, "the state's file is damaged: it is made anew from the log");
                 std::fs::remove_file(path).map_err(|error| StateError::File(error.to_string()))?;
-                open()?
+                open()
             }
-            Err(problem) => return Err(problem),
+            opened => opened,
         };
-        Self::with(database)
+        Self::with(database.map_err(file)?)
     }
 
     /// One that is gone when it is dropped.
@@ -185,6 +187,17 @@ pub(super) fn wheel_prefix(queue: u32, owner: &str, domain: Domain) -> Vec<u8> {
     prefix.extend_from_slice(owner.as_bytes());
     prefix.push(domain.number());
     prefix
+}
+
+/// Whether the file is what is wrong, and not that it cannot be read now.
+fn is_damage(problem: &DatabaseError) -> bool {
+    match problem {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 fn file(error: impl Into<redb::Error>) -> StateError {

@@ -128,6 +128,8 @@ pub struct Partition {
     watch: Option<Watch>,
     flushed_at: Instant,
     durable_at: Instant,
+    /// Something was written to the file that a crash may take back.
+    unsynced: bool,
 }
 
 impl Partition {
@@ -178,6 +180,7 @@ impl Partition {
             watch: None,
             flushed_at: now,
             durable_at: now,
+            unsynced: false,
         };
         while partition.applied < end {
             let read = changes.read(partition.applied)?;
@@ -381,14 +384,28 @@ impl Partition {
         Ok(())
     }
 
+    /// Whether it is time for [`Self::tidy`].
+    pub(crate) fn is_untidy(&self) -> bool {
+        let many = self.dirty_bytes + self.wheel.len() * OVERHEAD > DIRTY_BYTES;
+        let long = self.flushed_at.elapsed() >= DIRTY_FOR && !self.dirty.is_empty();
+        self.is_full() || many || long || (self.unsynced && self.is_stale())
+    }
+
+    fn is_full(&self) -> bool {
+        self.young_bytes > self.young_limit
+    }
+
+    /// It is long ago that what was written was brought to the disk.
+    fn is_stale(&self) -> bool {
+        self.durable_at.elapsed() >= DURABLE_EVERY
+    }
+
     /// Writes to the file what there is to write, and forgets what was not used lately. `durable` is how many changes are on the log's
     /// disk: the file must never be ahead of it.
     pub(crate) fn tidy(&mut self, durable: u64) -> Result<(), StateError> {
-        let full = self.young_bytes > self.young_limit;
-        let many = self.dirty_bytes + self.wheel.len() * OVERHEAD > DIRTY_BYTES;
-        let long = self.flushed_at.elapsed() >= DIRTY_FOR && !self.dirty.is_empty();
-        if (full || many || long) && durable >= self.applied {
-            self.flush(self.durable_at.elapsed() >= DURABLE_EVERY)?;
+        if self.is_untidy() && durable >= self.applied {
+            let full = self.is_full();
+            self.flush(self.is_stale())?;
             if full {
                 self.old = std::mem::take(&mut self.young);
                 self.young_bytes = 0;
@@ -397,8 +414,13 @@ impl Partition {
         Ok(())
     }
 
-    /// Writes all of it to the file and the disk, if the log has it on disk as well.
-    pub(crate) fn close(&mut self, durable: u64) -> Result<(), StateError> {
+    /// Changes of the log that are in it.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Writes all of it to the file and the disk, if the log has it on disk as well and no turn is under way.
+    pub(crate) fn save(&mut self, durable: u64) -> Result<(), StateError> {
         if durable >= self.applied && self.journal.is_empty() { self.flush(true) } else { Ok(()) }
     }
 
@@ -445,6 +467,7 @@ impl Partition {
         self.dirty_bytes = 0;
         self.wheel.written();
         self.flushed_at = Instant::now();
+        self.unsynced = !durable;
         if durable {
             self.durable_at = self.flushed_at;
         }

@@ -194,7 +194,7 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
                 }
                 partition.tidy(log.durable as u64).unwrap();
                 if dice.roll(20) == 0 {
-                    partition.close(log.durable as u64).unwrap();
+                    partition.save(log.durable as u64).unwrap();
                 }
             }
             match dice.roll(40) {
@@ -230,7 +230,7 @@ fn what_expires_goes_even_when_no_step_has_its_store_any_more() {
     }
     log.changes.extend(partition.changes());
     partition.committed(true);
-    partition.close(1).unwrap();
+    partition.save(1).unwrap();
     drop(partition);
 
     let mut partition = open(&path, &mut log);
@@ -241,7 +241,7 @@ fn what_expires_goes_even_when_no_step_has_its_store_any_more() {
         partition.committed(true);
     }
     // Nothing of it is in the file either.
-    partition.close(log.changes.len() as u64).unwrap();
+    partition.save(log.changes.len() as u64).unwrap();
     drop(partition);
     let mut partition = open(&path, &mut log);
     let store = partition.store("gone/old");
@@ -263,7 +263,7 @@ fn a_file_that_is_ahead_of_the_log_is_made_anew() {
         log.changes.extend(change);
         partition.committed(true);
     }
-    partition.close(2).unwrap();
+    partition.save(2).unwrap();
     drop(partition);
     log.changes.pop();
     let mut partition = open(&path, &mut log);
@@ -290,10 +290,34 @@ fn changes_that_the_log_no_longer_holds_are_missed_only_without_the_file() {
     partition.put(store, b"a", b"1", 0).unwrap();
     let change = partition.changes().unwrap();
     partition.committed(true);
-    partition.close(1).unwrap();
+    partition.save(1).unwrap();
     drop(partition);
     let engine = |path: &Path| Arc::new(Engine::open(path).unwrap());
     assert!(Partition::open(engine(&path), 7, MEMORY, &mut Cut(vec![change.clone()], 1)).is_ok());
     let lost = Partition::open(engine(&dir.path().join("other")), 7, MEMORY, &mut Cut(vec![change], 1));
     assert!(lost.err().unwrap().to_string().contains("reset the pipeline"));
+}
+
+#[test]
+fn a_damaged_file_is_made_anew_and_one_that_is_in_use_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut log = Log::default();
+    let mut partition = open(&path, &mut log);
+    let store = partition.store(STORES[0]);
+    partition.put(store, b"a", &[7; 100_000], 0).unwrap();
+    log.changes.extend(partition.changes());
+    partition.committed(true);
+    partition.save(1).unwrap();
+    assert!(Engine::open(&path).is_err(), "it is open already");
+    drop(partition);
+    assert_eq!(open(&path, &mut log).applied(), 1);
+    let whole = std::fs::read(&path).unwrap();
+    let value = whole.windows(64).rposition(|bytes| bytes == [7; 64]).unwrap();
+    for damaged in [b"no database".to_vec(), [&whole[..value], b"x", &whole[value + 1..]].concat()] {
+        std::fs::write(&path, damaged).unwrap();
+        let mut partition = open(&path, &mut log);
+        assert_eq!(partition.look("one", b"a").unwrap().as_deref(), Some(&[7; 100_000][..]));
+        partition.save(1).unwrap();
+    }
 }

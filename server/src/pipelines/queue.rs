@@ -129,11 +129,6 @@ impl Output {
         self.shell.reader.wait(&self.topic, self.queue, self.position, token)
     }
 
-    /// Waits until everything that was committed is on disk, and so is seen by consumers.
-    pub fn settle(&self) -> crate::failure::Result<()> {
-        self.shell.ask_blocking(|_, _| Ok(()))
-    }
-
     fn reader(&self) -> &Reader {
         &self.shell.reader
     }
@@ -318,6 +313,10 @@ impl Sink for Output {
 
     fn durable_changes(&self) -> u64 {
         self.state.as_ref().map_or(0, |topic| States::durable(self.reader(), topic, self.queue))
+    }
+
+    fn settle(&mut self) -> Result<(), PortError> {
+        self.shell.ask_blocking(|_, _| Ok(())).map_err(|failure| trouble(&failure))
     }
 }
 

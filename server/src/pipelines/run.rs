@@ -13,7 +13,9 @@ use parking_lot::{Condvar, Mutex};
 use sluice_broker::Token;
 use sluice_model::{Kind, QueueId, TopicName};
 use sluice_runtime::{
-    Begin, Counters, Error, Observer, Plan, Stage, StatePlan, StepStatus, Turn, ports::Progress, state::Shared,
+    Begin, Counters, Error, Observer, Plan, Stage, StatePlan, StepStatus, Turn,
+    ports::{Progress, Sink},
+    state::Shared,
 };
 
 use super::{
@@ -388,7 +390,9 @@ impl Work {
             }
         }
         self.publish();
-        self.stages.into_iter().for_each(|of| of.stage.close(&of.output));
+        for Queue { stage, mut output, .. } in self.stages {
+            stage.close(&mut output);
+        }
         // Whoever looks into the state holds on to it, and must not hold on to its file.
         self.states.iter().for_each(|states| states.close());
     }
@@ -414,9 +418,9 @@ impl Work {
         // Whoever sees that nothing is left to read sees what came of it as well.
         if matches!(turn, Turn::Progressed { .. })
             && output.lag() == 0
-            && let Err(failure) = output.settle()
+            && let Err(problem) = output.settle()
         {
-            tracing::debug!(pipeline, %failure, "what a stage made is not on disk yet");
+            tracing::debug!(pipeline, %problem, "what a stage made is not on disk yet");
         }
         *next = match turn {
             Turn::Idle => Next::Idle,
@@ -424,6 +428,7 @@ impl Work {
             Turn::Progressed { wait: Some(wait), .. } | Turn::Wait(wait) => Next::Wait(Instant::now() + wait),
             Turn::Stopped(reason) => {
                 tracing::error!(pipeline, queue = %output.id(), reason, "a stage stopped");
+                stage.save(output);
                 Next::Never(reason)
             }
         };
