@@ -1,12 +1,18 @@
 //! One step over a run of records: the call, and the search for the one record that ends it.
 
+use std::time::{Duration, Instant};
+
 use crate::batch::{Batch, Record};
 use crate::bindings::Action;
 use crate::error::Failure;
 use crate::output::{Output, RecordFailure, Verdict};
+use crate::ports::Room;
 
 /// Failures that a processor names in one turn: each costs a call with the records that are left.
 const NAMED: usize = 32;
+/// Calls that fail in one turn, and how long the calls of one step go on in it: then the turn ends behind the next record that is done.
+const FAILING: usize = 64;
+const RUN_FOR: Duration = Duration::from_secs(1);
 
 /// A record between two steps.
 #[derive(Clone, Debug)]
@@ -80,10 +86,19 @@ pub(crate) struct Called {
     pub(crate) timers: bool,
 }
 
+/// Where a run ends though there are more records: the others are left for the next turn.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Records that are found to fail alone.
+    pub(crate) falls: usize,
+    /// What it makes.
+    pub(crate) room: Room,
+}
+
 /// Runs the call over all flows, a batch of some of them at a time. If it fails as a whole, halves them until a record is found that fails alone; the records before it stand.
 ///
-/// Behind `most_falls` such records, or a call that missed its deadline, the others are left for the next turn, so a turn makes at most a
-/// few dozen calls more than its records need, whatever the plugin does. A cut never parts what came of one source record.
+/// Behind the bounds, a call that missed its deadline, or [`FAILING`] calls that failed, the others are left for the next turn, so a turn
+/// makes at most a few dozen calls more than its records need, whatever the plugin does. A cut never parts what came of one source record.
 ///
 /// # Errors
 /// Those of `call`'s outer result: no call was possible, for a reason that is not the records'.
@@ -91,10 +106,11 @@ pub(crate) fn run<E>(
     flows: Vec<Flow>,
     batch: &mut Batch,
     attempt: impl Fn(usize) -> u16,
-    most_falls: usize,
+    bounds: Bounds,
     mut call: impl FnMut(&Batch, &[Flow]) -> Result<Called, E>,
 ) -> Result<Ran, E> {
-    let (mut ran, mut falls, mut named) = (Ran::default(), 0, 0);
+    let (mut ran, mut falls, mut named, mut failing, mut made) = (Ran::default(), 0, 0, 0, 0);
+    let began = Instant::now();
     let mut todo = Todo(vec![flows]);
     while let Some(mut part) = todo.0.pop() {
         if part.is_empty() {
@@ -113,6 +129,8 @@ pub(crate) fn run<E>(
         let Called { answer, full, timers } = call(batch, &part)?;
         let (first, last) = (part[0].source, part[part.len() - 1].source);
         let failed = matches!(answer, Err(_) | Ok(Answer::Without { .. }));
+        failing += usize::from(failed);
+        let tired = failing >= FAILING || began.elapsed() >= RUN_FOR;
         if failed && timers && part.len() == 1 {
             ran.bringer = Some(first);
             return Ok(ran);
@@ -122,7 +140,11 @@ pub(crate) fn run<E>(
             Ok(Answer::Without { index, .. }) if timers => {
                 let behind = part.split_off(index + 1);
                 let alone = part.split_off(index);
+                let at = alone[0].source;
                 todo.0.extend([behind, alone, part]);
+                if tired {
+                    ran.cut = todo.end_behind(at).then_some(at).or(ran.cut);
+                }
             }
             Ok(Answer::Without { index, fall }) => {
                 let behind = part.split_off(index + 1);
@@ -130,7 +152,7 @@ pub(crate) fn run<E>(
                 ran.fall(flow.source, fall);
                 named += 1;
                 todo.0.push(behind);
-                if named >= NAMED {
+                if named >= NAMED || tired {
                     ran.cut = Some(flow.source);
                     todo.end_behind(flow.source);
                 }
@@ -139,14 +161,18 @@ pub(crate) fn run<E>(
             Ok(answer) => {
                 ran.entered.push((first, last));
                 ran.tried += part.len() as u64;
-                ran.accept(part, answer);
-                if full {
+                made += ran.accept(part, answer);
+                let full = full || made > bounds.room.bytes || ran.flows.len() > bounds.room.outputs;
+                if full || tired {
                     ran.cut = todo.end_behind(last).then_some(last).or(ran.cut);
                 }
             }
             Err(Failure::Fault { action, code, reason }) => {
                 let fall = Fall { action, code, reason };
                 part.iter().for_each(|flow| ran.fall(flow.source, fall.clone()));
+                if tired {
+                    ran.cut = todo.end_behind(last).then_some(last).or(ran.cut);
+                }
             }
             Err(failure) => {
                 let missed = matches!(failure, Failure::Deadline { .. });
@@ -154,7 +180,7 @@ pub(crate) fn run<E>(
                 if part.len() == 1 {
                     ran.fall(first, Fall::of(&failure));
                     falls += 1;
-                    if falls >= most_falls || missed {
+                    if falls >= bounds.falls || missed || tired {
                         ran.cut = Some(first);
                         return Ok(ran);
                     }
@@ -162,7 +188,7 @@ pub(crate) fn run<E>(
                 }
                 let right = part.split_off(part.len() / 2);
                 todo.0.push(right);
-                if missed {
+                if missed || tired {
                     // Where each record takes long, the other half would miss it as well: it has the next turn, which is smaller.
                     let last = part[part.len() - 1].source;
                     ran.cut = todo.end_behind(last).then_some(last).or(ran.cut);
@@ -199,7 +225,9 @@ impl Ran {
         }
     }
 
-    fn accept(&mut self, part: Vec<Flow>, answer: Answer) {
+    /// Gives how many bytes came of it.
+    fn accept(&mut self, part: Vec<Flow>, answer: Answer) -> usize {
+        let before = self.flows.len();
         match answer {
             // Handled where the parts are made.
             Answer::Without { .. } => {}
@@ -218,6 +246,7 @@ impl Ran {
                 }
             }
         }
+        self.flows[before..].iter().map(|flow| flow.record.size()).sum()
     }
 }
 
@@ -225,7 +254,12 @@ impl Ran {
 mod tests {
     use super::*;
     use crate::bindings::Columns;
+    use crate::output::Produced;
     use std::convert::Infallible;
+
+    fn bounds(falls: usize) -> Bounds {
+        Bounds { falls, room: Room { outputs: 5_000, bytes: 1_000_000, state: usize::MAX } }
+    }
 
     fn flows(n: usize) -> Vec<Flow> {
         let record = |i: usize| Record { offset: i as u64, stored_at: i as u64, ..Record::default() };
@@ -241,7 +275,7 @@ mod tests {
             flows(1000),
             &mut batch,
             |_| 0,
-            1,
+            bounds(1),
             |batch, _| {
                 calls += 1;
                 let last = usize::try_from(batch.time()).unwrap();
@@ -290,7 +324,7 @@ mod tests {
             let (answer, full) = answer(part);
             Ok::<_, Infallible>(Called { answer, full, timers: false })
         };
-        run(flows, &mut batch, |_| 0, most, call).unwrap()
+        run(flows, &mut batch, |_| 0, bounds(most), call).unwrap()
     }
 
     fn passed(part: &[Flow]) -> Result<Answer, Failure> {
@@ -334,5 +368,35 @@ mod tests {
             (if part.len() > 6 { Err(trap) } else { passed(part) }, true)
         });
         assert_eq!((ran.cut, ran.flows.len()), (Some(1), 8), "{calls:?}");
+    }
+
+    /// An answer that makes a value of so many bytes of each record.
+    fn values(part: &[Flow], bytes: usize) -> Result<Answer, Failure> {
+        let value = |origin| Produced { origin, value: Some(vec![0; bytes].into()), ..Produced::default() };
+        Ok(Answer::Output(Output { produced: (0..part.len()).map(value).collect(), failed: vec![] }))
+    }
+
+    #[test]
+    fn what_a_turn_makes_has_a_bound_however_it_is_asked() {
+        let mut calls = 0;
+        let ran = ran(flows(512), 1, |part| {
+            calls += 1;
+            let nonsense = Err(Failure::Nonsense("one by one, please".into()));
+            (if part.len() > 1 { nonsense } else { values(part, 300_000) }, false)
+        });
+        assert_eq!((ran.flows.len(), ran.cut, ran.failed.len()), (4, Some(3), 0));
+        assert!(calls < 20, "{calls}");
+    }
+
+    #[test]
+    fn who_fails_on_all_but_single_records_is_not_asked_for_all_of_them_in_one_turn() {
+        let mut calls = 0;
+        let ran = ran(flows(512), 1, |part| {
+            calls += 1;
+            let nonsense = Err(Failure::Nonsense("one by one, please".into()));
+            (if part.len() > 1 { nonsense } else { values(part, 1) }, false)
+        });
+        assert!(calls < 3 * FAILING && ran.cut == Some(ran.flows.len() - 1), "{calls}, {:?}", ran.cut);
+        assert!(ran.flows.len() > 30, "{}", ran.flows.len());
     }
 }

@@ -148,6 +148,7 @@ impl State {
     /// Resets what is counted for each call.
     pub(crate) fn begin(&mut self) {
         self.memory.refused = false;
+        self.panic = None;
         self.lines = 0;
         self.uses.begin();
     }

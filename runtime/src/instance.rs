@@ -253,11 +253,11 @@ impl Instance {
         newest: u64,
         call: impl FnOnce(&mut Self, &exports::process::Guest) -> Result<Output, Failure>,
     ) -> Result<Output, Failure> {
-        let Some(guest) = self.process.take() else {
-            return Err(Failure::Nonsense("this plugin is no processor".into()));
-        };
-        let Some(mut partition) = home.take() else {
+        if home.is_none() {
             return Err(Failure::State("it is away".into()));
+        }
+        let Some((guest, mut partition)) = self.process.take().and_then(|guest| Some((guest, home.take()?))) else {
+            return Err(Failure::Nonsense("this plugin is no processor".into()));
         };
         if self.store.data().keep.stores.is_empty() {
             let declared = self.plugin.manifest().stores.iter().map(|store| {

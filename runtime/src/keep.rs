@@ -11,6 +11,8 @@ use crate::state::{Domain, Partition, StateError, Timer};
 
 /// Largest key of an entry or a timer, bytes.
 const MAX_KEY: usize = 4096;
+/// Bytes of entries as they were that are kept while they are changed, as a multiple of what one answer may have.
+const OVERWRITTEN: u64 = 4;
 const MAX_TIMER_NAME: usize = 64;
 
 /// What a processor's calls work on.
@@ -63,11 +65,13 @@ impl Keep {
 impl State {
     /// Runs what writes. A call may write half as many bytes as one answer may have: two calls make one change in the log.
     fn write<R>(&mut self, f: impl FnOnce(&mut Partition) -> std::result::Result<R, StateError>) -> Result<R> {
-        let limit = self.limits.output / 2;
+        let (limit, most) = (self.limits.output / 2, self.limits.output * OVERWRITTEN);
         let done = self.keep.with(f)?;
-        if self.keep.partition()?.written_by_call() as u64 > limit {
+        let partition = self.keep.partition()?;
+        let (written, overwritten) = (partition.written_by_call() as u64, partition.overwritten() as u64);
+        if written > limit || overwritten > most {
             self.keep.too_much = true;
-            bail!("state: more than {limit} bytes were written in one call");
+            bail!("state: more than {limit} bytes were written in one call, or over more than {most}");
         }
         Ok(done)
     }

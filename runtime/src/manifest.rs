@@ -139,6 +139,7 @@ fn check_outputs(raw: wit::Outputs) -> Result<Outputs, String> {
         if checked.iter().any(|other| other.name == name) {
             return Err(format!("outputs: `{name}` is declared twice"));
         }
+        check_doc("outputs", &name, &doc)?;
         checked.push(Port { name, doc });
     }
     Ok(Outputs::Ports(checked))
@@ -156,9 +157,17 @@ fn check_stores(raw: Vec<wit::Store>) -> Result<Vec<StoreDeclared>, String> {
         if checked.iter().any(|other| other.name == name) {
             return Err(format!("stores: `{name}` is declared twice"));
         }
+        check_doc("stores", &name, &doc)?;
         checked.push(StoreDeclared { name, doc });
     }
     Ok(checked)
+}
+
+fn check_doc(of: &str, name: &str, doc: &str) -> Result<(), String> {
+    if doc.len() > MAX_DOC {
+        return Err(format!("{of}: the doc of `{name}` has at most {MAX_DOC} bytes, got {}", doc.len()));
+    }
+    Ok(())
 }
 
 /// A text that may be megabytes long, for a message.

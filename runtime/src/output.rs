@@ -168,6 +168,9 @@ impl Items {
             if *end < last || *end as usize > data.len() {
                 return Err(format!("{name}: end {i} is {end}, after {last} and with {} bytes of data", data.len()));
             }
+            if *end > last && !is_changed(&changed, i) {
+                return Err(format!("{name}: item {i} has {} bytes, but is not changed", *end - last));
+            }
             last = *end;
         }
         if last as usize != data.len() {
@@ -182,9 +185,13 @@ impl Items {
         let end = *self.ends.get(index)? as usize;
         self.index += 1;
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
-        let changed = self.changed.is_empty() || self.changed[index / 8] & (1 << (index % 8)) != 0;
-        changed.then(|| self.data.slice(start..end))
+        is_changed(&self.changed, index).then(|| self.data.slice(start..end))
     }
+}
+
+/// No bits at all mean that every item is.
+fn is_changed(bits: &[u8], index: usize) -> bool {
+    bits.is_empty() || bits[index / 8] & (1 << (index % 8)) != 0
 }
 
 fn check_texts(item: &Produced) -> Result<(), String> {
@@ -279,6 +286,11 @@ mod tests {
         assert_eq!(values(b"ab", &[2, 1]), "values: end 1 is 1, after 2 and with 2 bytes of data");
         assert_eq!(values(b"ab", &[1, 9]), "values: end 1 is 9, after 1 and with 2 bytes of data");
         assert_eq!(values(b"abc", &[1, 2]), "values: the last end is 2, but there are 3 bytes of data");
+        let unchanged = column(b"ab", &[1, 2]).map(|patch| wit::Patch { changed: vec![0b01], ..patch });
+        assert_eq!(
+            error(wit::Output { values: unchanged, ..raw(vec![0, 1]) }),
+            "values: item 1 has 1 bytes, but is not changed"
+        );
         let headers = |text: &[u8]| {
             error(wit::Output { headers: column(text, &[u32::try_from(text.len()).unwrap()]), ..raw(vec![0]) })
         };

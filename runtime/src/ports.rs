@@ -100,12 +100,14 @@ pub struct Room {
     pub outputs: usize,
     /// Of all outputs together.
     pub bytes: usize,
+    /// Of the change of the state.
+    pub state: usize,
 }
 
 impl Default for Room {
     /// As much as there is memory.
     fn default() -> Self {
-        Self { outputs: usize::MAX, bytes: usize::MAX }
+        Self { outputs: usize::MAX, bytes: usize::MAX, state: usize::MAX }
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::batch::Record;
 use crate::bindings::Action;
-use crate::bisect::{self, Called, Fall, Flow};
+use crate::bisect::{self, Bounds, Called, Fall, Flow};
 use crate::chained::{Bringer, Chained, End, Falls, Settled};
 use crate::counters::{Counters, StepStatus};
 use crate::error::Error;
@@ -255,6 +255,18 @@ impl Stage {
                 ended = settled.end;
             }
             let settled = Settled { end: End::None, ..settled };
+            let written = home.as_ref().map_or(0, |partition| partition.written());
+            if written > sink.room().state && chained.done > 0 {
+                roll_back(home)?;
+                ended = End::None;
+                if chained.done > 1 {
+                    most = chained.done / 2;
+                    left_out.retain(|source, _| *source < most);
+                } else {
+                    (most, left_out) = (1, Falls::from([(0, self.too_much_state(written))]));
+                }
+                continue;
+            }
             if chained.touched <= chained.done && traces.is_empty() {
                 return Ok((fired.records, chained, Settled { end: ended, ..settled }));
             }
@@ -275,6 +287,13 @@ impl Stage {
                 left_out.extend(chained.falls.remove(&source).map(|fall| (source, fall)));
             }
         }
+    }
+
+    /// How a record falls of which processors would keep more than a unit has room for; the last of them is named.
+    fn too_much_state(&self, written: usize) -> (usize, Fall) {
+        let step = self.steps.iter().rposition(Running::keeps_state).unwrap_or(0);
+        let reason = format!("{written} bytes of state were written for one record, by all processors together");
+        (step, Fall { action: Action::DeadLetter, code: "too-much-output".into(), reason })
     }
 
     /// There is nothing to read: time to delete what has expired, and to write down what processors keep.
@@ -391,7 +410,7 @@ impl Stage {
             flows,
             &mut batch,
             |_| 0,
-            FALLS,
+            Bounds { falls: FALLS, room: sink.room() },
             |_, part| {
                 let due: Vec<Timer> = part.iter().map(|flow| timers[flow.source].clone()).collect();
                 running.on_timers(plan, &mut held, &due, at, home)
@@ -463,7 +482,7 @@ impl Stage {
             }
             let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
             let flows = std::mem::take(&mut chained.flows);
-            let ran = bisect::run(flows, &mut batch, &attempt, falls, |batch, part| {
+            let ran = bisect::run(flows, &mut batch, &attempt, Bounds { falls, room }, |batch, part| {
                 let called = running.call(plan, &mut held, batch, home)?;
                 let cleared = cleared.is_some_and(|offset| part[0].record.offset == offset);
                 Ok::<_, Error>(Called { timers: called.timers && !cleared, ..called })

@@ -247,9 +247,9 @@ fn is_fine(answer: &Result<Answer, Failure>) -> bool {
     !matches!(answer, Err(_) | Ok(Answer::Without { .. }))
 }
 
-/// The turn can take no more when it wrote as much as half an answer may have.
+/// The turn can take no more when it wrote as much as half an answer may have, or over as much.
 fn called(answer: Result<Answer, Failure>, plan: &Plan, home: &Home) -> Called {
-    let written = home.as_ref().map_or(0, |partition| partition.written());
+    let written = home.as_ref().map_or(0, |partition| partition.written().max(partition.overwritten()));
     Called { answer, full: written as u64 > plan.limits.output / 2, timers: false }
 }
 

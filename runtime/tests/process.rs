@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::Map;
 use sluice_guest_build::Guests;
-use sluice_runtime::ports::{Changelog, PortError, Progress, Sink, Source, Unit};
+use sluice_runtime::ports::{Changelog, PortError, Progress, Room, Sink, Source, Unit};
 use sluice_runtime::state::{Engine, Partition, Shared};
 use sluice_runtime::{
     Config, Grants, Limits, Plan, Plugin, Policy, Record, Runtime, Silent, Stage, StatePlan, Step, Then, Turn,
@@ -34,6 +34,8 @@ struct Log {
     cut: u64,
     /// How many changes are on its disk, where not all are at once.
     durable: Option<u64>,
+    /// Most bytes of a change, where it matters.
+    most: Option<usize>,
 }
 
 impl Log {
@@ -69,6 +71,10 @@ impl Sink for Port {
         }
         log.units.push(unit);
         Ok(())
+    }
+
+    fn room(&self) -> Room {
+        Room { state: self.0.lock().most.unwrap_or(usize::MAX), ..Room::default() }
     }
 
     fn durable_changes(&self) -> u64 {
@@ -261,6 +267,29 @@ fn a_stage_that_never_rests_writes_its_state_down_as_well() {
         log.cut = changes - 30;
     }
     assert_eq!(world.look("totals", "a key of some forty bytes, number 00007"), Some(1_i64.to_le_bytes().to_vec()));
+}
+
+#[test]
+fn what_a_turn_keeps_in_all_of_its_steps_has_a_bound_and_a_record_that_is_too_much_for_it_falls() {
+    const MOST: usize = 1 << 20;
+    let mut world = World::new();
+    world.steps = 2;
+    world.log.lock().most = Some(MOST);
+    for i in 0..10 {
+        world.put(&format!("k{i}"), 0, "keep 100");
+    }
+    world.put("large", 0, "keep 700").put("last", 0, "keep 1");
+    world.run();
+    let log = world.log.lock();
+    assert!(log.changes().iter().all(|change| change.len() < MOST), "{:?}", log.changes().len());
+    assert_eq!(log.dead(), [(10, "too-much-output".to_owned())]);
+    assert_eq!(log.said().len(), 11);
+    drop(log);
+    for store in ["sluice-test-keeper/totals", "sluice-test-keeper-2/totals"] {
+        assert_eq!(world.look(store, "k9").map(|value| value.len()), Some(100 << 10));
+        assert_eq!(world.look(store, "last").map(|value| value.len()), Some(1 << 10));
+        assert_eq!(world.look(store, "large"), None);
+    }
 }
 
 #[test]

@@ -57,6 +57,11 @@ impl Journal {
         self.noted.is_empty()
     }
 
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub fn clear(&mut self) {
         self.noted.clear();
         self.bytes.clear();

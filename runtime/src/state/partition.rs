@@ -262,6 +262,11 @@ impl Partition {
         self.written
     }
 
+    /// Bytes of entries as they were before the running turn changed them.
+    pub(crate) fn overwritten(&self) -> usize {
+        self.journal.bytes()
+    }
+
     /// Bytes that the running call wrote so far.
     pub(crate) fn written_by_call(&self) -> usize {
         self.written_by_call
@@ -549,6 +554,8 @@ impl Partition {
         at: u64,
     ) -> Result<Page, StateError> {
         let name = self.places.name(store);
+        // What is before the prefix has nothing to do with it.
+        let after = after.filter(|after| *after >= prefix);
         let (mut from, mut start) = (Vec::new(), Vec::new());
         places::inner(store, prefix, &mut start);
         places::inner(store, after.unwrap_or(prefix), &mut from);

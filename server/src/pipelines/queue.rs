@@ -52,9 +52,13 @@ const ADDED: usize = 64;
 const FAILURE_LEN: usize = 8 * 1024;
 /// Longest value of a property that is kept when there is no room for all of them, bytes.
 const KEPT_LEN: usize = 4 * 1024;
-/// The most that a turn makes: its outputs, its dead letters and what goes with them are one unit.
-pub(super) const ROOM: Room =
-    Room { outputs: limits::UNIT_RECORDS - Batch::MAX_RECORDS as usize - 3, bytes: 8 * limits::BODY_LEN };
+/// The most that a turn makes: its outputs, its dead letters and what goes with them are one unit. Entries that expire, and timers that
+/// are taken out, are part of the change of the state besides.
+pub(super) const ROOM: Room = Room {
+    outputs: limits::UNIT_RECORDS - Batch::MAX_RECORDS as usize - 3,
+    bytes: 8 * limits::BODY_LEN,
+    state: limits::SYSTEM_BODY_LEN - 4 * 1024 * 1024,
+};
 
 /// Where a dead letter's message was read, and how often it was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]

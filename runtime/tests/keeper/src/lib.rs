@@ -72,6 +72,11 @@ fn keeper(r: Record<'_>, ctx: &mut Context<'_>) -> Result<(), Failure> {
                 say(ctx, format!("{rest} with {}", String::from_utf8_lossy(&other)));
             }
         }
+        // So many KiB, and on to the next step.
+        "keep" => {
+            totals.put(key, vec![0; rest.parse().unwrap_or(0) * 1024]);
+            ctx.pass();
+        }
         "tries" => say(ctx, r.attempt().to_string()),
         "relay" => say(ctx, rest.to_owned()),
         "once-an-hour" if ctx.store("seen").first_time(key, Duration::from_secs(3600)) => ctx.pass(),
