@@ -5,6 +5,10 @@ use bytes::Bytes;
 use crate::bindings::Columns;
 use crate::bindings::sluice::plugin::types as wit;
 
+/// How much later than the broker stored it a record may say that it was born, milliseconds: one producer whose clock is wrong must not end
+/// every window of a queue.
+const CLOCK_AHEAD: u64 = 60_000;
+
 /// One record, as it comes from a source and goes to a sink. Cloning shares the bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
@@ -27,6 +31,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The producer's time, but no later than a minute after the broker's: what processors and their clocks go by.
+    #[must_use]
+    pub fn event_time(&self) -> u64 {
+        self.born_at.min(self.stored_at.saturating_add(CLOCK_AHEAD))
+    }
+
     /// Bytes of the key, tag, headers and value.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -141,7 +151,7 @@ impl Batch {
                 break;
             }
             (taken, bytes) = (taken + 1, bytes + size);
-            (time, newest) = (time.max(record.stored_at), newest.max(record.born_at));
+            (time, newest) = (time.max(record.stored_at), newest.max(record.event_time()));
         }
         let before = self.len();
         if before == 0 {
@@ -157,7 +167,7 @@ impl Batch {
             self.offsets.extend(each().map(|record| record.offset));
         }
         if needs.contains(Columns::BORN_AT) {
-            self.born_at.extend(each().map(|record| record.born_at));
+            self.born_at.extend(each().map(Record::event_time));
         }
         if needs.contains(Columns::STORED_AT) {
             self.stored_at.extend(each().map(|record| record.stored_at));
@@ -205,7 +215,7 @@ impl Batch {
         self.time
     }
 
-    /// The newest `born_at`.
+    /// The newest event time.
     pub(crate) fn newest(&self) -> u64 {
         self.newest
     }

@@ -52,12 +52,22 @@ pub(crate) enum End {
     Stop(String),
 }
 
+/// What a turn begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// The record with this offset.
+    Record(u64),
+    /// A processing-time timer: what a processor behind its own gets of it may bring timers there.
+    Timers,
+}
+
 /// A record before which the event-time timers of a step are to be fired one by one.
 #[derive(Clone, Copy)]
 pub(crate) struct Bringer {
     pub(crate) step: usize,
-    pub(crate) offset: u64,
-    pub(crate) born_at: u64,
+    pub(crate) head: Head,
+    /// Its event time.
+    pub(crate) time: u64,
     pub(crate) stored_at: u64,
     /// How many more turns that may take.
     pub(crate) turns: u32,

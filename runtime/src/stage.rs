@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::batch::Record;
 use crate::bindings::Action;
 use crate::bisect::{self, Bounds, Called, Fall, Flow};
-use crate::chained::{Bringer, Chained, End, Falls, Settled};
+use crate::chained::{Bringer, Chained, End, Falls, Head, Settled};
 use crate::counters::{Counters, StepStatus};
 use crate::error::Error;
 use crate::plan::{Plan, Then};
@@ -56,8 +56,8 @@ pub struct Stage {
     fired: bool,
     /// The record at the head, if a timer that it brings is what fails.
     bringer: Option<Bringer>,
-    /// The offset at the head, if its timers were fired: what fails now is the record's own.
-    cleared: Option<u64>,
+    /// What was at the head when all timers that it brings were fired: what fails there now is its own.
+    cleared: Option<Head>,
     /// When the turn began, and the broker's time then, milliseconds since 1970.
     began: (Instant, u64),
     /// How many records of the turn are to be done again, behind one that is tried again or with it, and of how many.
@@ -349,8 +349,8 @@ impl Stage {
     /// Fires the event-time timers that the record at the head brings, when one of them is what fails. `None`: none is, or all are fired.
     fn fire_brought(&mut self, sink: &mut dyn Sink, home: &mut Home) -> Option<Turn> {
         let bringer = self.bringer.take()?;
-        let Bringer { step, born_at, stored_at, turns, offset } = bringer;
-        let due = self.steps[step].advance(born_at, home).and_then(|()| {
+        let Bringer { step, head, time, stored_at, turns } = bringer;
+        let due = self.steps[step].advance(time, home).and_then(|()| {
             let lateness = self.plan.state.as_ref().map_or(0, |state| state.lateness);
             let until = self.steps[step].clock(home)?.saturating_sub(lateness);
             let due = self.steps[step].next_timer(Domain::EventTime, home)?.filter(|due| *due <= until);
@@ -359,10 +359,14 @@ impl Stage {
         match due {
             Ok(Some(due)) if turns > 0 => {
                 self.bringer = Some(Bringer { turns: turns - 1, ..bringer });
-                Some(self.run_timers(&due, sink, home))
+                let turn = self.run_timers(&due, sink, home);
+                if matches!(turn, Turn::Wait(_)) {
+                    self.bringer = Some(bringer);
+                }
+                Some(turn)
             }
             Ok(_) => {
-                self.cleared = Some(offset);
+                self.cleared = Some(head);
                 roll_back(home).err().map(|problem| self.stop(problem.to_string()))
             }
             Err(problem) => Some(self.trouble(problem.into(), home)),
@@ -388,8 +392,8 @@ impl Stage {
         let DueTimers { step, until, at, brought_by } = *due;
         let running = &self.steps[step];
         let domain = if brought_by.is_some() { Domain::EventTime } else { Domain::ProcessingTime };
-        if let Some(Bringer { born_at, .. }) = brought_by {
-            running.advance(born_at, home)?;
+        if let Some(Bringer { time, .. }) = brought_by {
+            running.advance(time, home)?;
         }
         let timers = running.take_timers(domain, until, most, home)?;
         let newest = running.clock(home)?;
@@ -397,7 +401,7 @@ impl Stage {
             offset: self.position,
             key: Some(timer.key.clone().into()),
             // Not newer than what the step has seen: behind a backlog the event clock of the steps after it stays where it is.
-            born_at: brought_by.map_or(timer.due.min(newest), |bringer| bringer.born_at),
+            born_at: brought_by.map_or(timer.due.min(newest), |bringer| bringer.time),
             stored_at: at,
             ..Record::default()
         };
@@ -422,7 +426,7 @@ impl Stage {
         chained.ran(step, true, ran);
         // Those that were not tried were taken out all the same.
         chained.touched = records.len();
-        self.chain_from(step + 1, &mut chained, |_| 0, sink, home)?;
+        self.chain_from(step + 1, &mut chained, |_| 0, Head::Timers, sink, home)?;
         Ok((Fired { timers, records }, chained))
     }
 
@@ -452,7 +456,8 @@ impl Stage {
         let mut chained = Chained::begin(records, left_out);
         let retried = self.retry.filter(|(offset, _)| records.first().is_some_and(|r| r.offset == *offset));
         let attempt = retried.map_or(0, |(_, attempt)| u16::try_from(attempt).unwrap_or(u16::MAX));
-        self.chain_from(0, &mut chained, |source| if source == 0 { attempt } else { 0 }, sink, home)?;
+        let head = records.first().map_or(Head::Timers, |record| Head::Record(record.offset));
+        self.chain_from(0, &mut chained, |source| if source == 0 { attempt } else { 0 }, head, sink, home)?;
         let missed = chained.deadline_missed;
         if missed {
             self.batch_records = (records.len() / 2).max(1);
@@ -468,10 +473,11 @@ impl Stage {
         first: usize,
         chained: &mut Chained,
         attempt: impl Fn(usize) -> u16,
+        head: Head,
         sink: &dyn Sink,
         home: &mut Home,
     ) -> Result<(), Error> {
-        let (room, cleared) = (sink.room(), self.cleared);
+        let (room, cleared) = (sink.room(), self.cleared == Some(head));
         // The first record that is to be tried again, or to stop the stage, ends the turn.
         let goes_on = self.plan.policy.retries == 0 && self.plan.policy.then != Then::Stop;
         let falls = if goes_on { FALLS } else { 1 };
@@ -484,7 +490,7 @@ impl Stage {
             let flows = std::mem::take(&mut chained.flows);
             let ran = bisect::run(flows, &mut batch, &attempt, Bounds { falls, room }, |batch, part| {
                 let called = running.call(plan, &mut held, batch, home)?;
-                let cleared = cleared.is_some_and(|offset| part[0].record.offset == offset);
+                let cleared = cleared && part[0].source == 0;
                 Ok::<_, Error>(Called { timers: called.timers && !cleared, ..called })
             });
             (running.batch, running.instance) = (batch, held);
@@ -527,8 +533,10 @@ impl Stage {
         if let (Some((step, source)), End::None) = (chained.bringer, &settled.end)
             && chained.done == source
         {
-            let Record { offset, born_at, stored_at, .. } = records[source];
-            settled.end = End::Bringer(Bringer { step, offset, born_at, stored_at, turns: BRINGER_TURNS });
+            let Record { offset, stored_at, .. } = records[source];
+            let head = if timers.is_empty() { Head::Record(offset) } else { Head::Timers };
+            let time = records[source].event_time();
+            settled.end = End::Bringer(Bringer { step, head, time, stored_at, turns: BRINGER_TURNS });
         }
         settled
     }
@@ -598,8 +606,11 @@ impl Stage {
             if let Err(problem) = committed(changed, sink, home) {
                 return self.stop(problem.to_string());
             }
+            if moves || self.cleared == Some(Head::Timers) {
+                self.cleared = None;
+            }
             if moves {
-                (self.retry, self.cleared) = (None, None);
+                self.retry = None;
                 self.counters.read += chained.done as u64;
                 self.counters.dropped += dropped;
                 let (began, now) = self.began;

@@ -376,6 +376,20 @@ fn a_record_that_fails_moves_no_watermark_and_a_turn_in_pieces_is_as_good_as_a_w
 }
 
 #[test]
+fn one_record_from_the_far_future_ends_no_other_window() {
+    const START: u64 = 1_000_000;
+    let mut world = World::new();
+    // Times of the producer and of the broker, behind the start.
+    for (key, born, stored) in
+        [("a", 1, 1), ("mad", u64::MAX - START, 2), ("a", 70_001, 70_001), ("a", 70_002, 70_003), ("z", 90_000, 90_000)]
+    {
+        world.put(key, START + born, "ten");
+        world.log.lock().source.last_mut().unwrap().stored_at = START + stored;
+    }
+    assert_eq!(world.run(), ["a 1000000..1000010 1", "mad 1060000..1060010 1", "a 1070000..1070010 2"]);
+}
+
+#[test]
 fn each_of_two_processors_has_seen_what_came_to_it() {
     let mut expected = None;
     for batch in [1, 2, 3, 256] {

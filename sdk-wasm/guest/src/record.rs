@@ -88,7 +88,7 @@ impl<'a> Record<'a> {
         self.number(&self.batch.offsets, "offset")
     }
 
-    /// Producer's time, milliseconds since 1970.
+    /// Producer's time, milliseconds since 1970; at most a minute later than the broker's, whatever the producer said.
     #[must_use]
     pub fn born_at(&self) -> u64 {
         self.number(&self.batch.born_at, "born_at")

@@ -34,10 +34,11 @@ impl Sample {
         self
     }
 
-    /// Producer's time, milliseconds since 1970.
+    /// Producer's time, milliseconds since 1970. The broker's is then no earlier.
     #[must_use]
     pub fn born_at(mut self, time: u64) -> Sample {
         self.0.born_at = time;
+        self.0.stored_at = self.0.stored_at.max(time);
         self
     }
 
