@@ -32,6 +32,7 @@ pub struct Record {
 
 impl Record {
     /// The producer's time, but no later than a minute after the broker's: what processors and their clocks go by.
+    #[inline]
     #[must_use]
     pub fn event_time(&self) -> u64 {
         self.born_at.min(self.stored_at.saturating_add(CLOCK_AHEAD))

@@ -7,6 +7,7 @@ use crate::batch::Record;
 use crate::bindings::Action;
 use crate::bisect::{Fall, Flow, Ran};
 use crate::ports::{DeadLetter, Room};
+use crate::state::Timer;
 
 /// By source record: the step that failed on it, and how.
 pub(crate) type Falls = BTreeMap<usize, (usize, Fall)>;
@@ -44,6 +45,12 @@ pub(crate) enum End {
     /// The record with this offset failed so many times, and is tried again after a while.
     Retry {
         offset: u64,
+        tries: u32,
+        wait: Duration,
+    },
+    /// The same of a timer.
+    RetryTimer {
+        timer: Timer,
         tries: u32,
         wait: Duration,
     },

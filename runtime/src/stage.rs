@@ -49,6 +49,8 @@ pub struct Stage {
     position: u64,
     /// The record at the head that is being retried, and how often it was.
     retry: Option<(u64, u32)>,
+    /// The same of the first of the timers that are due.
+    timer_retry: Option<(Timer, u32)>,
     stopped: Option<String>,
     /// Records of the next turn: fewer after a missed deadline.
     batch_records: usize,
@@ -86,6 +88,7 @@ impl Stage {
             steps,
             position,
             retry: None,
+            timer_retry: None,
             stopped: None,
             batch_records,
             fired: false,
@@ -395,6 +398,8 @@ impl Stage {
         if let Some(Bringer { time, .. }) = brought_by {
             running.advance(time, home)?;
         }
+        // What comes behind one that is tried again would be done for nothing should it fail.
+        let most = if self.timer_retry.is_some() { 1 } else { most };
         let timers = running.take_timers(domain, until, most, home)?;
         let newest = running.clock(home)?;
         let as_record = |timer: &Timer| Record {
@@ -503,19 +508,30 @@ impl Stage {
         Ok(())
     }
 
+    /// How often a record, or a timer that counts as one, was tried before.
+    fn tried(&self, record: &Record, timer: Option<&Timer>) -> u32 {
+        let tries = match timer {
+            None => self.retry.filter(|(offset, _)| *offset == record.offset).map(|(_, tries)| tries),
+            Some(timer) => self.timer_retry.as_ref().filter(|(tried, _)| tried == timer).map(|(_, tries)| *tries),
+        };
+        tries.unwrap_or(0)
+    }
+
     /// Applies the policy to the failures. The turn ends before the first record that is not to fall yet. Where the records are timers,
-    /// these are given as well; they are not tried again.
+    /// these are given as well.
     fn settle(&self, records: &[Record], timers: &[Timer], chained: &mut Chained) -> Settled {
         let mut settled = Settled::default();
         for (&source, (step, fall)) in chained.falls.range(..chained.done) {
             let (step, fall) = (*step, fall.clone());
             let (record, timer) = (&records[source], timers.get(source));
-            let tried = self.retry.filter(|(offset, _)| timer.is_none() && *offset == record.offset);
-            let tried = tried.map_or(0, |(_, tried)| tried);
+            let tried = self.tried(record, timer);
             let then = match fall.action {
-                Action::Retry if timer.is_none() && tried < self.plan.policy.retries => {
-                    let wait = self.plan.policy.wait(tried);
-                    settled.end = End::Retry { offset: record.offset, tries: tried + 1, wait };
+                Action::Retry if tried < self.plan.policy.retries => {
+                    let (wait, tries) = (self.plan.policy.wait(tried), tried + 1);
+                    settled.end = match timer {
+                        None => End::Retry { offset: record.offset, tries, wait },
+                        Some(timer) => End::RetryTimer { timer: timer.clone(), tries, wait },
+                    };
                     chained.done = source;
                     break;
                 }
@@ -609,6 +625,9 @@ impl Stage {
             if moves || self.cleared == Some(Head::Timers) {
                 self.cleared = None;
             }
+            if !moves {
+                self.timer_retry = None;
+            }
             if moves {
                 self.retry = None;
                 self.counters.read += chained.done as u64;
@@ -633,6 +652,11 @@ impl Stage {
                 }
                 self.retry = Some((offset, tries));
                 self.undone = Some(((records.len() - chained.done) as u32, records.len() as u32));
+                if chained.done == 0 { Turn::Wait(wait) } else { progressed(Some(wait)) }
+            }
+            End::RetryTimer { timer, tries, wait } => {
+                self.counters.retries += 1;
+                self.timer_retry = Some((timer, tries));
                 if chained.done == 0 { Turn::Wait(wait) } else { progressed(Some(wait)) }
             }
             End::Bringer(bringer) => {

@@ -116,13 +116,14 @@ struct World {
     steps: usize,
     batch: usize,
     lateness: u64,
+    retries: u32,
     now: u64,
 }
 
 impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { log: Arc::default(), dir, stage: None, steps: 1, batch: 256, lateness: 0, now: 0 }
+        Self { log: Arc::default(), dir, stage: None, steps: 1, batch: 256, lateness: 0, retries: 0, now: 0 }
     }
 
     /// Puts a record into the source.
@@ -162,7 +163,7 @@ impl World {
                     };
                     self.steps
                 ],
-                policy: Policy { retries: 0, backoff: Duration::from_millis(1), then: Then::DeadLetter },
+                policy: Policy { retries: self.retries, backoff: Duration::from_millis(1), then: Then::DeadLetter },
                 limits: Limits { deadline: Duration::from_millis(200), ..Limits::default() },
                 batch_records: self.batch,
                 batch_bytes: 1 << 20,
@@ -504,6 +505,26 @@ fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
     assert_eq!(world.log.lock().dead().len(), 1);
     let outputs: Vec<_> = world.log.lock().units.iter().flat_map(|u| u.outputs.clone()).collect();
     assert_eq!(outputs[0].record.key.as_deref(), Some(&b"a"[..]));
+}
+
+#[test]
+fn a_timer_that_fails_is_tried_again_as_a_record_is() {
+    let mut world = World::new();
+    (world.retries, world.now) = (2, 1_000);
+    world.put("a", 0, "wake-at 500").put("flaky", 0, "wake-at 501").put("b", 0, "wake-at 503");
+    world.put("z", 0, "tell on time");
+    assert_eq!(world.run(), ["on time", "woke at 500", "woke at 501", "woke at 503"]);
+    world.put("trap", 0, "wake-at 504").put("b", 0, "wake-at 505");
+    assert_eq!(world.run()[4..], ["woke at 505"]);
+    let dead: Vec<_> = world.log.lock().units.iter().flat_map(|unit| unit.dead_letters.clone()).collect();
+    assert_eq!(dead.len(), 1);
+    assert_eq!((dead[0].timer.as_deref(), dead[0].tries), (Some("wake"), 3));
+    // Those that an event brings as well, before which its record waits.
+    world.put("trap", 1, "remind-at 10").put("z", 20, "tell late");
+    assert_eq!(world.run().last().map(String::as_str), Some("late"));
+    let tries: Vec<u32> =
+        world.log.lock().units.iter().flat_map(|unit| &unit.dead_letters).map(|dead| dead.tries).collect();
+    assert_eq!(tries, [3, 3]);
 }
 
 #[test]

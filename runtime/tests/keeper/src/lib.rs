@@ -1,5 +1,6 @@
 //! A processor that does what its records say: the body's first word is what to do, the others with what.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sluice_sdk::join::{Join, Side};
@@ -9,6 +10,8 @@ use sluice_sdk::{Context, Emit, Failure, Record, Timer, process};
 const TENS: Windows = Windows::tumbling("tens", Duration::from_millis(10));
 const HOPS: Windows = Windows::hopping("hops", Duration::from_millis(10), Duration::from_millis(5));
 const VISITS: Sessions = Sessions::new("visits", Duration::from_millis(10));
+/// How often the flaky timer failed: an instance remembers what its state does not.
+static FAILED: AtomicU32 = AtomicU32::new(0);
 const PAIRS: Join = Join::new("pairs", Duration::from_millis(10));
 
 #[process(
@@ -111,6 +114,9 @@ fn fired(timer: &Timer, ctx: &mut Context<'_>) -> Result<(), Failure> {
     if timer.name == "wake" {
         if timer.key == b"trap" {
             panic!("as told");
+        }
+        if timer.key == b"flaky" && FAILED.fetch_add(1, Ordering::Relaxed) < 2 {
+            return Err(Failure::retry("flaky", "the first two times"));
         }
         match str::from_utf8(&timer.key).ok().and_then(|key| key.split_once(' ')) {
             Some(("tell", text)) => {
