@@ -30,7 +30,8 @@ use crate::{
 pub enum Effect {
     /// Ask again for the fetch that waits under this token.
     Wake(Token),
-    /// A half message is undecided and its time has come: ask its producer group, or the group's checker.
+    /// A half message is undecided and its time has come: ask its producer group, or the group's checker. It comes again until
+    /// [`Broker::asked`] says that somebody was asked.
     CheckHalf(crate::transaction::HalfCheck),
     /// The set of topics changed: tell the name servers.
     TopicsChanged,

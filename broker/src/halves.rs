@@ -11,7 +11,7 @@ use crate::{
 
 /// Property of a record of the decisions' topic that decides nothing: when to ask again, ms.
 pub(crate) const ASKED_UNTIL: &str = "asked-until";
-/// How often the producer was asked by then; one time more than before where the record does not say.
+/// How often somebody was asked by then; one time more than before where the record does not say.
 pub(crate) const CHECKS: &str = "checks";
 
 /// A prepared message that waits for its producer's decision.
@@ -23,37 +23,60 @@ pub struct Half {
     pub at: LogOffset,
     pub group: GroupName,
     pub stored_at: Timestamp,
-    /// How often its producer was asked.
+    /// How often its producer, or the checker of its group, was asked.
     pub checks: u32,
-    /// When it will be asked next.
+    /// From when on somebody is to be asked.
     pub due: Timestamp,
+}
+
+/// A half message, and what is known of it only until the process ends.
+struct Waiting {
+    half: Half,
+    /// When the shell is told of it next.
+    next: Timestamp,
+    /// When the shell was told of it first since it was due.
+    offered: Option<Timestamp>,
 }
 
 /// View: the undecided half messages, and when each is to be asked about.
 #[derive(Default)]
 pub struct Halves {
-    by_offset: BTreeMap<QueueOffset, Half>,
-    by_due: BTreeSet<(Timestamp, QueueOffset)>,
+    by_offset: BTreeMap<QueueOffset, Waiting>,
+    by_next: BTreeSet<(Timestamp, QueueOffset)>,
 }
 
 impl Halves {
     pub fn get(&self, offset: QueueOffset) -> Option<&Half> {
-        self.by_offset.get(&offset)
+        self.by_offset.get(&offset).map(|waiting| &waiting.half)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Half> {
-        self.by_offset.values()
+        self.by_offset.values().map(|waiting| &waiting.half)
     }
 
     /// The oldest place in the log that an undecided half message lives in.
     pub fn oldest(&self) -> Option<LogOffset> {
-        self.by_offset.values().next().map(|half| half.at)
+        self.iter().next().map(|half| half.at)
     }
 
-    /// Up to `max` half messages whose time has come, the longest due first.
-    pub(crate) fn due(&self, now: Timestamp, max: usize) -> Vec<Half> {
-        let due = self.by_due.range(..=(now, QueueOffset(u64::MAX))).take(max);
-        due.filter_map(|(_, offset)| self.by_offset.get(offset).cloned()).collect()
+    /// Up to `max` half messages of which the shell is to be told, the longest due first, and for how long each was offered already.
+    pub(crate) fn due(&self, now: Timestamp, max: usize) -> Vec<(Half, i64)> {
+        let due = self.by_next.range(..=(now, QueueOffset(u64::MAX))).take(max);
+        let offered = |waiting: &Waiting| waiting.offered.map_or(0, |offered| now.ms_since(offered));
+        due.filter_map(|(_, offset)| self.by_offset.get(offset))
+            .map(|waiting| (waiting.half.clone(), offered(waiting)))
+            .collect()
+    }
+
+    /// Notes that the shell is told of a half message now, and again at `next` unless somebody was asked by then. That is no part of the view: the
+    /// next process tells its shell of all that are due.
+    pub(crate) fn offer(&mut self, offset: QueueOffset, now: Timestamp, next: Timestamp) {
+        if let Some(waiting) = self.by_offset.get_mut(&offset) {
+            self.by_next.remove(&(waiting.next, offset));
+            self.by_next.insert((next, offset));
+            waiting.next = next;
+            waiting.offered.get_or_insert(now);
+        }
     }
 
     /// Applies a record of the half topic; `timeout_ms` is the age at which it is first asked about.
@@ -91,19 +114,20 @@ impl Halves {
     }
 
     fn put(&mut self, half: Half) {
-        self.by_due.insert((half.due, half.queue_offset));
-        self.by_offset.insert(half.queue_offset, half);
+        let next = half.due;
+        self.by_next.insert((next, half.queue_offset));
+        self.by_offset.insert(half.queue_offset, Waiting { half, next, offered: None });
     }
 
     fn remove(&mut self, offset: QueueOffset) -> Option<Half> {
-        let half = self.by_offset.remove(&offset)?;
-        self.by_due.remove(&(half.due, offset));
-        Some(half)
+        let waiting = self.by_offset.remove(&offset)?;
+        self.by_next.remove(&(waiting.next, offset));
+        Some(waiting.half)
     }
 
     pub(crate) fn snapshot(&self, out: &mut Out) {
         out.u32(self.by_offset.len() as u32);
-        for half in self.by_offset.values() {
+        for half in self.iter() {
             out.u64(half.queue_offset.0).u64(half.at.0).text(half.group.as_str());
             out.i64(half.stored_at.0).u32(half.checks).i64(half.due.0);
         }

@@ -382,6 +382,11 @@ impl Reader {
         held
     }
 
+    /// The half message at this place, as long as it is undecided.
+    pub fn half(&self, at: QueueOffset) -> Option<Half> {
+        self.shared.state.read().halves.get(at).cloned()
+    }
+
     /// Undecided half messages, the oldest first, at most `max`.
     pub fn halves(&self, max: usize) -> Vec<Half> {
         self.shared.state.read().halves.iter().take(max).cloned().collect()

@@ -19,6 +19,12 @@ use crate::{
 
 /// Most half messages looked at in one turn.
 const TURN_HALVES: usize = 256;
+/// For how long nobody can be asked about a half message before it is given up, ms: it holds the log's segments behind it.
+/// Apache RocketMQ keeps its log, and half messages with it, as long (`fileReservedTime`).
+const UNASKED_MS: i64 = 72 * 3_600_000;
+/// The shell is told of one that nobody was asked about when it waited this part of its time longer, after so many intervals at the most.
+const OFFERED_PART: i64 = 8;
+const OFFERED_INTERVALS: i64 = 10;
 
 /// Lengths of the unique keys that clients make: with an address of IPv4, of clients of version 5, and with one of IPv6.
 const UNIQUE_KEY_LENS: [usize; 3] = [32, 34, 56];
@@ -123,9 +129,6 @@ pub struct HalfCheck {
     pub half: Half,
     /// The record as it is stored, under the half topic.
     pub record: Bytes,
-    /// Which question this is, from 1, and how many there will be.
-    pub attempt: u32,
-    pub attempts: u32,
 }
 
 impl HalfCheck {
@@ -197,31 +200,40 @@ impl Broker {
         Ok(())
     }
 
-    /// Puts off the next question about a half message without counting it as asked again.
-    pub fn ask_again(&mut self, queue_offset: QueueOffset, due: Timestamp, now: Timestamp) -> Result<()> {
-        let half = self.half(queue_offset)?;
-        self.stage_one(question_message(queue_offset, due, half.checks, now)?, now)?;
+    /// Counts a question about a half message: somebody was asked, and is to be asked again at `due`; after the usual interval without.
+    ///
+    /// Fails with `NotFound` when it is decided already, and with `Conflict` when another one is at its place by now.
+    pub fn asked(&mut self, of: &Half, due: Option<Timestamp>, now: Timestamp) -> Result<()> {
+        let half = self.half(of.queue_offset)?;
+        if half.at != of.at {
+            return Err(Error::Conflict(format!("half message {} is another one by now", of.queue_offset)));
+        }
+        let due = due.unwrap_or_else(|| now.plus_ms(self.config().transaction_interval_ms));
+        self.stage_one(question_message(of.queue_offset, due, half.checks + 1, now)?, now)?;
         Ok(())
     }
 
-    /// Emits an effect for every half message whose time has come, up to a bound. One that was asked about too often
-    /// goes to `TRANS_CHECK_MAX_TIME_TOPIC`, in one unit with that decision.
+    /// Emits an effect for every half message whose time has come, up to a bound, and again now and then until [`Self::asked`] says
+    /// that somebody was asked. One that was asked about too often, or that nobody could be asked about for days, goes to
+    /// `TRANS_CHECK_MAX_TIME_TOPIC`, in one unit with that decision.
     pub fn check_halves(&mut self, now: Timestamp) -> Result<()> {
+        let (checks, interval) = (self.config().transaction_checks, self.config().transaction_interval_ms);
         let due = self.shared.state.read().halves.due(now, TURN_HALVES);
-        for half in due {
+        for (half, offered) in due {
             // One that cannot be read yet is due again in the next turn.
             if self.reader.store().readable() <= half.at {
                 continue;
             }
-            if half.checks >= self.config().transaction_checks {
+            // Whoever was away while the broker was has the time of all questions to come back.
+            let unasked = now.ms_since(half.due) >= UNASKED_MS && offered >= interval.saturating_mul(checks.into());
+            if half.checks >= checks || unasked {
                 self.expire(&half, now)?;
                 continue;
             }
-            let until = now.plus_ms(self.config().transaction_interval_ms);
             let record = self.reader.store().record_at(half.at)?;
-            self.stage_one(question_message(half.queue_offset, until, half.checks + 1, now)?, now)?;
-            let (attempt, attempts) = (half.checks + 1, self.config().transaction_checks);
-            self.effects.push(Effect::CheckHalf(HalfCheck { half, record, attempt, attempts }));
+            let wait = (offered / OFFERED_PART).clamp(interval, interval.saturating_mul(OFFERED_INTERVALS));
+            self.shared.state.write().halves.offer(half.queue_offset, now, now.plus_ms(wait));
+            self.effects.push(Effect::CheckHalf(HalfCheck { half, record }));
         }
         Ok(())
     }
@@ -277,7 +289,7 @@ fn decision_message(half: &Half, message: &Message, (verdict, by): (&str, &str),
     half_op_message(half.queue_offset, &pairs, now)
 }
 
-/// A record of the decisions' topic: `checks` questions were put, and when to put the next.
+/// A record of the decisions' topic: `checks` questions were put, and from when on the next is to be.
 fn question_message(offset: QueueOffset, due: Timestamp, checks: u32, now: Timestamp) -> Result<Message> {
     half_op_message(offset, &[(ASKED_UNTIL, &due.to_string()), (CHECKS, &checks.to_string())], now)
 }

@@ -4,7 +4,7 @@
 mod kit;
 
 use kit::{World, field, group, message, send_to, topic};
-use sluice_broker::{Config, Decider, Durability, Effect, HalfCheck, Sent, StoreConfig, Topic, Verdict};
+use sluice_broker::{Config, Decider, Durability, Effect, Half, HalfCheck, Sent, StoreConfig, Topic, Verdict};
 use sluice_model::{Kind, LogOffset, QueueOffset, Transaction};
 
 fn half(body: &str, pairs: &[(&str, &str)]) -> sluice_broker::Send {
@@ -31,11 +31,19 @@ fn decide_named(world: &mut World, sent: &Sent, named: &[&str], verdict: Verdict
 }
 
 /// What is to be asked now.
-fn checks(world: &mut World) -> Vec<HalfCheck> {
+fn offered(world: &mut World) -> Vec<HalfCheck> {
     let now = world.now;
     world.broker().check_halves(now).unwrap();
     let effects = world.settle().into_iter();
     effects.filter_map(|effect| if let Effect::CheckHalf(check) = effect { Some(check) } else { None }).collect()
+}
+
+/// The same, and somebody is asked about each.
+fn checks(world: &mut World) -> Vec<HalfCheck> {
+    let (offered, now) = (offered(world), world.now);
+    offered.iter().for_each(|check| world.broker().asked(&check.half, None, now).unwrap());
+    world.settle();
+    offered
 }
 
 #[test]
@@ -151,10 +159,10 @@ fn an_undecided_one_is_asked_about_until_it_is_given_up() {
     world.now = world.now.plus_ms(5_999);
     assert_eq!(checks(&mut world), []);
     world.now = world.now.plus_ms(1);
-    for attempt in 1..=3 {
+    for before in 0..3 {
         let asked = checks(&mut world);
         assert_eq!(asked.len(), 1);
-        assert_eq!((asked[0].attempt, asked[0].attempts), (attempt, 3));
+        assert_eq!(asked[0].half.checks, before);
         let message = asked[0].message().unwrap();
         assert_eq!((message.topic.as_str(), &message.body[..]), ("t", &b"x"[..]));
         assert_eq!(checks(&mut world), [], "not again before its time");
@@ -169,19 +177,70 @@ fn an_undecided_one_is_asked_about_until_it_is_given_up() {
 }
 
 #[test]
-fn a_checker_that_asks_for_more_time_uses_up_no_question() {
+fn a_checker_that_asks_for_more_time_is_asked_when_it_is_over() {
     let mut world = world();
-    let sent = world.send(half("x", &[]));
+    world.send(half("x", &[]));
     world.now = world.now.plus_ms(6_000);
-    assert_eq!(checks(&mut world)[0].attempt, 1);
+    let asked = offered(&mut world).remove(0);
     let (now, due) = (world.now, world.now.plus_ms(100_000));
-    world.broker().ask_again(sent.queue_offset, due, now).unwrap();
+    world.broker().asked(&asked.half, Some(due), now).unwrap();
     world.settle();
     let mut world = world.crash();
     world.now = due.plus_ms(-1);
-    assert_eq!(checks(&mut world), []);
+    assert_eq!(offered(&mut world), []);
     world.now = due;
-    assert_eq!(checks(&mut world)[0].attempt, 2);
+    assert_eq!(offered(&mut world)[0].half.checks, 1);
+}
+
+#[test]
+fn one_that_nobody_is_asked_about_is_offered_again_and_uses_up_no_question() {
+    let mut world = world();
+    world.send(half("x", &[]));
+    world.now = world.now.plus_ms(6_000);
+    let mut times = 0;
+    // Twice as long as all questions would have taken, and then for days with a start in between.
+    for turn in 0..200 {
+        for check in offered(&mut world) {
+            assert_eq!(check.half.checks, 0);
+            times += 1;
+            assert_eq!(offered(&mut world), [], "not again at once");
+        }
+        world.now = world.now.plus_ms(if turn < 18 { 10_000 } else { 300_000 });
+    }
+    assert!((100..200).contains(&times), "{times} times");
+    let mut world = world.crash();
+    assert_eq!(world.opened.reader.halves(9)[0].checks, 0);
+    world.now = world.now.plus_ms(72 * 3_600_000);
+    assert_eq!(checks(&mut world).len(), 1, "the first look after a start is no reason to give it up");
+    assert_eq!(world.opened.reader.halves(9)[0].checks, 1);
+}
+
+#[test]
+fn one_that_nobody_can_be_asked_about_for_days_is_given_up() {
+    let mut world = world();
+    world.send(half("x", &[]));
+    let asked = world.opened.reader.half(QueueOffset(0)).unwrap();
+    world.now = world.now.plus_ms(6_000 + 72 * 3_600_000);
+    for _ in 0..3 {
+        assert_eq!(offered(&mut world).len(), 1);
+        world.now = world.now.plus_ms(30_000);
+    }
+    assert_eq!(offered(&mut world), []);
+    assert_eq!(world.bodies("TRANS_CHECK_MAX_TIME_TOPIC", 0), ["x"]);
+    let now = world.now;
+    assert_eq!(world.broker().asked(&asked, None, now).unwrap_err().kind(), Kind::NotFound);
+}
+
+#[test]
+fn a_question_about_one_that_is_gone_does_not_count_for_the_one_at_its_place() {
+    let mut world = world();
+    world.send(half("x", &[]));
+    let there = world.opened.reader.half(QueueOffset(0)).unwrap();
+    let now = world.now;
+    let other = Half { at: LogOffset(there.at.0 + 1), ..there };
+    assert_eq!(world.broker().asked(&other, None, now).unwrap_err().kind(), Kind::Conflict);
+    world.settle();
+    assert_eq!(world.opened.reader.half(QueueOffset(0)).unwrap().checks, 0);
 }
 
 #[test]

@@ -73,27 +73,71 @@ async fn a_checker_that_fails_on_everything_is_not_asked_for_a_while_but_the_pro
     assert!(failed >= 32 && unasked > 0 && failed + unasked >= HALVES, "{failed} failed, {unasked} unasked");
 }
 
+fn get(dev: &Dev, path: &str) -> Value {
+    let url = format!("http://127.0.0.1:{}/api/v1{path}", 8082 + dev.offset);
+    serde_json::from_str(&ureq::get(url).call().unwrap().into_body().read_to_string().unwrap()).unwrap()
+}
+
+/// How often this was decided.
+fn decided(dev: &Dev, decision: &str) -> usize {
+    let decisions = get(dev, "/transactions/decisions");
+    decisions["items"].as_array().unwrap().iter().filter(|of| of["decision"] == decision).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_else_can_be_asked_half_messages_wait_for_a_checker_that_rests() {
-    let dev = Dev::start();
+async fn a_half_message_expires_when_its_checker_was_really_asked_so_often() {
+    const HALVES: u64 = 5;
+    const CHECKS: u64 = 2;
+    let dev = Dev::start_with(&format!("transaction_checks = {CHECKS}\ntransaction_interval = \"1s\""));
     guests::push_hostile(&dev);
     dev.ok(&["checker", "apply", "bank", "--plugin", "hostile", "--policy", "plugin-only"]);
     let client = Client::new(ClientConfig::new([dev.name_server()])).unwrap();
     client.admin().create_topic(&Topic::new("payments", 1)).await.unwrap();
     let producer = client.producer("bank").unwrap().transactional(|_| Decision::Commit);
-    for n in 0..60 {
-        let half = Message::new("payments", if n < 40 { "trap" } else { "other" });
-        let half = half.property("CHECK_IMMUNITY_TIME_IN_SECONDS", "1");
-        producer.send(half, async |_| Decision::Unknown).await.unwrap();
+    let half = |body: &'static str| Message::new("payments", body).property("CHECK_IMMUNITY_TIME_IN_SECONDS", "1");
+    for _ in 0..HALVES {
+        // It takes its deadline for each, and rests much longer: it is behind all the time.
+        producer.send(half("loop"), async |_| Decision::Unknown).await.unwrap();
     }
-    let began = Instant::now();
-    // It fails on those that it does not trap on as well, but with an error of its own.
-    let (failed, unasked) = loop {
-        let (failed, unasked) = (answers(&dev, "failed"), answers(&dev, "unasked"));
-        if failed >= 60 || began.elapsed() > Duration::from_secs(20) {
-            break (failed, unasked);
+    // The last one waits behind the others until its producer decides it.
+    let asked_about_one = async |_| {
+        while answers(&dev, "failed") == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        Decision::Rollback
     };
-    assert!(failed >= 60 && unasked == 0, "{failed} failed, {unasked} unasked");
+    producer.send(half("loop"), asked_about_one).await.unwrap();
+
+    let began = Instant::now();
+    while decided(&dev, "expired") < HALVES as usize {
+        let waiting = get(&dev, "/transactions");
+        let checks: u64 =
+            waiting["items"].as_array().unwrap().iter().map(|half| half["checks"].as_u64().unwrap()).sum();
+        let asked = answers(&dev, "failed");
+        assert!(checks <= asked, "{checks} questions counted, {asked} put");
+        assert!(began.elapsed() < Duration::from_secs(90), "{waiting}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((answers(&dev, "failed"), decided(&dev, "rollback")), (HALVES * CHECKS, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checker_gives_up_at_the_last_question_and_not_before() {
+    let dev = Dev::start_with("transaction_checks = 2\ntransaction_interval = \"1s\"");
+    guests::push(&dev, &["ledger-checker"]);
+    dev.ok(&["topic", "create", "ledger"]);
+    let config = r#"{"topic":"ledger"}"#;
+    let apply = ["checker", "apply", "bank", "--plugin", "ledger-checker", "--config", config, "--topic", "ledger"];
+    dev.ok(&apply);
+    let client = Client::new(ClientConfig::new([dev.name_server()])).unwrap();
+    client.admin().create_topic(&Topic::new("payments", 1)).await.unwrap();
+    let producer = client.producer("bank").unwrap().transactional(|_| Decision::Unknown);
+    let half = Message::new("payments", "{}").key("o-1").property("CHECK_IMMUNITY_TIME_IN_SECONDS", "1");
+    producer.send(half, async |_| Decision::Unknown).await.unwrap();
+    let began = Instant::now();
+    while decided(&dev, "rollback") == 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", get(&dev, "/transactions"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((answers(&dev, "unknown"), answers(&dev, "rollback")), (1, 1));
 }

@@ -264,11 +264,43 @@ async fn a_plugin_that_fails_on_everything_is_not_asked_for_a_while() {
         refusals += 1;
         assert!(refusals < 100, "{}", show("strict"));
     };
-    let said = "plugin hostile@1.2.3 fails on most of what it is given and is not asked for a while; the last failure: the plugin ran longer";
+    let said = "plugin hostile@1.2.3 fails on most of what it is given from one side and is not asked about that for a while; the last failure: the plugin ran longer";
     assert!(busy.contains(said), "{busy}");
     bind(&dev, "strict", PAID);
     producer.send(paid()).await.unwrap();
     assert_eq!(show("strict")["state"], "running");
+}
+
+#[tokio::test]
+async fn one_producers_poison_closes_the_ingress_for_no_other() {
+    let dev = Dev::start();
+    guests::push_hostile(&dev);
+    let [bad, good] = [client(&dev), client(&dev)];
+    topics(&good, &["t"]).await;
+    bind(&dev, "t", "steps: [ { plugin: hostile } ]");
+    let [bad, good] = [bad.producer("bad").unwrap(), good.producer("good").unwrap()];
+    let mut refusals = 0;
+    let busy = loop {
+        let Err(Error::Refused { code, remark, .. }) = bad.send(Message::new("t", "trap")).await else {
+            panic!("it was stored")
+        };
+        if i32::from(code) == SYSTEM_BUSY {
+            break remark;
+        }
+        refusals += 1;
+        assert!(refusals < 100, "it is asked all the time");
+        good.send(Message::new("t", "m")).await.unwrap();
+    };
+    assert!(busy.contains("fails on most of what it is given from one side"), "{busy}");
+    // However often it fails again.
+    for _ in 0..20 {
+        let Err(Error::Refused { .. }) = bad.send(Message::new("t", "trap")).await else { panic!("it was stored") };
+        good.send(Message::new("t", "m")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let shown = stdout(&dev.run(&["topic", "ingress", "show", "t", "-o", "json"]));
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["state"], &shown["out"]), (&"resting".into(), &(refusals + 20).into()), "{shown}");
 }
 
 #[tokio::test]

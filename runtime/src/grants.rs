@@ -99,6 +99,16 @@ impl Uses {
         let secrets = std::mem::take(&mut self.secrets);
         *self = Self { secrets, ..Self::default() };
     }
+
+    /// The text with their names in the place of the secrets that the instance has read: some services have theirs in the path of a URL.
+    fn redacted(&self, text: &str) -> String {
+        let mut secrets: Vec<_> = self.secrets.iter().map(|(name, secret)| (name, secret.reveal())).collect();
+        // One may be a part of another.
+        secrets.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        secrets
+            .iter()
+            .fold(text.to_owned(), |text, (name, value)| urls::without(&text, value, &format!("[secret {name}]")))
+    }
 }
 
 impl State {
@@ -180,7 +190,8 @@ impl State {
         let parsed = urls::parse(&url)?;
         let granted = self.grants.urls.iter().any(|grant| grant.allows(&method, &parsed));
         let Some(port) = self.grants.http.clone().filter(|_| granted) else {
-            let (method, url) = (short(method, 16), short(urls::without_query(&parsed), MAX_NAME));
+            let (method, url) = (short(method, 16), self.uses.redacted(&urls::without_query(&parsed)));
+            let url = short(url, MAX_NAME);
             return Err(not_granted(&format!("{method} {url}"), &self.grants.urls));
         };
         if body.len() > MAX_REQUEST_BODY {
@@ -199,14 +210,15 @@ impl State {
     }
 
     fn request(&mut self, request: http::Request) -> std::result::Result<HttpResponse, PortError> {
-        let method = short(request.method.clone(), 16);
+        let method = short(self.uses.redacted(&request.method), 16);
         let place = urls::parse(&request.url).map(|url| urls::without_query(&url)).unwrap_or_default();
+        let place = self.uses.redacted(&place);
         let (began, sent) = (Instant::now(), request.body.len() as u64);
         let answered = self.check_request(request).map_err(PortError::Failed).and_then(|(port, request)| {
             let answered = self.wait(|left| port.send(&request, left.min(MAX_REQUEST_WAIT)));
             answered.unwrap_or_else(|text| Err(PortError::Failed(text))).and_then(check_response)
         });
-        let reason = answered.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let reason = answered.as_ref().err().map(|error| self.uses.redacted(&error.to_string())).unwrap_or_default();
         self.audit(&Use::Request {
             method: &method,
             url: &short(place, 2 * MAX_NAME),

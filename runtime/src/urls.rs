@@ -88,6 +88,57 @@ pub(crate) fn without_query(url: &Url) -> String {
     url.into()
 }
 
+/// The text with `mark` wherever `value` stands in it, as it is or percent-encoded, wholly or in part; in a host it may have small letters.
+pub(crate) fn without(text: &str, value: &str, mark: &str) -> String {
+    if value.is_empty() {
+        return text.to_owned();
+    }
+    // A value may look as if it were encoded itself.
+    let raw = replace(text, mark, |rest| Some(value.len()).filter(|len| begins(rest.get(..*len), value)));
+    replace(&raw, mark, |rest| encoded(rest, value))
+}
+
+fn begins(text: Option<&[u8]>, value: &str) -> bool {
+    text.is_some_and(|text| text.eq_ignore_ascii_case(value.as_bytes()))
+}
+
+/// Puts `mark` in the place of what `find` finds at the beginning of the rest of the text, by its length.
+fn replace(text: &str, mark: &str, find: impl Fn(&[u8]) -> Option<usize>) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(first) = rest.chars().next() {
+        let found = find(rest.as_bytes()).and_then(|len| rest.get(len..));
+        match found {
+            Some(behind) => {
+                out.push_str(mark);
+                rest = behind;
+            }
+            None => {
+                out.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+    }
+    out
+}
+
+/// How long the value is that the text begins with, when it is decoded.
+fn encoded(text: &[u8], value: &str) -> Option<usize> {
+    let mut at = 0;
+    for byte in value.bytes() {
+        let hex = |at: usize| text.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        let escaped = hex(at + 1).zip(hex(at + 2)).filter(|_| text.get(at) == Some(&b'%'));
+        let (stands, len) = match escaped {
+            Some((high, low)) => (u8::try_from(high << 4 | low).ok()?, 3),
+            None => (*text.get(at)?, 1),
+        };
+        if !stands.eq_ignore_ascii_case(&byte) {
+            return None;
+        }
+        at += len;
+    }
+    Some(at)
+}
+
 /// Whether a server that decodes the path once more than it should, or passes over what a segment has behind `;` (its parameters), would see
 /// it go up.
 fn hides_dots(path: &str) -> bool {
@@ -203,6 +254,25 @@ mod tests {
         let granted = UrlGrant::parse("https://api.example.com/v1/", &[]).unwrap();
         assert!(granted.allows("GET", &url) && !granted.allows("POST", &url) && !granted.allows("get", &url));
         assert_eq!(granted.to_string(), "GET https://api.example.com/v1/");
+    }
+
+    #[test]
+    fn a_value_is_found_however_it_is_spelled() {
+        for (text, value, expected) in [
+            ("https://a/hooks/T0/x1/y?z", "T0/x1", "https://a/hooks/*/y?z"),
+            ("https://a/T0%2fx1/T0%2Fx1", "T0/x1", "https://a/*/*"),
+            ("https://a/%540%2F%781.", "T0/x1", "https://a/*."),
+            ("https://t0x.example.com/", "T0x", "https://*.example.com/"),
+            ("https://a/%C3%A4%20b", "ä b", "https://a/*"),
+            ("no ä b here", "ä b", "no * here"),
+            ("https://a/%2541/%41", "%41", "https://a/*/*"),
+            ("https://a/%", "%", "https://a/*"),
+            ("https://a/T0%2", "T0/", "https://a/T0%2"),
+            ("https://a/b", "", "https://a/b"),
+            ("aaa", "aa", "*a"),
+        ] {
+            assert_eq!(without(text, value, "*"), expected, "{value} in {text}");
+        }
     }
 
     #[test]

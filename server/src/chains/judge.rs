@@ -20,7 +20,7 @@ use super::{
 use crate::{
     breaker::{Breaker, Entry},
     observer::Logs,
-    priority,
+    priority::{self, Calls},
 };
 
 /// Records of one call. More would make the first wait too long for the last when each of them takes its whole deadline.
@@ -33,7 +33,7 @@ const TELL_SECONDS: u64 = 1;
 pub enum Outcome {
     /// It goes on, to this output of the last plugin.
     Kept(Record, usize),
-    /// A plugin failed on it or is not asked for a while, and it goes on as it came.
+    /// A plugin failed on it or could not be asked, and it goes on as it came.
     Unchanged,
     /// A plugin does not want it.
     Refused { plugin: String, reason: String },
@@ -122,20 +122,21 @@ impl Judge {
         &self.plan
     }
 
-    /// Takes the records through all steps. What one of them does hurts no other.
-    pub fn run(&mut self, given: Vec<Given>) -> Vec<Outcome> {
+    /// Takes the records through all steps; each comes from the sender with the same index. What one of them does hurts no other.
+    pub fn run(&mut self, given: Vec<Given>, senders: &[u64], calls: &Calls) -> Vec<Outcome> {
         if given.is_empty() {
             return Vec::new();
         }
-        let start = Instant::now();
+        let (start, processor) = (Instant::now(), processor_time());
         let unreadable = |reason| Outcome::Failed { plugin: None, reason };
         let mut outcomes: Vec<Outcome> = match &self.plan.broken {
             Some(reason) => given.into_iter().map(|_| unreadable(reason.clone())).collect(),
             None => given.into_iter().map(|of| of.map_or_else(unreadable, |record| Outcome::Kept(record, 0))).collect(),
         };
         for at in 0..self.seats.len() {
-            self.step(at, &mut outcomes);
+            self.step(at, &mut outcomes, senders, calls);
         }
+        self.counters.cpu_ns.fetch_add(processor_time().saturating_sub(processor), Ordering::Relaxed);
         self.count(&outcomes, start);
         if self.plan.lenient {
             for outcome in &mut outcomes {
@@ -147,7 +148,7 @@ impl Judge {
         outcomes
     }
 
-    fn step(&mut self, at: usize, outcomes: &mut [Outcome]) {
+    fn step(&mut self, at: usize, outcomes: &mut [Outcome], senders: &[u64], calls: &Calls) {
         if let Some(prefilter) = self.plan.steps[at].prefilter.clone() {
             for outcome in outcomes.iter_mut() {
                 if matches!(outcome, Outcome::Kept(record, _) if !prefilter.wants(record)) {
@@ -156,19 +157,23 @@ impl Judge {
             }
         }
         let live = outcomes.iter().enumerate().filter(|(_, outcome)| matches!(outcome, Outcome::Kept(..)));
-        let live: Vec<usize> = live.map(|(index, _)| index).collect();
+        // What is only tried comes behind the others, which are asked about together.
+        let breaker = &self.breakers[at];
+        let (tried, mut live): (Vec<usize>, Vec<usize>) =
+            live.map(|(index, _)| index).partition(|index| breaker.is_open_for(senders[*index]));
+        live.extend(tried);
         let mut rest = live.as_slice();
         while !rest.is_empty() {
-            let (part, left) = rest.split_at(self.fill(at, rest, outcomes));
+            let (part, left) = rest.split_at(self.fill(at, rest, outcomes, senders));
             rest = left;
-            match self.call(at, part, outcomes) {
+            match self.call(at, part, outcomes, (senders, calls)) {
                 Ok(()) => self.room = (self.room * 2).min(CALL_RECORDS),
                 // One of them is to blame; alone, each of the others gets its own answer.
                 Err(Trouble::Guest(_)) if part.len() > 1 => {
                     self.room = (self.room / 2).max(1);
                     for one in part {
-                        self.fill(at, std::slice::from_ref(one), outcomes);
-                        if let Err(trouble) = self.call(at, std::slice::from_ref(one), outcomes) {
+                        self.fill(at, std::slice::from_ref(one), outcomes, senders);
+                        if let Err(trouble) = self.call(at, std::slice::from_ref(one), outcomes, (senders, calls)) {
                             outcomes[*one] = self.failed(at, &trouble);
                         }
                     }
@@ -180,17 +185,24 @@ impl Judge {
 
     /// Fills the step's batch from the first of `rest`; answers how many it took. A first record that fits into no batch is
     /// taken, and left out of it.
-    fn fill(&mut self, at: usize, rest: &[usize], outcomes: &[Outcome]) -> usize {
-        // One that is tried while the others rest gets an answer of its own.
-        let room = if self.breakers[at].is_open() { 1 } else { self.room };
+    fn fill(&mut self, at: usize, rest: &[usize], outcomes: &[Outcome], senders: &[u64]) -> usize {
+        // One that is only tried gets an answer of its own.
+        let is_tried = |index: &usize| self.breakers[at].is_open_for(senders[*index]);
+        let together = rest.iter().take(self.room).take_while(|index| !is_tried(index)).count().max(1);
         let batch = &mut self.seats[at].batch;
         batch.clear();
         let fits = |index: &&usize| matches!(&outcomes[**index], Outcome::Kept(record, _) if batch.push(record, 0));
-        rest.iter().take(room).take_while(fits).count().max(1)
+        rest.iter().take(together).take_while(fits).count().max(1)
     }
 
     /// Asks the step about the records of its batch, which are those of `part`, and writes down what it says.
-    fn call(&mut self, at: usize, part: &[usize], outcomes: &mut [Outcome]) -> Result<(), Trouble> {
+    fn call(
+        &mut self,
+        at: usize,
+        part: &[usize],
+        outcomes: &mut [Outcome],
+        (senders, calls): (&[u64], &Calls),
+    ) -> Result<(), Trouble> {
         let sinks = if at + 1 == self.seats.len() { self.plan.sinks.len() } else { 1 };
         if self.stopping.load(Ordering::Acquire) {
             return Err(Trouble::Stopping);
@@ -199,44 +211,46 @@ impl Judge {
             return Err(Trouble::Guest(Failure::Nonsense("the message is larger than a batch may be".into())));
         }
         let breaker = &self.breakers[at];
-        let entry = breaker.enter().map_err(Trouble::Resting)?;
+        // Those of a part of several are none that are only tried, unless all are by now.
+        let sender = part.first().map_or(0, |index| senders[*index]);
+        let entry = breaker.enter(sender).map_err(|rest| Trouble::Resting(rest.reason))?;
         let began = processor_time();
         let took = || Duration::from_nanos(processor_time().saturating_sub(began));
         let mut instance = match self.seats[at].instance.take().map_or_else(|| self.start(at), Ok) {
             Ok(instance) => instance,
             Err(error) => {
                 if matches!(error, Error::Full(_)) || !self.plan.goes_unasked() {
-                    breaker.left(entry);
+                    breaker.left(entry, sender);
                 } else {
-                    breaker.failed(entry, took(), &error.to_string());
+                    breaker.failed(entry, sender, took(), &error.to_string());
                 }
                 return Err(Trouble::Start(error));
             }
         };
         let batch = &self.seats[at].batch;
-        let mut ask = || {
+        let ask = || {
             if self.plan.steps[at].transforms {
                 instance.transform(batch, sinks).map(|output| transformed(output, part, outcomes))
             } else {
                 instance.filter(batch).map(|verdict| filtered(&verdict, part, outcomes))
             }
         };
-        let said = if entry == Entry::Free { ask() } else { priority::aside(ask) };
+        let said = if entry == Entry::Free { calls.run(ask) } else { priority::aside(ask) };
         if instance.is_dead() {
             let wasted = took();
             self.counters.traps.fetch_add(1, Ordering::Relaxed);
             match &said {
                 // Which of several it was is seen when each of them is alone.
                 Err(failure) if part.len() == 1 && self.plan.goes_unasked() => {
-                    breaker.failed(entry, wasted, &failure.to_string());
+                    breaker.failed(entry, sender, wasted, &failure.to_string());
                 }
-                _ => breaker.left(entry),
+                _ => breaker.left(entry, sender),
             }
-            if !breaker.is_open() {
+            if !breaker.is_open_for(sender) {
                 self.wasted += wasted;
             }
         } else {
-            breaker.went_well(entry, part.len());
+            breaker.went_well(entry, part.iter().map(|index| senders[*index]));
             self.seats[at].instance = Some(instance);
         }
         for (index, said) in part.iter().zip(said.map_err(Trouble::Guest)?) {
@@ -284,15 +298,18 @@ impl Judge {
         let plugin = self.plan.steps[at].label.clone();
         match trouble {
             Trouble::Stopping => Outcome::Busy("the plugins here are being stopped".to_owned()),
-            Trouble::Resting(reason) => {
-                self.counters.unasked.fetch_add(1, Ordering::Relaxed);
-                if self.plan.lenient { Outcome::Unchanged } else { Outcome::Busy(reason.clone()) }
-            }
-            Trouble::Start(error @ Error::Full(_)) => Outcome::Busy(error.to_string()),
+            Trouble::Resting(reason) => self.unasked(reason.clone()),
+            Trouble::Start(error @ Error::Full(_)) => self.unasked(error.to_string()),
             Trouble::Start(error) => Outcome::Failed { plugin: Some(plugin), reason: error.to_string() },
             Trouble::Guest(Failure::Fault { action, code, reason }) => self.complained(plugin, *action, code, reason),
             Trouble::Guest(failure) => Outcome::Failed { plugin: Some(plugin), reason: failure.to_string() },
         }
+    }
+
+    /// The plugin could not be asked, through no fault of the message.
+    fn unasked(&self, reason: String) -> Outcome {
+        self.counters.unasked.fetch_add(1, Ordering::Relaxed);
+        if self.plan.lenient { Outcome::Unchanged } else { Outcome::Busy(reason) }
     }
 
     fn count(&mut self, outcomes: &[Outcome], start: Instant) {
@@ -380,7 +397,7 @@ mod tests {
             let counters = Arc::new(Counters::default());
             let mut judge =
                 Judge::new((Arc::new(plan), Arc::new([])), 0, Arc::default(), counters.clone(), Arc::default());
-            let outcomes = judge.run(vec![Ok(Record::default()), Err("unreadable".into())]);
+            let outcomes = judge.run(vec![Ok(Record::default()), Err("unreadable".into())], &[1, 2], &Calls::default());
             let passed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Unchanged)).count();
             assert_eq!((outcomes.len(), passed), (2, if lenient { 2 } else { 0 }));
             assert_eq!(counters.failed.load(Ordering::Relaxed), 2);

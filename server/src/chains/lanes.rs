@@ -23,7 +23,7 @@ use crate::{
     clock,
     failure::{Failure, Result},
     observer::Logs,
-    priority,
+    priority::{self, Calls},
 };
 
 /// Threads of one chain, at the most.
@@ -32,9 +32,9 @@ const LANES: usize = 4;
 const COUNT_LIMIT: usize = 4_096;
 /// Bytes of it.
 const BYTES_LIMIT: usize = 32 * 1024 * 1024;
-/// Messages judged together.
+/// Messages judged together, at the most. Work is done with as soon as its last message was.
 const TOGETHER: usize = 64;
-/// Bytes of them, decompressed, after which no more are added.
+/// Bytes of them, decompressed, after which no more are added: what waits may be small only because it is compressed.
 const TOGETHER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Longest time between two tries of a plugin that fails on most of what it is given.
@@ -71,11 +71,14 @@ pub struct Counts {
     pub rejected: u64,
     /// Messages that a plugin failed on, whatever became of them.
     pub failed: u64,
-    /// Messages that the plugins were not asked about, since they fail on most of what they are given.
+    /// Messages that the plugins were not asked about, since they fail on most of what they are given, or since there was no room for an instance.
     pub unasked: u64,
     /// Calls that ended an instance.
     pub traps: u64,
+    /// Time in the plugins, by the clock on the wall.
     pub busy_ms: u64,
+    /// Processor time of that, and of starting instances.
+    pub cpu: Duration,
 }
 
 #[derive(Default)]
@@ -87,6 +90,7 @@ pub(super) struct Counters {
     pub unasked: AtomicU64,
     pub traps: AtomicU64,
     pub busy_ns: AtomicU64,
+    pub cpu_ns: AtomicU64,
 }
 
 /// A running chain. Dropping it ends its threads; what waits is refused.
@@ -114,7 +118,8 @@ struct Lane<W> {
 }
 
 struct State<W> {
-    queue: VecDeque<W>,
+    /// With the numbers that they came under.
+    queue: VecDeque<(u64, W)>,
     bytes: usize,
     /// The thread has work in hand.
     busy: bool,
@@ -155,7 +160,7 @@ impl<W: Work> Chain<W> {
     /// queue refuses it with `Busy`.
     pub fn push(&self, number: u64, work: W) {
         let lane = &self.lanes[(number % self.lanes.len() as u64) as usize];
-        if let Err((work, failure)) = lane.push(work) {
+        if let Err((work, failure)) = lane.push(number, work) {
             work.done(Err(failure));
         }
     }
@@ -187,7 +192,7 @@ impl<W: Work> Chain<W> {
     }
 
     pub fn counts(&self) -> Counts {
-        let Counters { read, sent, rejected, failed, unasked, traps, busy_ns } = &*self.shared.counters;
+        let Counters { read, sent, rejected, failed, unasked, traps, busy_ns, cpu_ns } = &*self.shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
             read: get(read),
@@ -197,6 +202,7 @@ impl<W: Work> Chain<W> {
             unasked: get(unasked),
             traps: get(traps),
             busy_ms: get(busy_ns) / 1_000_000,
+            cpu: Duration::from_nanos(get(cpu_ns)),
         }
     }
 
@@ -228,7 +234,7 @@ impl<W> Default for Lane<W> {
 }
 
 impl<W: Work> Lane<W> {
-    fn push(&self, work: W) -> std::result::Result<(), (W, Failure)> {
+    fn push(&self, number: u64, work: W) -> std::result::Result<(), (W, Failure)> {
         let mut state = self.state.lock();
         if state.closed {
             return Err((work, stopping()));
@@ -239,7 +245,7 @@ impl<W: Work> Lane<W> {
             return Err((work, Failure::new(Kind::Busy, text)));
         }
         state.bytes += work.bytes();
-        state.queue.push_back(work);
+        state.queue.push_back((number, work));
         drop(state);
         self.rung.notify_one();
         Ok(())
@@ -252,13 +258,13 @@ impl<W: Work> Lane<W> {
             std::mem::take(&mut state.queue)
         };
         self.rung.notify_one();
-        for work in left {
+        for (_, work) in left {
             work.done(Err(stopping()));
         }
     }
 
-    /// Waits for work and takes some; `None` when no more comes.
-    fn take(&self) -> Option<Vec<W>> {
+    /// Waits for work and takes some, with the numbers that it came under; `None` when no more comes.
+    fn take(&self) -> Option<Vec<(u64, W)>> {
         let mut state = self.state.lock();
         state.busy = false;
         while state.queue.is_empty() {
@@ -270,45 +276,47 @@ impl<W: Work> Lane<W> {
         state.busy = true;
         let (mut taken, mut count) = (Vec::new(), 0);
         while count < TOGETHER
-            && let Some(work) = state.queue.pop_front()
+            && let Some((number, work)) = state.queue.pop_front()
         {
             count += work.count();
             state.bytes -= work.bytes();
-            taken.push(work);
+            taken.push((number, work));
         }
         Some(taken)
     }
 
     /// One of so many threads of the chain.
     fn run(&self, number: u32, threads: u32, shared: &Shared, behind: impl Fn()) {
-        let mut standing = priority::Standing::back();
+        priority::Standing::back();
+        let mut calls = Calls::default();
         let judge = |current| {
             let (logs, counters) = (shared.logs.clone(), shared.counters.clone());
             Judge::new(current, number, logs, counters, shared.stopping.clone())
         };
         let mut current = judge(shared.current.read().clone());
         let mut serial = u64::try_from(clock::now().0).unwrap_or(0) << SERIAL_BITS;
-        while let Some(mut taken) = self.take() {
+        while let Some(taken) = self.take() {
             let wanted = shared.current.read().clone();
             if !Arc::ptr_eq(&wanted.0, current.plan()) {
                 current = judge(wanted);
             }
-            standing.wasted(Duration::ZERO);
-            judge_all(&mut taken, &mut current, &mut serial);
-            for work in taken {
-                let count = work.count();
-                let sent = work.done(Ok(current.plan())).min(count);
-                shared.counters.read.fetch_add(count as u64, Ordering::Relaxed);
-                shared.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
-                shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
-            }
-            behind();
+            let done = |judged: &mut Vec<W>, plan: &Plan| {
+                for work in judged.drain(..) {
+                    let count = work.count();
+                    let sent = work.done(Ok(plan)).min(count);
+                    shared.counters.read.fetch_add(count as u64, Ordering::Relaxed);
+                    shared.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+                    shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
+                }
+                behind();
+            };
+            judge_all(taken, &mut current, &calls, &mut serial, done);
             let wasted = current.wasted();
             if current.is_resting() && wasted.is_zero() {
                 // Most of what comes now only passes.
-                standing.returns();
+                calls.returns();
             } else {
-                standing.wasted(wasted);
+                calls.wasted(wasted);
                 self.rest(priority::rest_of_chain(wasted, threads, current.plan().goes_unasked()));
             }
         }
@@ -322,32 +330,63 @@ impl<W: Work> Lane<W> {
     }
 }
 
-fn judge_all<W: Work>(taken: &mut [W], judge: &mut Judge, serial: &mut u64) {
+/// Messages that are to be judged together.
+#[derive(Default)]
+struct Run {
+    given: Vec<Given>,
+    senders: Vec<u64>,
+    /// Which message of which work in hand each of them is.
+    places: Vec<(usize, usize)>,
+    bytes: usize,
+}
+
+impl Run {
+    fn add(&mut self, record: Given, sender: u64, place: (usize, usize)) {
+        self.bytes += record.as_ref().map_or(0, Record::size);
+        self.given.push(record);
+        self.senders.push(sender);
+        self.places.push(place);
+    }
+
+    fn is_full(&self) -> bool {
+        self.given.len() >= TOGETHER || self.bytes >= TOGETHER_BYTES
+    }
+
+    fn judge<W: Work>(self, hand: &mut [W], judge: &mut Judge, calls: &Calls) {
+        let outcomes = judge.run(self.given, &self.senders, calls);
+        for ((at, index), outcome) in self.places.into_iter().zip(outcomes) {
+            hand[at].judged(index, outcome);
+        }
+    }
+}
+
+/// Judges all that was taken, in order. `done` gets what is judged as a whole, and leaves nothing of it.
+fn judge_all<W: Work>(
+    taken: Vec<(u64, W)>,
+    judge: &mut Judge,
+    calls: &Calls,
+    serial: &mut u64,
+    done: impl Fn(&mut Vec<W>, &Plan),
+) {
     let needs = judge.plan().needs();
-    let (mut given, mut bytes) = (Vec::with_capacity(TOGETHER), 0);
-    // Which message of which work each of them is.
-    let mut places: Vec<(usize, usize)> = Vec::with_capacity(TOGETHER);
-    for at in 0..taken.len() {
-        for index in 0..taken[at].count() {
+    let (mut hand, mut run) = (Vec::new(), Run::default());
+    for (number, work) in taken {
+        let count = work.count();
+        hand.push(work);
+        for index in 0..count {
+            let at = hand.len() - 1;
             *serial += 1;
-            let record = taken[at].record(index, *serial, needs);
-            bytes += record.as_ref().map_or(0, Record::size);
-            given.push(record);
-            places.push((at, index));
-            if given.len() >= TOGETHER || bytes >= TOGETHER_BYTES {
-                judge_some(taken, judge, &mut given, &mut places);
-                bytes = 0;
+            run.add(hand[at].record(index, *serial, needs), number, (at, index));
+            if run.is_full() {
+                std::mem::take(&mut run).judge(&mut hand, judge, calls);
+                let unfinished = if index + 1 < count { hand.pop() } else { None };
+                done(&mut hand, judge.plan());
+                hand.extend(unfinished);
             }
         }
     }
-    judge_some(taken, judge, &mut given, &mut places);
-}
-
-fn judge_some<W: Work>(taken: &mut [W], judge: &mut Judge, given: &mut Vec<Given>, places: &mut Vec<(usize, usize)>) {
-    let outcomes = judge.run(std::mem::take(given));
-    for ((at, index), outcome) in places.drain(..).zip(outcomes) {
-        taken[at].judged(index, outcome);
-    }
+    run.judge(&mut hand, judge, calls);
+    done(&mut hand, judge.plan());
 }
 
 fn stopping() -> Failure {
@@ -393,6 +432,57 @@ mod tests {
             self.done.send((self.number, failure.map(|failure| failure.kind))).unwrap();
             sent
         }
+    }
+
+    /// A message that is as large as what is judged together, and is held until it is done.
+    struct Large {
+        held: Option<Record>,
+        alive: Arc<AtomicU64>,
+        most: Arc<AtomicU64>,
+        done: Sender<()>,
+    }
+
+    impl Work for Large {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn bytes(&self) -> usize {
+            0
+        }
+
+        fn record(&mut self, _: usize, _: u64, _: Columns) -> Given {
+            let alive = self.alive.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(alive, Ordering::Relaxed);
+            Ok(Record { value: vec![0; TOGETHER_BYTES].into(), ..Record::default() })
+        }
+
+        fn judged(&mut self, _: usize, outcome: Outcome) {
+            if let Outcome::Kept(record, _) = outcome {
+                self.held = Some(record);
+            }
+        }
+
+        fn done(self, _: Result<&Plan>) -> usize {
+            assert!(self.held.is_some());
+            self.alive.fetch_sub(1, Ordering::Relaxed);
+            self.done.send(()).unwrap();
+            1
+        }
+    }
+
+    #[test]
+    fn what_is_large_once_decompressed_is_done_with_before_more_is() {
+        let (alive, most): (Arc<AtomicU64>, Arc<AtomicU64>) = Default::default();
+        let (done, told) = channel();
+        let large = || (7, Large { held: None, alive: alive.clone(), most: most.clone(), done: done.clone() });
+        let current = current(Plan::open("here".to_owned()));
+        let mut judge = Judge::new(current, 0, Arc::default(), Arc::default(), Arc::default());
+        let taken = (0..TOGETHER).map(|_| large()).collect();
+        let done =
+            |judged: &mut Vec<Large>, plan: &Plan| assert!(judged.drain(..).all(|work| work.done(Ok(plan)) == 1));
+        judge_all(taken, &mut judge, &Calls::default(), &mut 0, done);
+        assert_eq!((told.try_iter().count(), most.load(Ordering::Relaxed)), (TOGETHER, 1));
     }
 
     #[test]

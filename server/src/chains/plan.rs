@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sluice_model::TopicName;
-use sluice_runtime::{Columns, Context, Grants, Limits, Plugin, Role, Setup, ports::Prefilter};
+use sluice_runtime::{Columns, Context, Error, Grants, Limits, Plugin, Role, Setup, ports::Prefilter};
 
 use crate::{
     audit::Holding,
@@ -93,7 +93,7 @@ impl Plan {
 }
 
 /// Finds every plugin and starts each once with its config under its limits. `field` names a step in errors; the kind and name of the place,
-/// in the audit.
+/// in the audit. With `pins` it was started when it was bound: when no instance is to be had now, it starts with the first message.
 pub fn check_steps(
     plugins: &Plugins,
     pins: Option<&Pins>,
@@ -104,7 +104,14 @@ pub fn check_steps(
     setup: &Setup,
 ) -> Result<Vec<Step>> {
     let site = Site { kind, name, hurried: Some(HURRIED), stopping: Arc::default() };
-    let found = steps::check(plugins, pins, steps, field, roles, &site, |_| setup.clone())?;
+    let start = |at: usize, plugin: &Plugin| match steps::start(&steps[at], plugin, setup.clone()) {
+        Err(error @ Error::Full(_)) if pins.is_some() => {
+            tracing::warn!(kind, name = site.name, plugin = steps[at].plugin, %error, "a plugin starts with the first message");
+            Ok(())
+        }
+        started => started,
+    };
+    let found = steps::check_started(plugins, pins, steps, field, roles, &site, start)?;
     let step = |(step, Found { version, prefilter, grants, holding }): (&StepSpec, Found)| Step {
         reference: step.plugin.clone(),
         label: format!("{}@{}", version.name, version.version()),

@@ -20,7 +20,7 @@ use crate::{
     priority::Standing,
 };
 
-/// Half messages that may wait for one group's checker. Others stay undecided, and the broker asks about them again when they are due.
+/// Half messages that may wait for one group's checker. The broker tells of the others again.
 const WAITING_LIMIT: usize = 256;
 
 /// Longest rest after a call that came to nothing: what is behind it waits.
@@ -56,7 +56,6 @@ impl Lane {
             for check in checks {
                 let mut wasted = Duration::ZERO;
                 while !its_stopping.load(Ordering::Acquire) {
-                    standing.wasted(Duration::ZERO);
                     match each(&check) {
                         Came::Done { wasted: its } => {
                             wasted = its;
@@ -66,12 +65,7 @@ impl Lane {
                     }
                 }
                 its_waiting.lock().remove(&check.half.queue_offset);
-                if wasted.is_zero() {
-                    standing.returns();
-                } else {
-                    standing.wasted(wasted);
-                    rest(standing.rest(wasted, REST_LIMIT), &its_stopping);
-                }
+                rest(standing.rest(wasted, REST_LIMIT), &its_stopping);
             }
         };
         let thread = thread::Builder::new()
@@ -146,7 +140,7 @@ mod tests {
             checks: 0,
             due: Timestamp(0),
         };
-        HalfCheck { half, record: Bytes::new(), attempt: 1, attempts: 15 }
+        HalfCheck { half, record: Bytes::new() }
     }
 
     #[test]

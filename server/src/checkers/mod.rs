@@ -17,11 +17,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_broker::HalfCheck;
 use sluice_model::{GroupName, Kind};
-use sluice_runtime::{Context, Error, Grants, Instance, Plugin, Role};
+use sluice_runtime::{Context, Error, Grants, Limits, Plugin, Role, Setup};
 
 use crate::{
     audit::Holding,
     breaker::Breaker,
+    chains::check_limits,
     documents::{self, Found},
     failure::{Failure, Result},
     grants::{GrantsSpec, Site},
@@ -30,9 +31,10 @@ use crate::{
     plugins::{Plugins, Version, Wanted},
     remoting::Sessions,
     shell::Shell,
+    steps::LimitsSpec,
 };
 pub use desk::Answers;
-use desk::Desk;
+use desk::{Desk, Seat};
 use lane::{Lane, REST_LIMIT};
 
 /// Kind of the documents that hold bindings, by group; also the word for it in the audit.
@@ -67,9 +69,19 @@ pub struct CheckerSpec {
     pub topics: Vec<String>,
     #[serde(default, skip_serializing_if = "GrantsSpec::is_empty")]
     pub grants: GrantsSpec,
+    /// `memory` of its instance, and the `deadline` of a question, `50ms` when left out; waiting for what it was granted does not count.
+    #[serde(default, skip_serializing_if = "LimitsSpec::is_empty")]
+    pub limits: LimitsSpec,
 }
 
 impl CheckerSpec {
+    fn checked_limits(&self, plugins: &Plugins) -> Result<Limits> {
+        let usual = Limits::default();
+        let limits = check_limits(&self.limits, plugins)?;
+        let check_deadline = if self.limits.deadline.is_some() { limits.deadline } else { usual.check_deadline };
+        Ok(Limits { deadline: usual.deadline, check_deadline, ..limits })
+    }
+
     /// All that the plugin is granted.
     pub fn granted(&self) -> GrantsSpec {
         let mut granted = self.grants.clone();
@@ -111,6 +123,7 @@ struct Bound {
     /// Or why it does not run.
     plugin: std::result::Result<Plugin, String>,
     grants: Grants,
+    limits: Limits,
     holding: Option<Holding>,
     answers: Mutex<Answers>,
     breaker: Breaker,
@@ -227,9 +240,13 @@ impl Checkers {
         let topics = GrantsSpec { topics: spec.topics.clone(), ..GrantsSpec::default() };
         self.plugins.granter().check(&topics, &site, |_| "topics".to_owned())?;
         self.plugins.granter().check(&spec.grants, &site, |part| format!("grants.{part}"))?;
-        plugin.check_config(&spec.config, &context(group.as_str(), &spec)).map_err(|error| match error {
-            Error::Full(_) => Failure::new(Kind::Busy, error.to_string()),
-            error => Failure::invalid("config", format!("config: {error}")),
+        let (context, limits) = (context(group.as_str(), &spec), spec.checked_limits(&self.plugins)?);
+        let setup = Setup { config: spec.config.clone(), context, limits, ..Setup::default() };
+        plugin.instance(setup).map_err(|error| match error {
+            Error::Start { failure: sluice_runtime::Failure::Memory { .. }, .. } => {
+                Failure::invalid("limits.memory", format!("limits.memory: {error}"))
+            }
+            error => Failure::not_started(&error, |text| Failure::invalid("config", format!("config: {text}"))),
         })?;
         let stored = Stored { spec, digest };
         let body = serde_json::to_vec(&stored).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
@@ -260,11 +277,11 @@ impl Checkers {
         site: &Site,
     ) -> Result<Bound> {
         let Stored { spec, digest } = stored;
-        let (granted, logs) = (spec.granted(), Arc::new(Logs::default()));
+        let (granted, logs, limits) = (spec.granted(), Arc::default(), spec.checked_limits(&self.plugins)?);
         let grants = self.plugins.granter().grant(&granted, site, &spec.plugin, &digest)?;
         let holding = plugin.as_ref().ok().and_then(|_| site.holding(&granted, &spec.plugin, &digest));
         let breaker = Breaker::of(&spec.plugin, REST_LIMIT);
-        Ok(Bound { spec, version, digest, plugin, grants, holding, answers: Mutex::default(), breaker, logs })
+        Ok(Bound { spec, version, digest, plugin, grants, limits, holding, answers: Mutex::default(), breaker, logs })
     }
 
     /// Gives a group a lane of its own.
@@ -272,13 +289,13 @@ impl Checkers {
         self.plugins.granter().audit().granted(&bound.holding);
         let bound = Arc::new(Mutex::new(Arc::new(bound)));
         let (desk, its) = (self.desk.clone(), bound.clone());
-        let mut seat: (Option<Arc<Bound>>, Option<Instance>) = (None, None);
+        let (mut last, mut seat): (Option<Arc<Bound>>, Seat) = Default::default();
         let each = move |check: &HalfCheck| {
             let now = its.lock().clone();
-            if seat.0.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &now)) {
-                seat = (Some(now.clone()), None);
+            if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &now)) {
+                (last, seat.instance) = (Some(now.clone()), None);
             }
-            desk.check(&now, &mut seat.1, check)
+            desk.check(&now, &mut seat, check)
         };
         let lane = Lane::start(site.stopping.clone(), each)?;
         self.by_group.lock().insert(group.clone(), Arc::new(Binding { bound, lane }));
@@ -312,9 +329,10 @@ impl Checkers {
         self.by_group.lock().get(group).cloned().ok_or_else(|| Failure::not_found("checker", group))
     }
 
-    pub fn delete(&self, group: &GroupName) -> Result<()> {
+    /// With `expected`, fails with `Conflict` unless that is the version in place; with `NotFound` when nothing is bound there.
+    pub fn delete(&self, group: &GroupName, expected: Option<u64>) -> Result<()> {
         let _changing = self.changing.lock();
-        self.describe(group)?;
+        check_version(group.as_str(), expected, Some(self.describe(group)?.version))?;
         let name = group.to_string();
         self.desk.shell.ask_blocking(move |broker, now| broker.delete_document(KIND, &name, now))?;
         self.unread.lock().remove(group);
@@ -426,8 +444,8 @@ mod tests {
             [bank.clone(), shop.clone()]
         );
 
-        checkers.delete(&bank).unwrap();
-        assert!(checkers.describe(&bank).is_err() && checkers.delete(&bank).is_err());
+        checkers.delete(&bank, None).unwrap();
+        assert!(checkers.describe(&bank).is_err() && checkers.delete(&bank, None).is_err());
         let spec =
             serde_json::json!({ "plugin": "ledger-checker", "config": { "topic": "ledger" }, "topics": ["ledger"] });
         let spec: CheckerSpec = serde_json::from_value(spec).unwrap();

@@ -14,7 +14,8 @@ use crate::{
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ChainOf{S}")]
 pub struct ChainView<S> {
-    /// `running`, `resting` (a plugin fails on most of what it is given and is only tried every few seconds) or `broken`
+    /// `running`, `resting` (a plugin fails on most of what it is given, by all or from one side, and that is only tried every few seconds) or
+    /// `broken`
     state: &'static str,
     /// Why it rests or is broken.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,12 +36,14 @@ pub struct ChainView<S> {
     rejected: u64,
     /// Messages that a plugin failed on, whatever became of them.
     failed: u64,
-    /// Messages that the plugins were not asked about while they rested.
+    /// Messages that the plugins were not asked about while they rested, or since no instance was to be had.
     unasked: u64,
     /// Calls that ended an instance.
     traps: u64,
     /// Time spent in plugins, ms.
     busy_ms: u64,
+    /// Processor time of that, us.
+    cpu_us: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -55,7 +58,7 @@ struct PinnedView {
 impl<S> ChainView<S> {
     fn of(description: Description<S>) -> Self {
         let Description { spec, version, plugins, broken, resting, counts, .. } = description;
-        let Counts { read, sent, rejected, failed, unasked, traps, busy_ms } = counts;
+        let Counts { read, sent, rejected, failed, unasked, traps, busy_ms, cpu } = counts;
         let pinned = |of: Pinned| PinnedView {
             plugin: of.reference,
             version: of.label,
@@ -74,6 +77,7 @@ impl<S> ChainView<S> {
             unasked,
             traps,
             busy_ms,
+            cpu_us: u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX),
         }
     }
 }
@@ -90,6 +94,13 @@ pub fn state(broken: Option<&String>, resting: Option<&String>) -> &'static str 
 pub fn answer<S: Serialize>(created: bool, description: Description<S>) -> Response {
     let tag = description.version.to_string();
     tagged(created, &tag, &ChainView::of(description))
+}
+
+/// Unbinds, if the guard holds. Blocks.
+pub fn delete<P: Place>(bindings: &Bindings<P>, key: &P::Key, guard: &Guard) -> Result<()> {
+    let known = bindings.describe(key)?.version;
+    guard.check(&key.to_string(), Some(&known.to_string()))?;
+    bindings.delete(key, (*guard != Guard::None).then_some(known))
 }
 
 /// Binds or replaces, if the guard holds; answers whether nothing was bound before. Blocks.

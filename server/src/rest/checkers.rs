@@ -21,7 +21,7 @@ use super::{
     tagged,
 };
 use crate::{
-    checkers::{CheckerSpec, Description},
+    checkers::{Answers, CheckerSpec, Description},
     failure::Result,
 };
 
@@ -42,6 +42,31 @@ struct CheckerView {
     plugin_digest: Option<String>,
     /// Changes with every replacement; also the ETag.
     version: u64,
+    /// What it said since it was bound, or since the server started.
+    answers: AnswersView,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct AnswersView {
+    commit: u64,
+    rollback: u64,
+    unknown: u64,
+    /// It named the time of the next question.
+    later: u64,
+    /// It returned an error, trapped, had to be ended or could not be started.
+    failed: u64,
+    /// Questions that were put to producers instead while it rested.
+    unasked: u64,
+    /// Processor time of its calls, us.
+    cpu_us: u64,
+}
+
+impl AnswersView {
+    fn of(answers: Answers) -> Self {
+        let Answers { commit, rollback, unknown, later, failed, unasked, cpu } = answers;
+        let cpu_us = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
+        Self { commit, rollback, unknown, later, failed, unasked, cpu_us }
+    }
 }
 
 const PATH: &str = "/producer-groups/{group}/checker";
@@ -72,7 +97,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             PATH,
             "Unbind the checker of a producer group: its producers are asked again.",
-            |o| o.empties("It is gone."),
+            |o| o.header("If-Match", "Delete it only if this is its ETag; 412 otherwise.").empties("It is gone."),
             delete,
         )
         .serve(
@@ -106,7 +131,7 @@ async fn put(State(rest): State<Rest>, Path(group): Path<String>, headers: Heade
 }
 
 fn answer(created: bool, group: &GroupName, of: Description) -> Response {
-    let Description { spec, version, digest, broken, resting, .. } = of;
+    let Description { spec, version, digest, broken, resting, answers, .. } = of;
     let view = CheckerView {
         group: group.to_string(),
         state: state(broken.as_ref(), resting.as_ref()),
@@ -114,6 +139,7 @@ fn answer(created: bool, group: &GroupName, of: Description) -> Response {
         spec,
         plugin_digest: digest.map(|digest| format!("sha256:{digest}")),
         version,
+        answers: AnswersView::of(answers),
     };
     tagged(created, &version.to_string(), &view)
 }
@@ -123,9 +149,14 @@ async fn read_logs(State(rest): State<Rest>, Path(group): Path<String>, Query(qu
     logs::answer(&rest, query, move || checkers.logs(&group))
 }
 
-async fn delete(State(rest): State<Rest>, Path(group): Path<String>) -> Answer {
-    let group = GroupName::parse(&group)?;
+async fn delete(State(rest): State<Rest>, Path(group): Path<String>, headers: HeaderMap) -> Answer {
+    let (group, guard) = (GroupName::parse(&group)?, Guard::of(&headers)?);
     let checkers = rest.parts.checkers.clone();
-    blocking(move || checkers.delete(&group)).await?;
+    let work = move || -> Result<_> {
+        let known = checkers.describe(&group)?.version;
+        guard.check(group.as_str(), Some(&known.to_string()))?;
+        checkers.delete(&group, (guard != Guard::None).then_some(known))
+    };
+    blocking(work).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -52,7 +52,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             PATH,
             "Unbind a filter: the group receives what it subscribes to.",
-            |o| o.empties("It is gone."),
+            |o| o.header("If-Match", "Delete it only if this is its ETag; 412 otherwise.").empties("It is gone."),
             delete,
         )
         .serve(
@@ -81,9 +81,9 @@ async fn put(State(rest): State<Rest>, Path(names): Names, headers: HeaderMap, b
     Ok(bindings::answer(created, description))
 }
 
-async fn delete(State(rest): State<Rest>, Path(names): Names) -> Answer {
-    let (of, filters) = (key(names)?, rest.parts.filters.clone());
-    blocking(move || filters.delete(&of)).await?;
+async fn delete(State(rest): State<Rest>, Path(names): Names, headers: HeaderMap) -> Answer {
+    let (of, guard, filters) = (key(names)?, Guard::of(&headers)?, rest.parts.filters.clone());
+    blocking(move || bindings::delete(&filters, &of, &guard)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -47,7 +47,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             PATH,
             "Unbind the ingress of a topic: its messages are stored as they come.",
-            |o| o.empties("It is gone."),
+            |o| o.header("If-Match", "Delete it only if this is its ETag; 412 otherwise.").empties("It is gone."),
             delete,
         )
         .serve(
@@ -72,10 +72,10 @@ async fn put(State(rest): State<Rest>, Path(topic): Path<String>, headers: Heade
     Ok(bindings::answer(created, description))
 }
 
-async fn delete(State(rest): State<Rest>, Path(topic): Path<String>) -> Answer {
-    let topic = TopicName::parse(&topic)?;
+async fn delete(State(rest): State<Rest>, Path(topic): Path<String>, headers: HeaderMap) -> Answer {
+    let (topic, guard) = (TopicName::parse(&topic)?, Guard::of(&headers)?);
     let ingresses = rest.parts.ingresses.clone();
-    blocking(move || ingresses.delete(&topic)).await?;
+    blocking(move || bindings::delete(&ingresses, &topic, &guard)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

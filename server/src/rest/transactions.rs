@@ -49,11 +49,12 @@ struct HalfView {
     #[serde(skip_serializing_if = "Option::is_none")]
     body_base64: Option<String>,
     stored_at: String,
-    /// How often its producer or checker was asked.
+    /// How often its producer or checker was really asked.
     checks: u32,
     /// How often it will be asked at the most.
     checks_limit: u32,
-    /// When it is asked next.
+    /// From when on one of them is to be asked again. It is in the past while nobody can be asked: no producer is connected, and no checker
+    /// is bound, or it is behind or rests. After 72 hours of that the half message expires.
     due_at: String,
     /// Whether a checker plugin is bound to its producer group.
     checker: bool,

@@ -213,7 +213,7 @@ impl Try {
             headers: given.headers.into_iter().collect(),
             body: body.to_vec(),
             born_at: now,
-            attempt: 1,
+            attempt: 0,
             max_attempts: 1,
             now,
         };

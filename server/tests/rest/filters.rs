@@ -70,6 +70,10 @@ async fn a_filter_is_kept_over_restarts_and_goes_with_its_group_or_topic() {
     assert!(metrics.contains(line), "{metrics}");
     let used = world.delete("/plugins/json-filter").await.problem(409, "conflict", None);
     assert_eq!(used["used_by"]["filters"], json!(["g/t"]));
+    world.send("DELETE", PATH, &stale, "").await.problem(412, "precondition-failed", Some("If-Match"));
+    let tag = world.get(PATH).await.expect(200).header("etag").to_owned();
+    world.send("DELETE", PATH, &[("if-match", &tag)], "").await.expect(204);
+    world.put(PATH, paid()).await.expect(201);
 
     world.delete("/groups/g").await.expect(204);
     world.put("/groups/g", "{}").await.expect(201);

@@ -89,11 +89,29 @@ async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
     assert_eq!(world.get(path).await.expect(200).json()["plugin_digest"], same["plugin_digest"]);
     assert_eq!(world.put(path, &spec).await.expect(200).json()["plugin_digest"], newer["digest"]);
     world.get(&format!("{path}/logs")).await.expect(200);
+    for (limits, field) in [
+        (json!({ "deadline": "1h" }), "limits"),
+        (json!({ "memory": "64KiB" }), "limits.memory"),
+        (json!({ "state": "1MiB" }), "limits.state"),
+    ] {
+        let mut wrong = spec.clone();
+        wrong["limits"] = limits;
+        world.put(path, &wrong).await.problem(400, "invalid-field", Some(field));
+    }
+    let mut limited = spec.clone();
+    limited["limits"] = json!({ "deadline": "200ms", "memory": "32MiB" });
+    let shown = world.put(path, &limited).await.expect(200).json();
+    assert_eq!((&shown["limits"], &shown["answers"]["commit"]), (&limited["limits"], &json!(0)));
+    world.put(path, &spec).await.expect(200);
     let other = json!({ "plugin": "only" });
     world.put(path, &other).await.problem(400, "invalid-field", Some("plugin"));
     let used = world.delete("/plugins/ledger").await.problem(409, "conflict", None);
     assert_eq!(used["used_by"]["producer_groups"], json!(["shop"]));
-    world.delete(path).await.expect(204);
+    let stale = [("if-match", bound.header("etag"))];
+    world.send("DELETE", path, &stale, "").await.problem(412, "precondition-failed", Some("If-Match"));
+    let tag = world.get(path).await.expect(200).header("etag").to_owned();
+    world.send("DELETE", path, &[("if-match", &tag)], "").await.expect(204);
+    world.send("DELETE", path, &[("if-match", &tag)], "").await.problem(404, "not-found", Some("checker"));
     world.delete("/plugins/ledger").await.expect(204);
 }
 

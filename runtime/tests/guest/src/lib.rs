@@ -149,6 +149,12 @@ fn reach(command: &str) -> Result<String, String> {
             let headers = vec![("authorization".into(), format!("Bearer {}", secrets::get(second)?))];
             http::send(&http::Request { headers, ..request("GET", first) }).map(told)
         }
+        // A secret in the path, as it is and encoded.
+        "hook" => {
+            let secret = secrets::get(second)?;
+            let encoded: String = secret.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            http::send(&request("GET", &format!("{first}{secret}/{encoded}/x"))).map(told)
+        }
         "look" => {
             let hits = lookup::by_key(first, second, 1)?;
             Ok(hits.first().map_or("none".into(), |hit| String::from_utf8_lossy(&hit.body).into_owned()))

@@ -136,7 +136,7 @@ impl Exposition {
     fn checkers(&self, out: &mut Out<'_>) -> std::fmt::Result {
         let bound = self.rest.parts.checkers.list();
         let answers = bound.iter().flat_map(|(group, of)| {
-            let Answers { commit, rollback, unknown, later, failed, unasked } = of.answers;
+            let Answers { commit, rollback, unknown, later, failed, unasked, .. } = of.answers;
             [
                 ("commit", commit),
                 ("rollback", rollback),
@@ -147,7 +147,10 @@ impl Exposition {
             ]
             .map(|(answer, count)| (vec![("producer_group", group.as_str()), ("answer", answer)], count))
         });
-        out.counters("sluice_checker_answers", "What a checker said of half messages since it was bound", answers)
+        out.counters("sluice_checker_answers", "What a checker said of half messages since it was bound", answers)?;
+        let cpu =
+            bound.iter().map(|(group, of)| (vec![("producer_group", group.as_str())], of.answers.cpu.as_secs_f64()));
+        out.sums("sluice_checker_cpu_seconds", "Processor time of a checker", cpu)
     }
 }
 
@@ -167,5 +170,7 @@ fn chains(out: &mut Out<'_>, (word, place): (&str, &str), rows: &[ChainRow<'_>])
     let traps = rows.iter().map(|(labels, counts)| (labels.clone(), counts.traps));
     out.counters(&format!("sluice_{word}_traps"), "Calls that ended a plugin's instance", traps)?;
     let busy = rows.iter().map(|(labels, counts)| (labels.clone(), counts.busy_ms));
-    out.counters(&format!("sluice_{word}_busy_milliseconds"), &format!("Time spent in the plugins of {place}"), busy)
+    out.counters(&format!("sluice_{word}_busy_milliseconds"), &format!("Time spent in the plugins of {place}"), busy)?;
+    let cpu = rows.iter().map(|(labels, counts)| (labels.clone(), counts.cpu.as_secs_f64()));
+    out.sums(&format!("sluice_{word}_cpu_seconds"), &format!("Processor time of the plugins of {place}"), cpu)
 }
