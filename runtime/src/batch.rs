@@ -21,6 +21,9 @@ pub struct Record {
     /// `TAGS`), the fields above win.
     pub headers: Bytes,
     pub value: Bytes,
+    /// How the value is compressed, in the host's own numbers; 0 when it is plain. A source leaves it so only where no plugin of the chain asks for
+    /// values; what a plugin puts in its place is plain.
+    pub packed: u8,
     /// Producer's time, milliseconds since 1970.
     pub born_at: u64,
     /// Broker's time, milliseconds since 1970.

@@ -67,7 +67,9 @@ impl Produced {
             record.key = (!key.is_empty()).then_some(key);
         }
         record.tag = self.tag.unwrap_or(record.tag);
-        record.value = self.value.unwrap_or(record.value);
+        if let Some(value) = self.value {
+            (record.value, record.packed) = (value, 0);
+        }
         record.headers = self.headers.unwrap_or(record.headers);
         record
     }
@@ -318,9 +320,11 @@ mod tests {
 
     #[test]
     fn what_was_not_changed_is_the_inputs_own() {
-        let input = Record { offset: 7, key: Some("k".into()), value: "v".into(), ..Record::default() };
+        let input = Record { offset: 7, key: Some("k".into()), value: "v".into(), packed: 3, ..Record::default() };
         let changed = Produced { key: Some(Bytes::new()), tag: Some("t".into()), ..Produced::default() };
         let expected = Record { key: None, tag: "t".into(), ..input.clone() };
         assert_eq!(changed.applied_to(&input), expected);
+        let plain = Produced { value: Some("w".into()), ..Produced::default() };
+        assert_eq!(plain.applied_to(&input), Record { value: "w".into(), packed: 0, ..input });
     }
 }

@@ -45,7 +45,8 @@ pub enum Compared {
 }
 
 impl Shadow {
-    /// Starts both at this position. What processors keep must be apart in the two plans, and neither the live pipeline's own.
+    /// Starts both at this position. What processors keep must be apart in the two plans, and neither the live pipeline's own; each goes on from
+    /// what is there already.
     ///
     /// A record that fails is not tried again: both versions see every record once.
     ///
@@ -95,8 +96,10 @@ struct Side {
 impl Side {
     fn open(plan: Plan, position: u64) -> Result<Self, Error> {
         let policy = Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter };
+        let home = plan.state.as_ref().map(|state| state.partition.clone());
+        let changes = home.and_then(|home| home.lock().as_ref().map(|partition| partition.applied())).unwrap_or(0);
         let stage = Stage::open(Plan { policy, ..plan }, &mut Begin(position))?;
-        Ok(Self { stage, made: Made::default() })
+        Ok(Self { stage, made: Made { changes, ..Made::default() } })
     }
 
     /// `Some`: there is more to do, after this time.
@@ -118,7 +121,7 @@ impl Side {
 #[derive(Default)]
 struct Made {
     by_offset: BTreeMap<u64, Fate>,
-    /// Changes of the state so far: there is no log that they would wait for.
+    /// Changes of the state so far, with those that it began with: there is no log that they would wait for.
     changes: u64,
 }
 

@@ -214,7 +214,11 @@ pub(crate) mod tests {
 
     /// The plugins of a broker, which may be granted what is below `dir`.
     pub(crate) fn load(shell: &Shell, dir: &std::path::Path) -> Plugins {
-        let runtime = Runtime::new(sluice_runtime::Config::default()).unwrap();
+        load_with(sluice_runtime::Config::default(), shell, dir)
+    }
+
+    pub(crate) fn load_with(config: sluice_runtime::Config, shell: &Shell, dir: &std::path::Path) -> Plugins {
+        let runtime = Runtime::new(config).unwrap();
         let secrets = crate::secrets::Secrets::new(dir.join("secrets"));
         Plugins::load(runtime, Granter::new(shell.reader.clone(), secrets), shell.clone()).unwrap()
     }

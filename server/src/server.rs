@@ -30,6 +30,8 @@ use crate::{
 
 /// Time between two looks for pulls whose time is up.
 const PULL_TICK: Duration = Duration::from_millis(20);
+/// Time between two looks for pipelines that may be started again.
+const START_TICK: Duration = Duration::from_secs(1);
 /// Effects handled in one go.
 const EFFECTS_BATCH: usize = 256;
 
@@ -121,6 +123,7 @@ impl Server {
         let tasks = vec![
             tokio::spawn(handle_effects(effects, door.clone())),
             tokio::spawn(tick(door)),
+            tokio::spawn(start_again(parts.pipelines.clone())),
             tokio::spawn(async move { registrar.run().await }),
         ];
         // Whoever is told that the broker is ready finds it at the name servers.
@@ -209,6 +212,18 @@ async fn handle_effects(mut effects: mpsc::UnboundedReceiver<Effect>, door: Arc<
                 Effect::TopicsChanged => door.parts.registrar.topics_changed(),
             }
         }
+    }
+}
+
+/// Starts pipelines again for which there was no instance or no room.
+async fn start_again(pipelines: Arc<Pipelines>) {
+    let mut ticks = tokio::time::interval(START_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let pipelines = pipelines.clone();
+        // One that panics has logged that; the others get their turn with the next tick.
+        let _ = tokio::task::spawn_blocking(move || pipelines.start_again()).await;
     }
 }
 

@@ -237,6 +237,11 @@ impl Partition {
         Ok(())
     }
 
+    /// How many changes are in it.
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied
+    }
+
     /// The number of a store, by its whole name.
     pub(crate) fn store(&mut self, name: &str) -> u16 {
         self.places.number(name)

@@ -44,6 +44,7 @@ pub fn of_message(message: &Message, offset: u64, needs: Columns, now: Timestamp
         value: plain(&message.body, message.sys_flag, needs)?,
         born_at: unsigned(message.born_at),
         stored_at: unsigned(now),
+        packed: 0,
         unreadable: None,
     })
 }

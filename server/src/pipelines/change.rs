@@ -2,12 +2,13 @@
 //! one unit with the pipeline's document.
 
 use sluice_broker::Position;
-use sluice_model::{GroupName, Kind};
+use sluice_model::{GroupName, Kind, TopicName};
 
 use super::{
-    Description, KIND, PIPELINES_LIMIT, Pipelines, Status, Unread,
+    Description, KIND, PIPELINES_LIMIT, Pipeline, Pipelines, Status, Unread,
     queue::{first_positions, standing},
     revision::{Candidate, Mode, Offsets, Reason, Revision, Stored, new_incarnation},
+    run::Unserved,
     spec::{Checked, Spec, parse_start},
     state::Place,
 };
@@ -29,9 +30,12 @@ impl Pipelines {
         // Everything that can be refused is refused before the old one is touched.
         let checked = spec.check(None, &self.shell, &self.plugins)?;
         match known {
-            None => self.cut_over(&name, &checked, None, |from| {
-                Ok(Stored::new(Revision::new(1, &checked, Reason::Applied, from)))
-            }),
+            None => {
+                self.check_share(&checked.spec, None)?;
+                self.cut_over(&name, &checked, None, |from| {
+                    Ok(Stored::new(Revision::new(1, &checked, Reason::Applied, from)))
+                })
+            }
             Some((version, stored)) => {
                 stored.expect_no_candidate()?;
                 if stored.live.is(&checked) {
@@ -73,8 +77,12 @@ impl Pipelines {
         }
         let checked = spec.check(None, &self.shell, &self.plugins)?;
         // A shadow runs the live version once more as well.
-        self.check_mode(&mode, &stored.live.check(&self.shell, &self.plugins)?)?;
+        let live = stored.live.check(&self.shell, &self.plugins)?;
+        self.check_mode(&mode, &live)?;
         self.check_mode(&mode, &checked)?;
+        if !stored.paused {
+            self.check_share(&stored.live.spec, Some((&mode, &checked.spec)))?;
+        }
         self.cut_over(stored.name(), &checked, None, |standing| {
             let from = match &mode {
                 Mode::Shadow { .. } => Offsets::new(),
@@ -108,12 +116,29 @@ impl Pipelines {
         }
     }
 
+    /// Fails with `Busy` when there are not so many plugin instances as a pipeline would need.
+    fn check_share(&self, live: &Spec, candidate: Option<(&Mode, &Spec)>) -> Result<()> {
+        let topic = self.shell.reader.topic(&TopicName::parse(&live.source.topic)?)?;
+        let (queues, each) = (topic.read_queues.max(topic.write_queues) as usize, live.steps.len());
+        let count = match candidate {
+            None => queues * each,
+            Some((Mode::Shadow { .. }, of)) => queues * (2 * each + of.steps.len()),
+            Some((Mode::Canary { queues: its }, of)) => {
+                queues.saturating_sub(its.len()) * each + its.len() * of.steps.len()
+            }
+        };
+        self.share.check(&live.name, count)
+    }
+
     /// Lets the version that is tried take over everywhere; fails with `NotFound` when there is none.
     pub fn promote(&self, name: &str) -> Result<Description> {
         let _changing = self.changing.lock();
         let (_, stored) = self.stored(name)?;
         let Candidate { revision, .. } = tried(&stored)?.clone();
         let checked = revision.check(&self.shell, &self.plugins)?;
+        if !stored.paused {
+            self.check_share(&checked.spec, None)?;
+        }
         self.cut_over(name, &checked, None, |standing| {
             let until = self.offsets(&stored)?;
             // Where it runs already it took over before.
@@ -159,6 +184,10 @@ impl Pipelines {
     fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
         let _changing = self.changing.lock();
         let stored = Stored { paused, ..self.stored(name)?.1 };
+        if !paused {
+            let candidate = stored.candidate.as_ref().map(|of| (&of.mode, &of.revision.spec));
+            self.check_share(&stored.live.spec, candidate)?;
+        }
         self.stop(name);
         let begun = self.begin(stored, Vec::new());
         self.or_go_on(name, begun)
@@ -212,6 +241,9 @@ impl Pipelines {
 
     /// Another version in the place of the live one.
     fn take_over(&self, stored: Stored, checked: &Checked, reason: Reason) -> Result<Description> {
+        if !stored.paused {
+            self.check_share(&checked.spec, None)?;
+        }
         self.cut_over(stored.name(), checked, None, |from| {
             let until = self.offsets(&stored)?;
             let live = Revision::new(stored.next_number(), checked, reason, from);
@@ -254,7 +286,9 @@ impl Pipelines {
     fn begin(&self, mut stored: Stored, positions: Vec<Position>) -> Result<()> {
         let (name, body, place) = (stored.name().to_owned(), stored.encode()?, self.place(&stored)?);
         let mut pipeline = self.pipeline(stored, 0);
-        let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &by_queue(&positions)) };
+        let from = by_queue(&positions);
+        let open = |pipeline: &mut Pipeline| self.open(pipeline, &from, Unserved::Refuse);
+        let opened = if pipeline.stored.paused { Ok(()) } else { open(&mut pipeline) };
         // One that was tried before is no reason to change nothing.
         let tried_before = || self.stored(&name).is_ok_and(|(_, before)| before.candidate == pipeline.stored.candidate);
         let opened = opened.and_then(|()| match &pipeline.untried {

@@ -7,6 +7,7 @@ mod queue;
 mod revision;
 mod run;
 mod shadow;
+mod share;
 mod spec;
 mod state;
 
@@ -15,8 +16,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -27,7 +29,7 @@ pub use change::check_version;
 pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
 pub use revision::{Candidate, Mode, Offsets, Reason, Revision};
 pub use run::{QueueStatus, Status, Versions};
-pub use shadow::{Became, Example, Report};
+pub use shadow::{Became, Example, Kept, Report};
 pub use spec::{Checked, Spec};
 pub use state::{Found, States};
 
@@ -40,14 +42,18 @@ use crate::{
     shell::Shell,
 };
 use revision::Stored;
-use run::{Canary, Running};
-use shadow::Shadow;
+use run::{Canary, Running, Unserved};
+use shadow::{Pair, Shadow};
+use share::Share;
 use state::Place;
 
 /// Kind of the documents that hold pipelines, by name.
 const KIND: &str = "pipeline";
 /// Most pipelines: each has a thread.
 const PIPELINES_LIMIT: usize = 256;
+/// When a pipeline is started again for which there was no room, at first and at the latest; the wait doubles.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_LAST: Duration = Duration::from_secs(30);
 
 struct Pipeline {
     id: u32,
@@ -62,8 +68,25 @@ struct Pipeline {
     /// What its plugins are granted while they run.
     holdings: Vec<Holding>,
     /// Why it could not be started.
-    broken: Option<String>,
+    broken: Option<Broken>,
     logs: Arc<Logs>,
+}
+
+struct Broken {
+    failure: Failure,
+    /// When it is tried again, and how long that took; where that may help.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Broken {
+    /// `before` is how the last try ended, if that is why it is tried again.
+    fn new(failure: Failure, before: Option<&Self>) -> Self {
+        let waited = before.and_then(|before| before.again).map(|(_, wait)| wait);
+        let wait = waited.map_or(AGAIN_FIRST, |wait| (wait * 2).min(AGAIN_LAST));
+        // Others may give back what they have.
+        let passes = matches!(failure.kind, Kind::Busy | Kind::Full);
+        Self { failure, again: passes.then(|| (Instant::now() + wait, wait)) }
+    }
 }
 
 struct Unread {
@@ -116,8 +139,11 @@ pub struct Trial {
 pub struct Pipelines {
     shell: Shell,
     plugins: Arc<Plugins>,
+    share: Arc<Share>,
     /// Where the files of states are.
     folder: PathBuf,
+    /// No pipeline is started any more.
+    stopping: AtomicBool,
     next_id: AtomicU32,
     by_name: Mutex<BTreeMap<String, Pipeline>>,
     /// Those whose document cannot be read. They can be replaced and deleted.
@@ -135,8 +161,10 @@ impl Pipelines {
     pub fn load(shell: Shell, plugins: Arc<Plugins>, folder: PathBuf) -> Result<Self> {
         let pipelines = Self {
             shell,
+            share: Share::of(plugins.runtime().config().instances),
             plugins,
             folder,
+            stopping: AtomicBool::new(false),
             next_id: AtomicU32::new(1),
             by_name: Mutex::default(),
             unread: Mutex::default(),
@@ -189,13 +217,42 @@ impl Pipelines {
         }
     }
 
-    /// Starts what a document says unless it is paused, in the place of what ran under its name, which must have been stopped.
+    /// Starts what a document says unless it is paused, in the place of what ran under its name, which must have been stopped. A queue that cannot
+    /// be served now stands until it can.
     fn start(&self, stored: Stored, version: u64) -> Result<()> {
         let mut pipeline = self.pipeline(stored, version);
-        let opened = if pipeline.stored.paused { Ok(()) } else { self.open(&mut pipeline, &Offsets::new()) };
-        pipeline.broken = opened.as_ref().err().map(|failure| failure.text.clone());
+        let open = |pipeline: &mut Pipeline| self.open(pipeline, &Offsets::new(), Unserved::Wait);
+        let opened = if pipeline.stored.paused { Ok(()) } else { open(&mut pipeline) };
+        if let Err(failure) = &opened {
+            let by_name = self.by_name.lock();
+            let before = by_name.get(pipeline.stored.name()).and_then(|known| known.broken.as_ref());
+            pipeline.broken = Some(Broken::new(failure.clone(), before));
+        }
         self.install(pipeline);
         opened
+    }
+
+    /// Starts those again for which there was no room, each after a while; to be called now and then.
+    pub fn start_again(&self) {
+        let is_due = |of: &Pipeline| {
+            let again = of.broken.as_ref().and_then(|broken| broken.again);
+            !of.stored.paused && again.is_some_and(|(at, _)| at <= Instant::now())
+        };
+        let due = |of: &Pipeline| is_due(of).then(|| (of.stored.clone(), of.version));
+        let names: Vec<String> =
+            self.by_name.lock().iter().filter(|(_, of)| is_due(of)).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let _changing = self.changing.lock();
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            // It may have been changed meanwhile.
+            let Some((stored, version)) = self.by_name.lock().get(&name).and_then(due) else { continue };
+            match self.start(stored, version) {
+                Ok(()) => tracing::info!(pipeline = name, "a pipeline runs again"),
+                Err(failure) => tracing::debug!(pipeline = name, %failure, "a pipeline still does not start"),
+            }
+        }
     }
 
     /// What a document says, not opened yet, with the lines of what ran under its name before.
@@ -215,25 +272,28 @@ impl Pipelines {
         }
     }
 
-    /// Opens everything that a pipeline runs; [`Self::install`] lets it go. `from` is that of [`Running::open`].
+    /// Opens everything that a pipeline runs; [`Self::install`] lets it go. `from` and `unserved` are those of [`Running::open`].
     ///
     /// A candidate that does not run is no reason for the live version not to.
-    fn open(&self, pipeline: &mut Pipeline, from: &Offsets) -> Result<()> {
+    fn open(&self, pipeline: &mut Pipeline, from: &Offsets, unserved: Unserved) -> Result<()> {
         let place = self.place(&pipeline.stored)?;
         let versions = self.versions(&pipeline.stored)?;
-        let (live, refused) = (versions.live.clone(), versions.refused().cloned());
+        let refused = versions.refused().cloned();
+        // What both sides of a shadow begin with is copied while nobody has it open.
+        let shadow = self.shadow(&pipeline.stored, &versions.live, &place);
+        let live = &versions.live;
         let outbox = live.log_topic.is_some().then(Arc::default);
         pipeline.logs = Arc::new(pipeline.logs.followed_by(live.log_level, outbox));
         let holdings = versions.holdings();
         let its = (pipeline.id, pipeline.logs.clone());
-        pipeline.running = Some(Running::open(self.shell.clone(), versions, its, &place, from)?);
+        let shell = (self.shell.clone(), self.share.clone());
+        pipeline.running = Some(Running::open(shell, versions, its, &place, from, unserved)?);
         pipeline.holdings = holdings;
         pipeline.untried = refused;
-        if let Some(Candidate { revision, mode: Mode::Shadow { start } }) = &pipeline.stored.candidate {
-            let started = revision.check(&self.shell, &self.plugins).and_then(|candidate| {
-                let holdings = candidate.holdings.clone();
-                let pair = shadow::Pair { live, candidate };
-                Ok((Shadow::start(&self.shell, pair, start.as_deref(), &place)?, holdings))
+        if let Some(shadow) = shadow {
+            let started = shadow.and_then(|pair| {
+                let holdings = pair.candidate.holdings.clone();
+                Ok((Shadow::start(&self.shell, &self.share, pair)?, holdings))
             });
             match started {
                 Ok((shadow, holdings)) => {
@@ -247,6 +307,13 @@ impl Pipelines {
             tracing::error!(pipeline = pipeline.stored.name(), %failure, "the version that is tried does not run");
         }
         Ok(())
+    }
+
+    /// Both sides of a shadow, if one is tried; with copies of what the live version keeps, which must not be open.
+    fn shadow(&self, stored: &Stored, live: &Checked, place: &Place) -> Option<Result<Pair>> {
+        let Some(Candidate { revision, mode: Mode::Shadow { start } }) = &stored.candidate else { return None };
+        let candidate = revision.check(&self.shell, &self.plugins);
+        Some(candidate.and_then(|candidate| Pair::new(live.clone(), candidate, start.as_deref(), place)))
     }
 
     /// What a document has run where, ready to run; fails when the live version is not.
@@ -345,6 +412,8 @@ impl Pipelines {
 
     /// Stops all pipelines, each behind a whole unit.
     pub fn stop_all(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let _changing = self.changing.lock();
         let mut threads = Vec::new();
         for pipeline in self.by_name.lock().values_mut() {
             pipeline.running.iter().for_each(Running::stop);
@@ -384,10 +453,12 @@ impl Unread {
 
 fn description(pipeline: &Pipeline) -> Description {
     let queues = pipeline.running.as_ref().map(Running::queues).unwrap_or_default();
-    let stopped = queues.iter().find_map(|queue| queue.stopped.clone());
+    let ended = pipeline.running.as_ref().is_some_and(Running::has_ended);
+    let ended = ended.then(|| "its thread ended by a fault of the server; pause and resume it".to_owned());
+    let stopped = ended.or_else(|| queues.iter().find_map(|queue| queue.stopped.clone()));
     let Stored { live, candidate, paused, .. } = &pipeline.stored;
     let status = match (&pipeline.broken, paused, stopped) {
-        (Some(reason), ..) => Status::Stopped(reason.clone()),
+        (Some(broken), ..) => Status::Stopped(broken.failure.text.clone()),
         (None, true, _) => Status::Paused,
         (None, false, Some(reason)) => Status::Stopped(reason),
         (None, false, None) if pipeline.running.is_none() => Status::Stopped("it is being changed".to_owned()),
@@ -473,6 +544,76 @@ mod tests {
 
     const SPEC: &str = "name: p\nsource: { topic: in }\nsinks: [ out ]\n\
                         steps: [ { plugin: only, config: { path: /a, equals: b } } ]\n";
+
+    #[test]
+    fn a_pipeline_for_which_there_was_no_instance_is_started_as_soon_as_there_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, _) = begin(dir.path());
+        let config = sluice_runtime::Config { instances: 4, ..Default::default() };
+        let plugins = Arc::new(crate::plugins::tests::load_with(config, &shell, dir.path()));
+        let load = || Pipelines::load(shell.clone(), plugins.clone(), dir.path().join("states")).unwrap();
+        load().apply(Spec::parse(SPEC.as_bytes()).unwrap(), None).unwrap();
+
+        let plugin = plugins.resolve("only").unwrap().plugin;
+        let config = serde_json::json!({ "path": "/a", "equals": "b" }).as_object().unwrap().clone();
+        let setup = || sluice_runtime::Setup { config: config.clone(), ..Default::default() };
+        let others: Vec<_> = (0..4).map(|_| plugin.instance(setup()).unwrap()).collect();
+        let pipelines = load();
+        let status = || pipelines.describe("p").unwrap().status;
+        let Status::Stopped(reason) = status() else { panic!("there is no instance") };
+        assert!(reason.contains("all 4 plugin instances are in use"), "{reason}");
+        let wait_of = || pipelines.by_name.lock()["p"].broken.as_ref().and_then(|broken| broken.again).unwrap().1;
+        let until = Instant::now() + Duration::from_secs(20);
+        while wait_of() == AGAIN_FIRST && Instant::now() < until {
+            pipelines.start_again();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((wait_of(), status()), (2 * AGAIN_FIRST, Status::Stopped(reason)));
+        drop(others);
+        while status() != Status::Running && Instant::now() < until {
+            pipelines.start_again();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(status(), Status::Running);
+    }
+
+    #[test]
+    fn what_is_left_to_read_is_as_it_is_now_and_a_thread_that_panicked_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let pipelines = Pipelines::load(shell.clone(), plugins, dir.path().join("states")).unwrap();
+        pipelines.apply(Spec::parse(SPEC.as_bytes()).unwrap(), None).unwrap();
+        pipelines.stop("p");
+        let (version, stored) = pipelines.stored("p").unwrap();
+        let mut pipeline = pipelines.pipeline(stored, version);
+        // It is not let go: its thread says nothing of what comes.
+        pipelines.open(&mut pipeline, &Offsets::new(), Unserved::Wait).unwrap();
+        let lag = |pipeline: &Pipeline| description(pipeline).queues.iter().map(|queue| queue.lag).collect::<Vec<_>>();
+        assert_eq!(lag(&pipeline), [0]);
+        let topic = sluice_model::TopicName::parse("in").unwrap();
+        let message = sluice_model::Message {
+            born_host: sluice_model::Host::LOCAL,
+            ..sluice_model::Message::new(
+                topic,
+                sluice_model::QueueId(0),
+                sluice_model::Timestamp(1),
+                Default::default(),
+                "{}".into(),
+            )
+        };
+        let send = sluice_broker::Send {
+            messages: vec![message; 3],
+            queue: Some(sluice_model::QueueId(0)),
+            template: None,
+            max_reconsume_times: None,
+        };
+        shell.ask_blocking(move |broker, now| broker.send(send, now)).unwrap();
+        assert_eq!((lag(&pipeline), description(&pipeline).status), (vec![3], Status::Running));
+
+        pipeline.running = Some(run::tests::panicked(&shell));
+        let Status::Stopped(reason) = description(&pipeline).status else { panic!("its thread is gone") };
+        assert!(reason.contains("its thread ended"), "{reason}");
+    }
 
     #[test]
     fn what_a_log_that_takes_nothing_was_asked_changes_nothing() {

@@ -1,6 +1,10 @@
 //! One queue of a pipeline's source, as the runtime's ports see it.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use sluice_broker::{Fetch, FetchStatus, Position, Reader, StageUnit, Token};
@@ -11,14 +15,18 @@ use sluice_model::{
 use sluice_protocol::compress;
 use sluice_runtime::{
     Batch, Columns, Record,
-    ports::{DeadLetter, Outgoing, PortError, Progress, Room, Sink, Source, Unit},
+    ports::{DeadLetter, Outgoing, PortError, Prefilter, Progress, Room, Sink, Source, Unit},
 };
 
 use super::{
     spec::{Checked, Start},
     state::States,
 };
-use crate::{failure::Failure, record::of_stored, shell::Shell};
+use crate::{
+    failure::Failure,
+    record::{flag_of, of_stored},
+    shell::Shell,
+};
 
 /// Properties that say how a message is to be delivered, not what it is: they end with the source.
 const DELIVERY_KEYS: [&str; 8] = [
@@ -60,6 +68,10 @@ pub(super) const ROOM: Room = Room {
     state: limits::SYSTEM_BODY_LEN - 4 * 1024 * 1024,
 };
 
+/// Fetches of one read, and how long it goes on to another one: where a filter takes little, most of what is looked at comes to nothing.
+const FETCHES: usize = 32;
+const READ_FOR: Duration = Duration::from_millis(10);
+
 /// Where a dead letter's message was read, and how often it was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -75,6 +87,18 @@ pub(super) struct Input {
     topic: TopicName,
     queue: QueueId,
     filter: sluice_broker::Filter,
+    values: Values,
+    /// Messages that retention took before they were read, and the offset before which they are counted.
+    lost: u64,
+    counted: u64,
+}
+
+/// Which compressed bodies are decompressed.
+struct Values {
+    /// Whether a step asks for values at all.
+    asked: bool,
+    /// That of the first step: what it does not take, no step sees.
+    prefilter: Option<Arc<dyn Prefilter>>,
 }
 
 /// Where a stage writes, and how far it came.
@@ -95,7 +119,32 @@ pub(super) struct Output {
 impl Input {
     pub fn new(shell: &Shell, checked: &Checked, queue: QueueId) -> Self {
         let (topic, filter) = (checked.topic.clone(), checked.filter.clone());
-        Self { reader: shell.reader.clone(), topic, queue, filter }
+        let values = Values {
+            asked: checked.steps.iter().any(|step| step.plugin.manifest().needs.contains(Columns::VALUE)),
+            prefilter: checked.steps.first().and_then(|step| step.prefilter.clone()),
+        };
+        Self { reader: shell.reader.clone(), topic, queue, filter, values, lost: 0, counted: 0 }
+    }
+
+    /// One that gives every value as it was before it was compressed.
+    pub fn of_all_values(shell: &Shell, checked: &Checked, queue: QueueId) -> Self {
+        Self { values: Values { asked: true, prefilter: None }, ..Self::new(shell, checked, queue) }
+    }
+
+    /// Messages that retention took before they were read, those among them that the filter would not have taken.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The queue begins behind the offset that was to be read.
+    fn note_lost(&mut self, position: u64, min: u64) {
+        let from = position.max(self.counted);
+        if from < min {
+            self.lost += min - from;
+            self.counted = min;
+            let (topic, queue) = (&self.topic, self.queue);
+            tracing::warn!(%topic, %queue, from, to = min, "retention took messages that a pipeline had not read");
+        }
     }
 
     /// Offset behind the last record of the queue.
@@ -105,14 +154,15 @@ impl Input {
 }
 
 impl Output {
-    pub fn new(shell: Shell, checked: &Checked, queue: QueueId, state: Option<TopicName>) -> Self {
+    /// `start` is that of [`start_of`].
+    pub fn new(shell: Shell, checked: &Checked, queue: QueueId, start: Start, state: Option<TopicName>) -> Self {
         Self {
             shell,
             state,
             group: checked.group.clone(),
             topic: checked.topic.clone(),
             queue,
-            start: checked.start,
+            start,
             sinks: checked.sinks.clone(),
             dead_letters: TopicName::dead_letter_of(&checked.group),
             position: QueueOffset(0),
@@ -158,50 +208,70 @@ pub(super) fn check(record: &Record) -> Result<(), String> {
         let (limit, got) = (limits::BODY_LEN, record.value.len());
         return Err(format!("the value has {got} bytes and more than {limit} when it is compressed"));
     }
-    let size = record.headers.len() + record.key.as_ref().map_or(0, Bytes::len) + record.tag.len() + ADDED;
-    if size > limits::PROPERTIES_LEN {
-        // Some of it may go elsewhere or stand there twice.
-        let size = properties(record, true).map_err(|error| error.to_string())?.as_bytes().len();
-        if size + ADDED > limits::PROPERTIES_LEN {
-            let limit = limits::PROPERTIES_LEN - ADDED;
-            return Err(format!("headers, key and tag have {size} bytes together, expected at most {limit}"));
-        }
+    let own = properties(record, true).map_err(|error| error.to_string())?;
+    let size = own.as_bytes().len();
+    if size + ADDED > limits::PROPERTIES_LEN {
+        let limit = limits::PROPERTIES_LEN - ADDED;
+        return Err(format!("headers, key and tag have {size} bytes together, expected at most {limit}"));
+    }
+    // What has an id goes as it came.
+    if own.get(key::UNIQUE_KEY).is_none()
+        && let Some((name, _)) = own.iter().find(|pair| !is_storable(pair))
+    {
+        return Err(format!("the headers hold a pair that cannot be stored again, named {name:?}"));
     }
     Ok(())
 }
 
-/// The value as a message's body: compressed where it would be too large.
+/// Whether a property can be set. Stored messages may have others.
+fn is_storable((name, value): &(&str, &str)) -> bool {
+    !name.is_empty() && !value.contains(['\u{1}', '\u{2}'])
+}
+
+/// The value as a message's body: compressed where it is, or would be too large.
 fn body(record: &Record) -> (Bytes, SysFlag) {
-    if record.value.len() > limits::BODY_LEN {
+    if record.packed == 0 && record.value.len() > limits::BODY_LEN {
         return (compress::zlib(&record.value), SysFlag::default().with_compression(Compression::Zlib));
     }
-    (record.value.clone(), SysFlag::default())
+    (record.value.clone(), flag_of(record))
 }
 
 /// A message for the dead letters: what was read at `origin`, and why it failed. Headers or a body for which there is no room are left out.
 pub(super) fn dead_letter(topic: TopicName, dead: &DeadLetter, origin: &Origin) -> Result<Message, PortError> {
     let no_message = |error: sluice_model::Error| trouble(&error.into());
-    let mut own = properties(&dead.record, true).unwrap_or_default();
     let mut message = message(topic, origin.queue, &dead.record, Properties::default());
     let mut left_out = String::new();
     if message.body.len() > limits::BODY_LEN {
         left_out = format!("[its body of {} bytes is left out] ", dead.record.value.len());
         (message.body, message.sys_flag) = (Bytes::new(), SysFlag::default());
     }
-    if own.as_bytes().len() + FAILURE_LEN > limits::PROPERTIES_LEN {
+    let fit = |own: &Properties| {
+        own.as_bytes().len() + FAILURE_LEN <= limits::PROPERTIES_LEN && own.iter().all(|pair| is_storable(&pair))
+    };
+    let own = properties(&dead.record, true).ok().filter(fit).unwrap_or_else(|| {
         left_out.push_str("[its headers are left out] ");
-        let kept = [key::KEYS, key::TAGS, key::UNIQUE_KEY];
-        let pairs: Vec<_> = own.iter().filter(|(name, value)| kept.contains(name) && value.len() <= KEPT_LEN).collect();
-        own = Properties::from_pairs(pairs).map_err(no_message)?;
-    }
+        kept(&dead.record)
+    });
+    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
     let (queue, offset, tries) = (origin.queue.to_string(), origin.offset.to_string(), origin.tries.to_string());
-    let reason = left_out.chars().chain(dead.reason.chars().filter(|c| !c.is_control())).take(1024).collect::<String>();
-    let values = [&dead.code, &reason, &dead.step, &dead.digest, &origin.topic, &queue, &offset, &tries];
+    let reason = left_out.chars().chain(plain(&dead.reason).chars()).take(1024).collect::<String>();
+    let (code, step) = (plain(&dead.code), plain(&dead.step));
+    let values = [&code, &reason, &step, &dead.digest, &origin.topic, &queue, &offset, &tries];
     let pairs = FAILURE_KEYS.into_iter().zip(values.map(|value| Some(Cow::Borrowed(value.as_str()))));
-    let name = dead.timer.as_ref().map(|name| name.chars().filter(|c| !c.is_control()).collect::<String>());
-    let timer = name.map(|name| (TIMER_KEY, Some(Cow::Owned(name))));
+    let timer = dead.timer.as_ref().map(|name| (TIMER_KEY, Some(Cow::Owned(plain(name)))));
     message.properties = own.changed(&pairs.chain(timer).collect::<Vec<_>>()).map_err(no_message)?;
     Ok(message)
+}
+
+/// Of a record's properties those by which it is found, as far as they can be stored.
+fn kept(record: &Record) -> Properties {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let headers = Properties::parse(record.headers.clone()).unwrap_or_default();
+    let (key_text, tag) = (record.key.as_ref().map(text).unwrap_or_default(), text(&record.tag));
+    let unique = headers.get(key::UNIQUE_KEY).unwrap_or_default();
+    let pairs = [(key::KEYS, key_text.as_str()), (key::TAGS, tag.as_str()), (key::UNIQUE_KEY, unique)];
+    let fits = |pair: &(&str, &str)| (1..=KEPT_LEN).contains(&pair.1.len()) && is_storable(pair);
+    Properties::from_pairs(pairs.into_iter().filter(fits)).unwrap_or_default()
 }
 
 fn message(topic: TopicName, queue: QueueId, record: &Record, properties: Properties) -> Message {
@@ -241,6 +311,7 @@ impl Source for Input {
         into: &mut Vec<Record>,
     ) -> Result<u64, PortError> {
         let (mut next, mut bytes) = (position, 0);
+        let (mut fetches, until) = (0, Instant::now() + READ_FOR);
         // A fetch gives less than a turn takes.
         while into.len() < max_records && bytes < max_bytes {
             let fetch = Fetch {
@@ -251,17 +322,23 @@ impl Source for Input {
                 max_bytes: max_bytes - bytes,
                 filter: self.filter.clone(),
             };
-            let found = self.reader.fetch(&fetch).map_err(|error| trouble(&error.into()))?;
-            if found.status == FetchStatus::TooLarge {
-                let text = format!("offset {next} is behind the end of queue {}", self.queue);
-                return Err(PortError::Failed(text));
+            let found = self.reader.fetch(&fetch).map_err(unread)?;
+            match found.status {
+                FetchStatus::TooLarge => {
+                    let text = format!("offset {next} is behind the end of queue {}", self.queue);
+                    return Err(PortError::Failed(text));
+                }
+                FetchStatus::TooSmall => self.note_lost(next, found.min.0),
+                FetchStatus::Found | FetchStatus::NoMatch | FetchStatus::AtEnd => {}
             }
             for piece in found.records {
-                if let Some(full) = read_records(&piece, max_bytes, &mut bytes, into)? {
+                if let Some(full) = read_records(&piece, &self.values, max_bytes, &mut bytes, into)? {
                     return Ok(full);
                 }
             }
-            if found.next.0 == next || found.next >= found.max {
+            fetches += 1;
+            let enough = fetches >= FETCHES || Instant::now() >= until;
+            if found.next.0 == next || found.next >= found.max || enough {
                 return Ok(found.next.0);
             }
             next = found.next.0;
@@ -324,7 +401,14 @@ impl Sink for Output {
     }
 }
 
-/// Where a pipeline that is new to a queue begins.
+/// Where a pipeline begins in the queues of its source in which it has no position. When it has one in another, they are newer than it is, and all
+/// that is in them is for it.
+pub(super) fn start_of(reader: &Reader, checked: &Checked) -> Start {
+    let known = reader.offsets_of(&checked.group).iter().any(|position| position.topic == checked.topic);
+    if known { Start::Earliest } else { checked.start }
+}
+
+/// The offset of a start in one queue.
 pub(super) fn first(
     reader: &Reader,
     topic: &TopicName,
@@ -349,9 +433,10 @@ pub(super) fn first_positions(shell: &Shell, checked: &Checked, start: Start) ->
 /// Where a pipeline stands in every queue of its source, or begins where it is new.
 pub(super) fn standing(shell: &Shell, checked: &Checked) -> crate::failure::Result<Vec<Position>> {
     let reader = &shell.reader;
+    let start = start_of(reader, checked);
     positions(shell, checked, |queue| match reader.offset(&checked.group, &checked.topic, queue) {
         Some(known) => Ok(known),
-        None => first(reader, &checked.topic, queue, checked.start),
+        None => first(reader, &checked.topic, queue, start),
     })
 }
 
@@ -376,10 +461,20 @@ pub(super) fn trouble(failure: &Failure) -> PortError {
     }
 }
 
+/// Why nothing was read. Retention takes a segment out of the log a moment before the entries of its messages out of their queues: what is not
+/// there meanwhile is not looked for there the next time.
+fn unread(error: sluice_broker::Error) -> PortError {
+    match error {
+        sluice_broker::Error::Store(error) if error.kind() == Kind::NotFound => PortError::Busy(error.to_string()),
+        error => trouble(&error.into()),
+    }
+}
+
 /// Adds records until they have `max_bytes` with those before, which have `size`; gives the offset to go on from when there is no room for
 /// all. A compressed body counts with what it becomes, which may be a thousand times what was fetched.
 fn read_records(
     piece: &Bytes,
+    values: &Values,
     max_bytes: usize,
     size: &mut usize,
     into: &mut Vec<Record>,
@@ -392,17 +487,30 @@ fn read_records(
         }
         let bytes = piece.slice(at..at + view.bytes().len());
         at += bytes.len();
-        let record = to_record(&view, &bytes)?;
+        let record = values.record(&view, &bytes)?;
         *size += record.size();
         into.push(record);
     }
     Ok(None)
 }
 
+impl Values {
+    fn record(&self, view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
+        if view.sys_flag().compression().is_some() && (!self.asked || self.prefilter.is_some()) {
+            let packed = of_stored(view, bytes, Columns::empty()).map_err(PortError::Failed)?;
+            if !self.asked || self.prefilter.as_ref().is_some_and(|prefilter| !prefilter.wants(&packed)) {
+                return Ok(packed);
+            }
+        }
+        to_record(view, bytes)
+    }
+}
+
+/// A stored message with its value as it was before it was compressed. One that does not decompress is as it was stored, and marked.
 pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
     of_stored(view, bytes, Columns::all()).or_else(|problem| {
         let stored = of_stored(view, bytes, Columns::empty()).map_err(PortError::Failed)?;
-        Ok(Record { unreadable: Some(problem.into()), ..stored })
+        Ok(Record { unreadable: Some(problem.into()), packed: 0, ..stored })
     })
 }
 
@@ -417,7 +525,8 @@ fn properties(record: &Record, keep_id: bool) -> Result<Properties, sluice_model
     let dropped = |name: &str| {
         DELIVERY_KEYS.contains(&name) || name == key::KEYS || name == key::TAGS || (name == key::UNIQUE_KEY && !keep_id)
     };
-    let kept = headers.iter().filter(|(name, _)| !dropped(name));
+    // One that is to get another id could not be given it with what cannot be stored again.
+    let kept = headers.iter().filter(|pair| !dropped(pair.0) && (keep_id || is_storable(pair)));
     let own = key_text.as_deref().map(|text| (key::KEYS, text)).into_iter();
     let tag = (!tag.is_empty()).then_some((key::TAGS, tag.as_str()));
     Properties::from_pairs(kept.chain(own).chain(tag))
@@ -448,6 +557,150 @@ mod tests {
 
     use super::*;
 
+    const ALL: Values = Values { asked: true, prefilter: None };
+
+    /// Reads queue 0 of topic `t`.
+    fn input(reader: &Reader, filter: &str) -> Input {
+        let (topic, filter) = (TopicName::parse("t").unwrap(), sluice_broker::Filter::read(filter).unwrap());
+        Input { reader: reader.clone(), topic, queue: QueueId(0), filter, values: ALL, lost: 0, counted: 0 }
+    }
+
+    fn sends(count: usize, len: usize) -> sluice_broker::Send {
+        let body = Bytes::from(vec![b'.'; len]);
+        let topic = TopicName::parse("t").unwrap();
+        let message = Message::new(topic, QueueId(0), Timestamp(1), Properties::default(), body);
+        let messages = vec![Message { born_host: Host::LOCAL, ..message }; count];
+        sluice_broker::Send { messages, queue: Some(QueueId(0)), template: None, max_reconsume_times: None }
+    }
+
+    #[test]
+    fn a_turn_does_not_look_through_a_whole_backlog_for_what_is_seldom() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let topic = sluice_broker::Topic::new(TopicName::parse("t").unwrap(), 1);
+        shell.ask_blocking(move |broker, now| broker.put_topic(topic, now)).unwrap();
+        let (batches, each) = (30, 1_000);
+        for _ in 0..batches {
+            shell.ask_blocking(move |broker, now| broker.send(sends(each, 1), now)).unwrap();
+        }
+        let end = batches * each as u64;
+        for filter in ["seldom", "region = 'x'"] {
+            let (mut input, mut position, mut reads) = (input(&shell.reader, filter), 0, 0);
+            while position < end {
+                let mut into = Vec::new();
+                let next = input.read(position, 512, 1 << 20, &mut into).unwrap();
+                assert!(into.is_empty() && next > position && next - position <= 32 * 800, "{position} to {next}");
+                (position, reads) = (next, reads + 1);
+            }
+            assert!(reads > 1, "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_retention_took_is_counted_once_and_what_it_takes_just_now_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = sluice_broker::StoreConfig {
+            segment_len: 4096,
+            allocate_step: 4096,
+            reserve_bytes: 0,
+            checkpoint_bytes: 2048,
+            ..Default::default()
+        };
+        let disk = Arc::new(sluice_broker::RealDisk::open(dir.path()).unwrap());
+        let mut log = sluice_broker::open(disk, store, sluice_broker::Config::default()).unwrap();
+        let now = Timestamp(1_000_000);
+        log.broker.put_topic(sluice_broker::Topic::new(TopicName::parse("t").unwrap(), 1), now).unwrap();
+        for _ in 0..2 {
+            for _ in 0..20 {
+                log.broker.send(sends(1, 400), now).unwrap();
+                let written = log.broker.write().unwrap().unwrap();
+                log.applier.sync().unwrap();
+                log.applier.apply(&written, &mut Vec::new()).unwrap();
+                log.broker.recycle(written.bytes);
+            }
+            log.applier.checkpoint().unwrap();
+        }
+        let policy = sluice_broker::Retention { max_age_ms: None, max_bytes: Some(4096) };
+        log.applier.retain(now, &policy).unwrap();
+        let mut input = input(&log.reader, "*");
+        let (min, end) = log.reader.bounds(&input.topic, QueueId(0));
+        assert!(min.0 > 0 && end.0 == 40);
+        // What was read and not committed is read again.
+        for _ in 0..2 {
+            let mut into = Vec::new();
+            assert_eq!(input.read(3, 512, 1 << 20, &mut into).unwrap(), 40);
+            assert_eq!((into[0].offset, into.len() as u64, input.lost()), (min.0, 40 - min.0, min.0 - 3));
+        }
+
+        let gone = log.reader.record_at(LogOffset(0)).unwrap_err();
+        assert!(matches!(unread(gone), PortError::Busy(_)));
+        input.topic = TopicName::parse("none").unwrap();
+        assert!(matches!(input.read(0, 1, 1, &mut Vec::new()), Err(PortError::Failed(_))));
+    }
+
+    struct Never;
+
+    impl Prefilter for Never {
+        fn wants(&self, _: &Record) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn a_value_that_nobody_asks_for_goes_on_as_it_is_compressed() {
+        let bytes = Bytes::from(stored(7, 100));
+        let view = RecordView::parse(&bytes).unwrap();
+        let read = |asked, prefilter| Values { asked, prefilter }.record(&view, &bytes).unwrap();
+        assert_eq!(read(true, None).value.len(), 100);
+        let never: Arc<dyn Prefilter> = Arc::new(Never);
+        assert_eq!(read(true, Some(never)).value, view.body(), "no step sees it");
+        let packed = read(false, None);
+        assert_eq!(packed.value, view.body());
+        assert_eq!(check(&packed), Ok(()));
+        let out = Outgoing { record: packed.clone(), sink: 0 };
+        let sent = outgoing(&[TopicName::parse("t").unwrap()], QueueId(0), &out, &mut None).unwrap();
+        for message in [sent, letter(packed, None)] {
+            assert_eq!((&message.body[..], message.sys_flag.compression()), (view.body(), Some(Compression::Zlib)));
+        }
+    }
+
+    #[test]
+    fn headers_that_cannot_be_stored_again_stop_nothing() {
+        let record = |headers: &'static str| Record {
+            headers: headers.into(),
+            key: Some("k".into()),
+            tag: "t".into(),
+            ..Record::default()
+        };
+        let topics = [TopicName::parse("t").unwrap()];
+        let sent = |record: &Record, seen: Option<u64>| {
+            let out = Outgoing { record: record.clone(), sink: 0 };
+            outgoing(&topics, QueueId(0), &out, &mut { seen }).unwrap().properties
+        };
+        for pair in ["\u{1}no name\u{2}", "a\u{1}b\u{1}c\u{2}"] {
+            let own = format!("KEYS\u{1}k\u{2}TAGS\u{1}t\u{2}UNIQ_KEY\u{1}u\u{2}{pair}").leak();
+            let as_it_came = record(own);
+            assert_eq!(check(&as_it_came), Ok(()));
+            assert_eq!(sent(&as_it_came, None).as_str(), own);
+            // The second output of a record is given an id of its own.
+            let second = sent(&as_it_came, Some(0));
+            assert!(second.get(key::UNIQUE_KEY).is_none() && second.with(key::UNIQUE_KEY, "v").is_ok());
+
+            let changed = Record { key: Some("l".into()), ..as_it_came };
+            let without_id = record(format!("KEYS\u{1}k\u{2}TAGS\u{1}t\u{2}{pair}").leak());
+            for record in [changed, without_id] {
+                assert!(check(&record).is_err());
+                let dead = letter(record, None).properties;
+                assert_eq!(dead.get("SLUICE_ERROR"), Some("[its headers are left out] why"));
+                assert_eq!((dead.get(key::TAGS), dead.get("SLUICE_ERROR_CODE")), (Some("t"), Some("c")));
+            }
+        }
+        // A timer's key may be anything.
+        let timer = Record { key: Some("\u{1}".into()), ..Record::default() };
+        assert!(check(&timer).is_err());
+        assert_eq!(letter(timer, Some("wake")).properties.get(TIMER_KEY), Some("wake"));
+    }
+
     fn stored(offset: u64, plain: usize) -> Vec<u8> {
         let body = compress::zlib(&vec![0; plain]);
         let topic = TopicName::parse("t").unwrap();
@@ -472,7 +725,7 @@ mod tests {
         assert!(piece.len() < plain / 10);
         let read = |max_bytes| {
             let (mut into, mut size) = (Vec::new(), 0);
-            let next = read_records(&piece, max_bytes, &mut size, &mut into).unwrap();
+            let next = read_records(&piece, &ALL, max_bytes, &mut size, &mut into).unwrap();
             assert_eq!(size, into.iter().map(Record::size).sum::<usize>());
             (into.iter().map(|record| record.offset).collect::<Vec<_>>(), next)
         };
@@ -492,7 +745,7 @@ mod tests {
     }
 
     fn letter(record: Record, timer: Option<&str>) -> Message {
-        let (code, reason, step, digest) = ("c".to_owned(), "why".to_owned(), "s".to_owned(), "d".to_owned());
+        let (code, reason, step, digest) = ("c\u{1}".to_owned(), "why".to_owned(), "s".to_owned(), "d".to_owned());
         let timer = timer.map(str::to_owned);
         let dead = DeadLetter { record, timer, queue: 0, code, reason, step, digest, tries: 2 };
         let origin = Origin { topic: "t".to_owned(), queue: QueueId(3), offset: 9, tries: 2 };
@@ -506,7 +759,7 @@ mod tests {
         let body = view.body_range();
         bytes[body.clone()].fill(0xA5);
         let (mut into, mut size) = (Vec::new(), 0);
-        read_records(&Bytes::from(bytes), usize::MAX, &mut size, &mut into).unwrap();
+        read_records(&Bytes::from(bytes), &ALL, usize::MAX, &mut size, &mut into).unwrap();
         assert!(into[0].unreadable.as_ref().unwrap().contains("zlib"), "{:?}", into[0].unreadable);
         assert_eq!((into[0].offset, into[0].value.len()), (7, body.len()));
     }

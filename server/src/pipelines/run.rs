@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use sluice_broker::Token;
+use sluice_broker::{Reader, Token};
 use sluice_model::{Kind, QueueId, TopicName};
 use sluice_runtime::{
     Begin, Counters, Error, Observer, Plan, Stage, StatePlan, StepStatus, Turn,
@@ -19,9 +19,10 @@ use sluice_runtime::{
 };
 
 use super::{
-    queue::{Input, Output},
+    queue::{Input, Output, start_of},
     revision::Offsets,
-    spec::Checked,
+    share::{Share, Taken},
+    spec::{Checked, Start},
     state::{Place, States},
 };
 use crate::{
@@ -41,6 +42,8 @@ const BATCH_RECORDS: usize = 512;
 const BATCH_BYTES: usize = 1024 * 1024;
 /// Longest sleep of an idle pipeline, so that lost wakes are found by then; how often one looks for new queues.
 const IDLE: Duration = Duration::from_millis(500);
+/// Longest time until a queue is tried again that could not be served; it doubles from [`IDLE`].
+const UNSERVED: Duration = Duration::from_secs(5);
 
 /// What a pipeline does now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,8 +105,10 @@ pub struct QueueStatus {
     pub revision: u64,
     /// Offset that is read next.
     pub position: u64,
-    /// Messages not read yet.
+    /// Messages not read yet, as of when it was asked for.
     pub lag: u64,
+    /// Messages that retention took before they were read, since the stage was started.
+    pub lost: u64,
     pub counters: Counters,
     pub steps: Vec<StepStatus>,
     /// Why it stands still, when it does.
@@ -132,6 +137,15 @@ impl Bell {
     }
 }
 
+/// What becomes of a pipeline of which a queue cannot be served when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unserved {
+    /// It is not opened.
+    Refuse,
+    /// The queue stands until it can be; the others are served.
+    Wait,
+}
+
 /// A handle on the thread of a running pipeline. Dropping it stops the thread and waits for it.
 pub struct Running {
     bell: Arc<Bell>,
@@ -141,6 +155,9 @@ pub struct Running {
     /// Tells the requests of its plugins that they are to end.
     stopping: Vec<Arc<AtomicBool>>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
+    reader: Reader,
+    /// What it reads.
+    topic: TopicName,
     states: Option<Arc<States>>,
     thread: Option<JoinHandle<()>>,
     /// Ends after the thread, whose lines it sends.
@@ -148,15 +165,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// Opens a stage a queue and starts the thread, which reads nothing before [`Self::go`]; fails when a plugin does not start.
+    /// Opens a stage a queue and starts the thread, which reads nothing before [`Self::go`].
     ///
-    /// `from` says where stages begin whose positions are to be written down by then; the others begin where theirs are.
+    /// `from` says where stages begin whose positions are to be written down by then; without it each begins where its own is.
     pub fn open(
-        shell: Shell,
+        (shell, share): (Shell, Arc<Share>),
         versions: Versions,
         (id, logs): (u32, Arc<Logs>),
         place: &Place,
         from: &Offsets,
+        unserved: Unserved,
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
         let (stop, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -174,8 +192,10 @@ impl Running {
             .zip(logs.outbox.clone())
             .map(|(topic, outbox)| LogTopic::start(shell.clone(), &versions.live.spec.name, topic, outbox));
         let log_topic = log_topic.transpose()?;
+        let (reader, topic) = (shell.reader.clone(), versions.live.topic.clone());
         let mut work = Work {
             shell: shell.standing_back(),
+            share,
             versions,
             id,
             logs,
@@ -185,7 +205,8 @@ impl Running {
             states: its_states,
             state_topic,
         };
-        work.open_queues(from)?;
+        work.open_queues(from, unserved)?;
+        work.publish();
         let (its_bell, its_stop, its_go) = (bell.clone(), stop.clone(), go.clone());
         let name = format!("pipeline {}", work.name());
         let thread = std::thread::Builder::new()
@@ -197,7 +218,8 @@ impl Running {
                 work.run(&its_bell, &its_stop);
             })
             .map_err(|error| Failure::new(Kind::Busy, error.to_string()))?;
-        Ok(Self { bell, stop, go, stopping, queues, states, thread: Some(thread), _log_topic: log_topic })
+        let thread = Some(thread);
+        Ok(Self { bell, stop, go, stopping, queues, reader, topic, states, thread, _log_topic: log_topic })
     }
 
     /// Lets the thread begin.
@@ -218,7 +240,16 @@ impl Running {
     }
 
     pub fn queues(&self) -> Vec<QueueStatus> {
-        self.queues.lock().clone()
+        let mut queues = self.queues.lock().clone();
+        for of in &mut queues {
+            of.lag = self.reader.bounds(&self.topic, of.queue).1.0.saturating_sub(of.position);
+        }
+        queues
+    }
+
+    /// Whether its thread ended though nobody stopped it: it panicked.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     /// What its processors keep; `None`: it has none.
@@ -266,6 +297,7 @@ pub(super) fn not_opened(error: &Error) -> Failure {
 
 struct Work {
     shell: Shell,
+    share: Arc<Share>,
     versions: Versions,
     id: u32,
     logs: Arc<Logs>,
@@ -284,14 +316,23 @@ struct Queue {
     stage: Stage,
     revision: u64,
     next: Next,
+    _instances: Taken,
 }
 
-/// A queue of the source whose version does not run.
+/// A queue of the source that is not served.
 struct Standing {
-    output: Output,
+    queue: QueueId,
     position: u64,
     revision: u64,
     reason: String,
+    /// When it is tried again, and how long that took last; never where the version does not run.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Standing {
+    fn is_due(&self) -> bool {
+        self.again.is_some_and(|(at, _)| at <= Instant::now())
+    }
 }
 
 /// What to do with a queue.
@@ -322,35 +363,93 @@ impl Work {
         &self.versions.live.spec.name
     }
 
-    /// Opens a stage for every queue of the source that has none; a topic may have got more. `from` is that of [`Running::open`].
-    fn open_queues(&mut self, from: &Offsets) -> Result<()> {
+    /// Opens a stage for every queue of the source that has none and is not to wait longer; a topic may have got more. `from` is that of
+    /// [`Running::open`].
+    fn open_queues(&mut self, from: &Offsets, unserved: Unserved) -> Result<()> {
         let Ok(topic) = self.shell.reader.topic(&self.versions.live.topic) else { return Ok(()) };
         let count = topic.read_queues.max(topic.write_queues);
-        let known = (self.stages.len() + self.standing.len()) as u32;
-        if let Some(states) = self.states.as_ref().filter(|_| known < count) {
-            states.make_room(count)?;
+        // One that came since the positions were taken is new to what is opened: it is opened behind them.
+        let last = if from.is_empty() { count } else { count.min(from.len() as u32) };
+        let waits = |of: &Standing| !of.is_due();
+        let served = |queue: QueueId| {
+            let stands = self.standing.iter().any(|of| of.queue == queue && waits(of));
+            stands || self.stages.iter().any(|of| of.output.id() == queue)
+        };
+        let missing: Vec<QueueId> = (0..last).map(QueueId).filter(|queue| !served(*queue)).collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        for queue in (known..count).map(QueueId) {
+        let start = start_of(&self.shell.reader, &self.versions.live);
+        let room = self.states.as_ref().map_or(Ok(()), |states| states.make_room(count));
+        for queue in missing {
             if let Some(Canary { revision, checked: Err(failure), .. }) = self.versions.canary_of(queue) {
-                let mut output = Output::new(self.shell.clone(), &self.versions.live, queue, None);
-                let position = output.load().map_err(|error| not_opened(&error.into()))?;
                 let (revision, reason) = (*revision, failure.text.clone());
-                self.standing.push(Standing { output, position, revision, reason });
+                self.stand(queue, start, revision, reason, None)?;
                 continue;
             }
-            let checked = self.versions.of(queue)?;
-            let input = Input::new(&self.shell, checked, queue);
-            let mut output = Output::new(self.shell.clone(), checked, queue, self.state_topic.clone());
-            let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
-            let plan = plan(checked, queue, self.logs.clone(), partition.clone());
-            let mut begin = from.get(&queue.0).map(|from| Begin(*from));
-            let progress: &mut dyn Progress = begin.as_mut().map_or(&mut output, |begin| begin);
-            let stage = Stage::open(plan, progress).map_err(|error| not_opened(&error))?;
-            if let Some((states, partition)) = self.states.as_ref().zip(partition) {
-                states.share(queue, partition);
+            let opened = self.has_room(queue, &room).and_then(|()| self.open_queue(queue, count, start, from));
+            match (opened, unserved) {
+                (Ok(stage), _) => {
+                    self.standing.retain(|of| of.queue != queue);
+                    self.stages.push(stage);
+                }
+                (Err(failure), Unserved::Refuse) => return Err(failure),
+                (Err(failure), Unserved::Wait) => self.wait(queue, start, failure.text)?,
             }
-            self.stages.push(Queue { input, output, stage, revision: checked.revision, next: Next::Turn });
         }
+        Ok(())
+    }
+
+    /// Whether there is a place for the changes of a queue's state, where one was to be made for all of them.
+    fn has_room(&self, queue: QueueId, made: &Result<()>) -> Result<()> {
+        let Some(states) = &self.states else { return Ok(()) };
+        let known = self.shell.reader.topic(&states.topic).is_ok_and(|topic| queue.0 < topic.write_queues);
+        if known { Ok(()) } else { made.clone() }
+    }
+
+    fn open_queue(&self, queue: QueueId, count: u32, start: Start, from: &Offsets) -> Result<Queue> {
+        let checked = self.versions.of(queue)?;
+        let instances = self.share.take(self.name(), checked.steps.len())?;
+        let input = Input::new(&self.shell, checked, queue);
+        let mut output = Output::new(self.shell.clone(), checked, queue, start, self.state_topic.clone());
+        let partition = self.states.as_ref().map(|states| states.open_queue(queue, count)).transpose()?;
+        let plan = plan(checked, queue, self.logs.clone(), partition.clone());
+        let mut begin = from.get(&queue.0).map(|from| Begin(*from));
+        let progress: &mut dyn Progress = begin.as_mut().map_or(&mut output, |begin| begin);
+        let stage = Stage::open(plan, progress).map_err(|error| not_opened(&error))?;
+        if let Some((states, partition)) = self.states.as_ref().zip(partition) {
+            states.share(queue, partition);
+        }
+        Ok(Queue { input, output, stage, revision: checked.revision, next: Next::Turn, _instances: instances })
+    }
+
+    /// A queue that cannot be served now is tried again after a while.
+    fn wait(&mut self, queue: QueueId, start: Start, reason: String) -> Result<()> {
+        if let Some(known) = self.standing.iter_mut().find(|of| of.queue == queue) {
+            let wait = known.again.map_or(IDLE, |(_, wait)| (wait * 2).min(UNSERVED));
+            known.again = Some((Instant::now() + wait, wait));
+            if known.reason != reason {
+                tracing::warn!(pipeline = self.versions.live.spec.name, %queue, reason, "a queue is still not served");
+                known.reason = reason;
+            }
+            return Ok(());
+        }
+        tracing::warn!(pipeline = self.name(), %queue, reason, "a queue cannot be served");
+        let revision = self.versions.of(queue).map_or(0, |checked| checked.revision);
+        self.stand(queue, start, revision, reason, Some((Instant::now() + IDLE, IDLE)))
+    }
+
+    fn stand(
+        &mut self,
+        queue: QueueId,
+        start: Start,
+        revision: u64,
+        reason: String,
+        again: Option<(Instant, Duration)>,
+    ) -> Result<()> {
+        let mut output = Output::new(self.shell.clone(), &self.versions.live, queue, start, None);
+        let position = output.load().map_err(|error| not_opened(&error.into()))?;
+        self.standing.push(Standing { queue, position, revision, reason, again });
         Ok(())
     }
 
@@ -382,9 +481,9 @@ impl Work {
             // Under load as well.
             if looked.elapsed() >= IDLE {
                 looked = Instant::now();
-                let failed = self.open_queues(&Offsets::new()).err().map(|failure| failure.text);
+                let failed = self.open_queues(&Offsets::new(), Unserved::Wait).err().map(|failure| failure.text);
                 if let Some(reason) = failed.as_ref().filter(|_| failed != told) {
-                    tracing::warn!(pipeline = self.name(), reason, "a new queue cannot be served");
+                    tracing::warn!(pipeline = self.name(), reason, "it cannot be told where a new queue begins");
                 }
                 told = failed;
             }
@@ -462,11 +561,13 @@ impl Work {
     }
 
     fn publish(&self) {
+        // What is left to read is counted when somebody asks.
         let stages = self.stages.iter().map(|of| QueueStatus {
             queue: of.output.id(),
             revision: of.revision,
             position: of.stage.position(),
-            lag: of.output.lag(),
+            lag: 0,
+            lost: of.input.lost(),
             counters: of.stage.counters(),
             steps: of.stage.steps(),
             stopped: match &of.next {
@@ -475,10 +576,11 @@ impl Work {
             },
         });
         let standing = self.standing.iter().map(|of| QueueStatus {
-            queue: of.output.id(),
+            queue: of.queue,
             revision: of.revision,
             position: of.position,
-            lag: of.output.lag(),
+            lag: 0,
+            lost: 0,
             counters: Counters::default(),
             steps: Vec::new(),
             stopped: Some(of.reason.clone()),
@@ -486,5 +588,30 @@ impl Work {
         let mut status: Vec<QueueStatus> = stages.chain(standing).collect();
         status.sort_by_key(|of| of.queue);
         *self.queues.lock() = status;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// One whose thread panicked.
+    pub(in super::super) fn panicked(shell: &Shell) -> Running {
+        let thread = std::thread::spawn(|| panic!("as a test wants it"));
+        while !thread.is_finished() {
+            std::thread::yield_now();
+        }
+        Running {
+            bell: Arc::default(),
+            stop: Arc::default(),
+            go: Arc::default(),
+            stopping: Vec::new(),
+            queues: Arc::default(),
+            reader: shell.reader.clone(),
+            topic: TopicName::parse("in").unwrap(),
+            states: None,
+            thread: Some(thread),
+            _log_topic: None,
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! they make is kept. The live pipeline does not notice.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -13,15 +12,16 @@ use parking_lot::Mutex;
 use sluice_model::{Kind, QueueId, Timestamp};
 use sluice_runtime::{
     Compared, Counters, Difference, Fate, Observer, Record, Silent,
-    ports::{Outgoing, Source},
-    state::Engine,
+    ports::{Outgoing, PortError, Source},
+    state::{Engine, Shared},
 };
 
 use super::{
-    queue::{Input, first},
+    queue::{Input, first, start_of},
     run::{not_opened, plan},
-    spec::{Checked, parse_start},
-    state::{self, Place},
+    share::{Share, Taken},
+    spec::{Checked, Start, parse_start},
+    state::{self, Place, States},
 };
 use crate::{
     clock,
@@ -44,16 +44,70 @@ const LOG_LINES: usize = 100;
 /// How often an idle shadow looks for new records.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Two versions of a pipeline.
+/// Largest file of what a live version keeps that is copied for a shadow, bytes: the pipeline stands meanwhile.
+const COPY_LIMIT: u64 = 256 * 1024 * 1024;
+
+/// Two versions of a pipeline, and where they begin.
 pub(super) struct Pair {
     pub live: Checked,
     pub candidate: Checked,
+    /// Where they begin to read; where the live pipeline stands when left out.
+    start: Option<Start>,
+    kept: Option<Kept>,
+    live_file: File,
+    candidate_file: File,
+}
+
+/// What both versions begin with, when one of them keeps anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// What the live version keeps.
+    Copied,
+    Empty,
+}
+
+/// Where one side keeps what it keeps: gone when the comparison ends.
+struct File(Place);
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.0.remove_file();
+    }
+}
+
+impl Pair {
+    /// Copies what the live version keeps, whose file must not be open, if both are to begin where it stands and it is not too large.
+    pub fn new(live: Checked, candidate: Checked, start: Option<&str>, place: &Place) -> Result<Self> {
+        let start = start.map(|text| parse_start("start", text)).transpose()?;
+        let size = std::fs::metadata(&place.file).map_or(0, |file| file.len());
+        let copied = start.is_none() && live.keeps_state && size <= COPY_LIMIT;
+        let file = |checked: &Checked, side: &str| {
+            let file = File(Place { topic: place.topic.clone(), file: place.beside(side) });
+            file.0.remove_file();
+            if copied && checked.keeps_state && size > 0 {
+                std::fs::copy(&place.file, &file.0.file).map_err(|error| not_copied(&error))?;
+            }
+            Ok::<_, Failure>(file)
+        };
+        let (live_file, candidate_file) = (file(&live, "live")?, file(&candidate, "candidate")?);
+        let keeps = live.keeps_state || candidate.keeps_state;
+        let kept = keeps.then_some(if copied { Kept::Copied } else { Kept::Empty });
+        Ok(Self { live, candidate, start, kept, live_file, candidate_file })
+    }
+}
+
+fn not_copied(error: &std::io::Error) -> Failure {
+    let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    let text = format!("what the live version keeps cannot be copied: {error}");
+    Failure::new(if full { Kind::Full } else { Kind::Internal }, text)
 }
 
 /// What was compared so far.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub since: Timestamp,
+    /// What both began with; `None`: neither keeps anything.
+    pub kept: Option<Kept>,
     /// Records that became the same in both, and those that did not.
     pub same: u64,
     pub different: u64,
@@ -129,13 +183,14 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    /// Starts both versions, with nothing kept, where the live pipeline stands or where `start` says.
+    /// Starts both versions. The live pipeline must be open, so that the log has all that it keeps, and must not have begun.
     ///
     /// Fails when a plugin does not start.
-    pub fn start(shell: &Shell, pair: Pair, start: Option<&str>, place: &Place) -> Result<Self> {
+    pub fn start(shell: &Shell, share: &Arc<Share>, pair: Pair) -> Result<Self> {
         let logs = Arc::new(Logs::default());
         let report = Report {
             since: clock::now(),
+            kept: pair.kept,
             same: 0,
             different: 0,
             live: Counters::default(),
@@ -145,10 +200,11 @@ impl Shadow {
             logs: Vec::new(),
         };
         let report = Arc::new(Mutex::new(report));
-        let work = Work::open(shell.clone(), &pair, start, &logs, place, report.clone())?;
+        let name = format!("shadow {}", pair.live.spec.name);
+        let work = Work::open(shell, share, pair, &logs, report.clone())?;
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new()
-            .name(format!("shadow {}", pair.live.spec.name))
+            .name(name)
             .spawn(move || work.run(&stopped))
             .map_err(|error| Failure::new(Kind::Busy, error.to_string()))?;
         Ok(Self { stop: Some(stop), report, logs, thread: Some(thread) })
@@ -169,11 +225,41 @@ impl Drop for Shadow {
 }
 
 struct Work {
-    shell: Shell,
     queues: Vec<Queue>,
     report: Arc<Mutex<Report>>,
-    /// The files of what is kept: gone when the comparison ends.
-    files: Vec<PathBuf>,
+    /// The files of what is kept.
+    _files: [File; 2],
+    _instances: Taken,
+}
+
+/// What one version keeps.
+enum Side {
+    Nothing,
+    /// As the log has it.
+    Copied(States),
+    Empty(Arc<Engine>),
+}
+
+impl Side {
+    fn open(shell: &Shell, checked: &Checked, file: &File, kept: Option<Kept>) -> Result<Self> {
+        match kept.filter(|_| checked.keeps_state) {
+            None => Ok(Self::Nothing),
+            Some(Kept::Copied) => Ok(Self::Copied(States::open(shell.clone(), &file.0, checked.state_memory)?)),
+            Some(Kept::Empty) => Ok(Self::Empty(state::engine(&file.0.file)?)),
+        }
+    }
+
+    /// What it keeps of one of so many queues.
+    fn partition(&self, checked: &Checked, queue: QueueId, count: u32) -> Result<Option<Shared>> {
+        Ok(match self {
+            Self::Nothing => None,
+            Self::Copied(states) => Some(states.open_queue(queue, count)?),
+            Self::Empty(engine) => {
+                let memory = checked.state_memory / count.max(1) as usize;
+                Some(state::alone(engine.clone(), queue, memory)?)
+            }
+        })
+    }
 }
 
 /// One queue of the source.
@@ -191,53 +277,43 @@ struct Queue {
 
 impl Work {
     fn open(
-        shell: Shell,
-        pair: &Pair,
-        start: Option<&str>,
+        shell: &Shell,
+        share: &Arc<Share>,
+        pair: Pair,
         logs: &Arc<Logs>,
-        place: &Place,
         report: Arc<Mutex<Report>>,
     ) -> Result<Self> {
-        let start = start.map(|text| parse_start("start", text)).transpose()?;
-        let topic = shell.reader.topic(&pair.live.topic)?;
+        let Pair { live, candidate, start, kept, live_file, candidate_file } = pair;
+        let reader = &shell.reader;
+        let topic = reader.topic(&live.topic)?;
         let count = topic.read_queues.max(topic.write_queues);
-        let mut work = Self { shell, queues: Vec::new(), report, files: Vec::new() };
-        let live = work.side(&pair.live, place, "live")?;
-        let candidate = work.side(&pair.candidate, place, "candidate")?;
+        let each = live.steps.len() + candidate.steps.len();
+        let instances = share.take(&live.spec.name, count as usize * each)?;
+        // Behind what is staged still, what the log says of positions and of what is kept is of one moment.
+        shell.ask_blocking(|_, _| Ok(()))?;
+        let live_side = Side::open(shell, &live, &live_file, kept)?;
+        let candidate_side = Side::open(shell, &candidate, &candidate_file, kept)?;
+        let new = start.unwrap_or_else(|| start_of(reader, &live));
+        let mut queues = Vec::with_capacity(count as usize);
         for id in (0..count).map(QueueId) {
-            let reader = &work.shell.reader;
-            let known = reader.offset(&pair.live.group, &pair.live.topic, id).filter(|_| start.is_none());
+            let known = reader.offset(&live.group, &live.topic, id).filter(|_| start.is_none());
             let from = match known {
                 Some(known) => known,
-                None => first(reader, &pair.live.topic, id, start.unwrap_or(pair.live.start))
+                None => first(reader, &live.topic, id, new)
                     .map_err(|error| Failure::new(Kind::Internal, error.to_string()))?,
             };
-            let plan = |checked: &Checked, engine: &Option<Arc<Engine>>, observer: Arc<dyn Observer>| {
-                let memory = checked.state_memory / count.max(1) as usize;
-                let partition = engine.clone().map(|engine| state::alone(engine, id, memory)).transpose()?;
-                Ok::<_, Failure>(plan(checked, id, observer, partition))
+            let plan = |checked: &Checked, side: &Side, observer: Arc<dyn Observer>| {
+                Ok::<_, Failure>(plan(checked, id, observer, side.partition(checked, id, count)?))
             };
             // What the live version logs is logged by the live pipeline.
-            let live = plan(&pair.live, &live, Arc::new(Silent))?;
-            let candidate = plan(&pair.candidate, &candidate, logs.clone())?;
-            let shadow = sluice_runtime::Shadow::open(live, candidate, from.0).map_err(|error| not_opened(&error))?;
-            let input = Input::new(&work.shell, &pair.live, id);
-            work.queues.push(Queue { id, input, shadow, from: from.0, read: None, wait: None, stopped: None });
+            let plans = (plan(&live, &live_side, Arc::new(Silent))?, plan(&candidate, &candidate_side, logs.clone())?);
+            let shadow = sluice_runtime::Shadow::open(plans.0, plans.1, from.0).map_err(|error| not_opened(&error))?;
+            let input = Input::of_all_values(shell, &live, id);
+            queues.push(Queue { id, input, shadow, from: from.0, read: None, wait: None, stopped: None });
         }
+        let work = Self { queues, report, _files: [live_file, candidate_file], _instances: instances };
         work.publish(Vec::new(), 0);
         Ok(work)
-    }
-
-    /// An empty file for what one version keeps, if it keeps anything.
-    fn side(&mut self, checked: &Checked, place: &Place, side: &str) -> Result<Option<Arc<Engine>>> {
-        if !checked.keeps_state {
-            return Ok(None);
-        }
-        let file = place.beside(side);
-        state::remove(&file);
-        let engine = state::engine(&file)?;
-        self.files.push(file);
-        Ok(Some(engine))
     }
 
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
@@ -274,7 +350,8 @@ impl Work {
         }
         let (records, next) = match queue.read.take().map_or_else(|| queue.read(), Ok) {
             Ok(read) => read,
-            Err(reason) => {
+            Err(PortError::Busy(_)) => return false,
+            Err(PortError::Failed(reason)) => {
                 queue.stopped = Some(reason);
                 return false;
             }
@@ -321,18 +398,11 @@ impl Work {
     }
 }
 
-impl Drop for Work {
-    fn drop(&mut self) {
-        self.queues.clear();
-        self.files.iter().for_each(|file| state::remove(file));
-    }
-}
-
 impl Queue {
-    fn read(&mut self) -> std::result::Result<(Vec<Record>, u64), String> {
+    fn read(&mut self) -> std::result::Result<(Vec<Record>, u64), PortError> {
         let mut records = Vec::new();
         let next = self.input.read(self.shadow.position(), BATCH_RECORDS, BATCH_BYTES, &mut records);
-        next.map(|next| (records, next)).map_err(|error| error.to_string())
+        next.map(|next| (records, next))
     }
 
     fn status(&self) -> ShadowQueue {

@@ -74,7 +74,7 @@ pub enum LevelSpec {
 #[serde(deny_unknown_fields)]
 pub struct SourceSpec {
     pub topic: String,
-    /// `earliest`, `latest` or `@` and a time; where a new pipeline begins.
+    /// `earliest`, `latest` or `@` and a time; where a new pipeline begins. Queues that the topic gets later are read from their first message.
     #[serde(default = "latest")]
     pub start: String,
     /// An expression of tags, or a SQL92 condition over properties: only messages that it takes enter the pipeline.

@@ -28,7 +28,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone)]
 pub(super) struct Place {
     pub topic: TopicName,
-    file: PathBuf,
+    pub file: PathBuf,
 }
 
 impl Place {

@@ -53,6 +53,8 @@ pub struct PipelineView {
     spec: Option<Spec>,
     /// Messages of the source that were not read yet.
     lag: u64,
+    /// Messages of the source that retention took before they were read.
+    lost: u64,
     rates: Rates,
     #[serde(flatten)]
     sums: Counts,
@@ -95,6 +97,8 @@ struct QueueView {
     /// Offset that is read next.
     position: u64,
     lag: u64,
+    /// Messages that retention took before they were read, since the stage was started; those among them that `where` would not have taken.
+    lost: u64,
     #[serde(flatten)]
     counts: Counts,
     /// Why this queue stands still; null when it does not.
@@ -299,6 +303,7 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         revision: queue.revision,
         position: queue.position,
         lag: queue.lag,
+        lost: queue.lost,
         counts: Counts::of(&queue.counters),
         stopped: queue.stopped.clone(),
     });
@@ -319,6 +324,7 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
         plugins: of.spec.as_ref().map(|spec| pinned(spec, &of.plugins)).unwrap_or_default(),
         candidate: of.candidate.as_ref().map(Tried::of),
         lag: queues.iter().map(|queue| queue.lag).sum(),
+        lost: queues.iter().map(|queue| queue.lost).sum(),
         rates: rest.rates.of(&of.name),
         cpu_us_per_1000_records: usage::per_1000(Duration::from_micros(sums.cpu_us), sums.read),
         log_lines: logs::line_counts(&of.logs),
@@ -340,7 +346,7 @@ fn standing(rest: &Rest, spec: &Spec, revision: u64) -> Result<Vec<QueueView>> {
         let position = reader.offset(&group, &name, queue)?;
         let lag = reader.bounds(&name, queue).1.0.saturating_sub(position.0);
         let (queue, position) = (queue.0, position.0);
-        Some(QueueView { queue, revision, position, lag, counts: Counts::default(), stopped: None })
+        Some(QueueView { queue, revision, position, lag, lost: 0, counts: Counts::default(), stopped: None })
     });
     Ok(queues.collect())
 }

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     failure::{Failure, Result},
     pipelines::{
-        Became, Candidate, Example, History, Mode, Offsets, QueueStatus, Reason, Report, Revision, Spec, Trial,
+        Became, Candidate, Example, History, Kept, Mode, Offsets, QueueStatus, Reason, Report, Revision, Spec, Trial,
     },
     plugins::Wanted,
 };
@@ -98,6 +98,9 @@ struct SideView {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ComparisonView {
     since: String,
+    /// What the processors of both versions began with: `copied`, what the live version keeps, or `empty`, nothing; left out when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
     /// Records that became the same in both versions.
     same: u64,
     /// Records that became something else, or failed in one of them only.
@@ -331,6 +334,10 @@ fn comparison(report: Report, sinks: &[String]) -> ComparisonView {
     };
     ComparisonView {
         since: time_text(report.since),
+        state: report.kept.map(|kept| match kept {
+            Kept::Copied => "copied",
+            Kept::Empty => "empty",
+        }),
         same: report.same,
         different: report.different,
         queues: queues.collect(),

@@ -275,6 +275,7 @@ impl Given {
             value,
             born_at: now,
             stored_at: now,
+            packed: 0,
             unreadable: None,
         })
     }

@@ -134,16 +134,24 @@ async fn a_shadow_for_which_there_are_no_instances_is_not_tried() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_queue_is_served_as_soon_as_there_is_an_instance_with_a_state_of_its_own() {
     let world = begin().await;
-    world.put("/topics/thirty", json!({ "queues": 30 })).await.expect(201);
+    world.put("/topics/many", json!({ "queues": 22 })).await.expect(201);
     let aggregate = sluice_plugins::ready_made("aggregate").unwrap().component;
     world.send("PUT", "/plugins/totals", &[], aggregate).await.expect(201);
-    world.send("PUT", "/pipelines/p", &[("content-type", "application/yaml")], TOTALS).await.expect(201);
-    world.put("/pipelines/q", spec("q", "source", json!({ "topic": "thirty" }))).await.expect(201);
+    // All that comes into a new queue is for it, wherever it began itself.
+    let totals = TOTALS.replace("earliest", "latest");
+    world.send("PUT", "/pipelines/p", &[("content-type", "application/yaml")], totals).await.expect(201);
+    world.put("/pipelines/q", spec("q", "source", json!({ "topic": "many" }))).await.expect(201);
 
     world.put("/topics/in", json!({ "queues": 4 })).await.expect(200);
     let sale = |queue: u32| json!({ "body": "1", "key": format!("k{queue}"), "queue": queue, "properties": { "region": "eu" } });
     world.post("/topics/in/messages", json!([sale(0), sale(1), sale(2), sale(3)])).await.expect(201);
-    settled(&world, |pipeline| pipeline["out"] == 2).await;
+    let stands = settled(&world, |pipeline| pipeline["out"] == 2 && pipeline["queues"][3].is_object()).await;
+    for queue in [2, 3] {
+        let shown = &stands["queues"][queue];
+        assert!(shown["stopped"].as_str().unwrap().contains("needs 1 plugin instances"), "{stands}");
+        assert_eq!((&shown["position"], &shown["lag"]), (&json!(0), &json!(1)));
+    }
+    assert_eq!((&stands["lag"], &stands["lost"], &stands["state"]), (&json!(2), &json!(0), &json!("stopped")));
     // It looks for an instance in vain for some rounds.
     tokio::time::sleep(std::time::Duration::from_millis(1_700)).await;
     world.delete("/pipelines/q").await.expect(204);
@@ -172,4 +180,57 @@ async fn a_new_queue_is_served_while_the_others_have_more_to_read() {
     world.post("/topics/in/messages", paid(2)).await.expect(201);
     let served = settled(&world, |pipeline| pipeline["queues"][2]["position"] == 1).await;
     assert!(served["queues"][0]["lag"].as_u64().unwrap() > 0, "{served}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_queue_that_came_while_a_pipeline_was_paused_is_read() {
+    let world = begin().await;
+    let source = json!({ "topic": "in" });
+    world.put("/pipelines/p", spec("p", "source", source.clone())).await.expect(201);
+    let paid = |queue: u32| json!({ "body": { "status": "paid" }, "queue": queue });
+    // What is sent before a pipeline is made is not for it.
+    world.post("/pipelines/p:pause", "").await.expect(200);
+    world.put("/topics/in", json!({ "queues": 3 })).await.expect(200);
+    world.post("/topics/in/messages", paid(2)).await.expect(201);
+    world.post("/pipelines/p:resume", "").await.expect(200);
+    settled(&world, |pipeline| pipeline["out"] == 1 && pipeline["lag"] == 0).await;
+
+    world.post("/pipelines/p:pause", "").await.expect(200);
+    world.put("/topics/in", json!({ "queues": 4 })).await.expect(200);
+    world.post("/topics/in/messages", paid(3)).await.expect(201);
+    let mut other = spec("p", "source", source);
+    other["on_failure"] = json!({ "retries": 1 });
+    world.put("/pipelines/p", other).await.expect(200);
+    world.post("/pipelines/p:resume", "").await.expect(200);
+    settled(&world, |pipeline| pipeline["out"] == 1 && pipeline["lag"] == 0).await;
+    assert_eq!(world.get("/topics/out").await.json()["messages"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_finds_no_instance_after_a_restart_costs_only_itself() {
+    let mut world = begin().await;
+    world.put("/topics/many", json!({ "queues": 20 })).await.expect(201);
+    // The first to be started, which grows beyond what there was when it was applied.
+    world.put("/pipelines/a", spec("a", "source", json!({ "topic": "many" }))).await.expect(201);
+    world.put("/pipelines/p", spec("p", "sinks", json!(["out"]))).await.expect(201);
+    let mut candidate = spec("p", "sinks", json!(["out"]));
+    candidate["steps"] = json!(vec![candidate["steps"][0].clone(); 3]);
+    world.put("/pipelines/p/candidate?mode=canary&queues=1", candidate).await.expect(201);
+    world.put("/topics/many", json!({ "queues": 23 })).await.expect(200);
+    world.restart().await;
+    order(&world).await;
+    let stands = settled(&world, |pipeline| pipeline["queues"][0]["position"] == 1).await;
+    let shown = &stands["queues"][1];
+    assert!(shown["stopped"].as_str().unwrap().contains("needs 3 plugin instances"), "{stands}");
+    assert_eq!((&shown["lag"], &stands["queues"][0]["stopped"]), (&json!(1), &Value::Null));
+    let a = world.get("/pipelines/a").await.expect(200).json();
+    assert_eq!((&a["state"], a["queues"].as_array().unwrap().len()), (&json!("running"), 23));
+
+    // Both versions and the numbers are named where it is refused.
+    let problem = world.post("/pipelines/p:promote", "").await.problem(429, "busy", None);
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("needs 6 plugin instances") && detail.contains("there are 1:"), "{detail}");
+    world.delete("/pipelines/a").await.expect(204);
+    settled(&world, |pipeline| pipeline["state"] == "running" && pipeline["lag"] == 0).await;
+    assert_eq!(world.get("/topics/out").await.json()["messages"], 2);
 }

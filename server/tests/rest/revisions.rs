@@ -263,3 +263,59 @@ async fn what_stopped_or_has_secrets_starts_anew_when_it_is_applied_again() {
     let again = apply(&world, "/pipelines/p", reads, 200).await;
     assert_eq!((&again["revision"], &again["state"]), (&json!(1), &json!("running")));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_begins_with_what_the_live_version_keeps() {
+    let world = begin().await;
+    let aggregate = sluice_plugins::ready_made("aggregate").unwrap().component;
+    world.send("PUT", "/plugins/totals", &[], aggregate).await.expect(201);
+    let text = |config: &str| {
+        format!(
+            "name: p\nsource: {{ topic: in, start: earliest }}\nsinks: [ out ]\n\
+             steps: [ {{ plugin: totals, config: {{ {config} }} }} ]\n"
+        )
+    };
+    let sell = async |count: usize| {
+        let of = |queue: u32| json!({ "body": { "amount": 7 }, "key": format!("k{queue}"), "queue": queue });
+        let sales: Vec<Value> = (0..count).flat_map(|_| [of(0), of(1)]).collect();
+        world.post("/topics/in/messages", json!(sales)).await.expect(201);
+    };
+    let compared = async |count: u64| {
+        let all =
+            |of: &Value| of["comparison"]["same"].as_u64().unwrap() + of["comparison"]["different"].as_u64().unwrap();
+        until(&world, "/pipelines/p/candidate", |of| all(of) == count).await["comparison"].clone()
+    };
+    apply(&world, "/pipelines/p", text(""), 201).await;
+    sell(3).await;
+    done(&world, 3).await;
+
+    apply(&world, "/pipelines/p/candidate?mode=shadow", text(""), 201).await;
+    sell(2).await;
+    let same = compared(4).await;
+    assert_eq!((&same["same"], &same["different"], &same["state"]), (&json!(4), &json!(0), &json!("copied")), "{same}");
+    world.delete("/pipelines/p/candidate").await.expect(204);
+
+    // It shows the sum as well, of what it adds up itself: so far only counts were kept.
+    apply(&world, "/pipelines/p/candidate?mode=shadow", text("sum: /amount"), 201).await;
+    sell(1).await;
+    let changed = compared(2).await;
+    assert_eq!((&changed["different"], &changed["examples"].as_array().unwrap().len()), (&json!(2), &2), "{changed}");
+    for example in changed["examples"].as_array().unwrap() {
+        let became = |side: &str| -> Value {
+            serde_json::from_str(example[side]["outputs"][0]["value"].as_str().unwrap()).unwrap()
+        };
+        let key = format!("k{}", example["queue"]);
+        assert_eq!(became("live"), json!({ "key": key, "count": 6 }));
+        assert_eq!(became("candidate"), json!({ "key": key, "count": 6, "sum": 7 }));
+    }
+    world.delete("/pipelines/p/candidate").await.expect(204);
+    done(&world, 6).await;
+
+    // From the first record on there is nothing that was kept.
+    apply(&world, "/pipelines/p/candidate?mode=shadow&start=earliest", text(""), 201).await;
+    let anew = compared(12).await;
+    assert_eq!((&anew["different"], &anew["state"]), (&json!(0), &json!("empty")), "{anew}");
+    world.delete("/pipelines/p/candidate").await.expect(204);
+    let files = std::fs::read_dir(world.dir.path().join("states")).unwrap().count();
+    assert_eq!(files, 1, "copies go with what was tried");
+}

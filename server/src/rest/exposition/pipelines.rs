@@ -69,6 +69,9 @@ fn pipelines(sums: &[Sums], out: &mut Out<'_>) -> std::fmt::Result {
     for (metric, help, count) in events {
         out.counters(metric, help, sums.iter().map(|of| (of.name(), count(&of.counts))))?;
     }
+    let lost = |of: &Sums| of.of.queues.iter().map(|queue| queue.lost).sum::<u64>();
+    let help = "Messages of the source that retention took before a pipeline read them";
+    out.counters("sluice_pipeline_lost_messages", help, sums.iter().map(|of| (of.name(), lost(of))))?;
     let lag = |of: &Sums| of.of.queues.iter().map(|queue| queue.lag).sum::<u64>() as f64;
     let rows = sums.iter().map(|of| (of.name(), lag(of)));
     out.gauges("sluice_pipeline_lag", "Messages that a pipeline has not read yet", rows)?;
