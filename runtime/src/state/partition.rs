@@ -424,11 +424,6 @@ impl Partition {
         Ok(())
     }
 
-    /// Changes of the log that are in it.
-    pub(crate) fn applied(&self) -> u64 {
-        self.applied
-    }
-
     /// Writes all of it to the file and the disk, if the log has it on disk as well and no turn is under way.
     pub(crate) fn save(&mut self, durable: u64) -> Result<(), StateError> {
         if durable >= self.applied && self.journal.is_empty() { self.flush(true) } else { Ok(()) }
