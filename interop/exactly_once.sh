@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Exactly once: a pipeline with a filter, a processor and a router is killed again and again while the official Java client feeds it, and
-# while one version of the filter takes over from another and back. Then the same pipeline runs once over the same source without a kill, and the official client compares the sinks byte for byte.
+# while one version of the filter takes over from another and back; beside it one with windows, which is not changed. Their processors keep more
+# than they have memory for. Most lives are over in half a second; every fifth is long enough for what is kept to be written to its file while it
+# changes. Then the same pipelines run once over the same source without a kill, and the official client compares the sinks byte for byte.
 #
 #   exactly_once.sh [KILLS]      200 unless it is given
 #
@@ -36,7 +38,6 @@ client() {
   "${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -Duser.home="$work" -cp "$here/java/target/interop-java-1.jar:$here/java/target/lib/*" \
     interop.ExactlyOnce "$@"
 }
-routes=$(for c in $(seq 0 2 14); do printf 'c%d: SINK_even, c%d: SINK_odd, ' "$c" $((c + 1)); done)
 # NAME SINKS FILTER
 apply() {
   sed "s/SINK/$2/g" <<YAML | "$sluice" pipeline apply -f - >/dev/null
@@ -45,8 +46,19 @@ source: { topic: eo_sales, start: earliest }
 steps:
   - { plugin: $3, config: { path: /status, equals: paid } }
   - { plugin: aggregate, config: { by: /customer, sum: /amount } }
-  - { plugin: route, config: { field: /key, routes: { ${routes%, } } } }
+  - { plugin: route, config: { header: side, routes: { even: SINK_even, odd: SINK_odd } } }
 sinks: [ SINK_even, SINK_odd ]
+limits: { state: 1MiB }
+YAML
+}
+# NAME SINKS
+apply_windows() {
+  cat <<YAML | "$sluice" pipeline apply -f - >/dev/null
+name: $1
+source: { topic: eo_sales, start: earliest }
+steps: [ { plugin: aggregate, config: { by: /customer, sum: /amount, window-ms: 1000 } } ]
+sinks: [ $2_windows ]
+limits: { state: 1MiB }
 YAML
 }
 # Waits until a pipeline has read everything.
@@ -59,7 +71,7 @@ settled() {
 }
 
 start
-for topic in eo_sales eo_even eo_odd ref_even ref_odd; do "$sluice" topic create "$topic" --queues 4 >/dev/null; done
+for topic in eo_sales eo_even eo_odd eo_windows ref_even ref_odd ref_windows; do "$sluice" topic create "$topic" --queues 4 >/dev/null; done
 for plugin in json-filter aggregate route; do "$sluice" plugin push "$plugin" >/dev/null; done
 # The same filter says that it is a later version, and so is another component.
 filter=$(ls -t "$here"/../target/release/build/*/out/json-filter.wasm | head -1)
@@ -68,6 +80,7 @@ cmp -s "$filter" "$work/json-filter.wasm" && { echo "FAIL versions: both files o
 "$sluice" plugin push "$work/json-filter.wasm" >/dev/null
 curl -sf "$SLUICE_SERVER/api/v1/plugins/json-filter/versions/2" >/dev/null || { echo "FAIL versions: there is no json-filter@2"; exit 1; }
 apply killed eo json-filter@1
+apply_windows killed-windows eo
 mkfifo "$work/stop"
 client produce <"$work/stop" >"$work/sent" 2>/dev/null &
 producer=$!
@@ -76,8 +89,9 @@ for kill in $(seq "$kills"); do
   # The kill may come before the other version, in the middle of the change, or behind it.
   apply killed eo "json-filter@$((1 + kill % 2))" 2>/dev/null 4>&- &
   change=$!
-  # Another moment each time, from the first record after the start on.
-  sleep "0.$(printf '%03d' $((100 + kill * 379 % 450)))"
+  # Another moment each time, from the first record after the start on; what is kept goes to its file after two seconds.
+  longer=$((kill % 5 == 0 ? 3 : 0))
+  sleep "$longer.$(printf '%03d' $((100 + kill * 379 % 450)))"
   kill -9 "$broker"
   wait "$broker" 2>/dev/null || true
   wait "$change" || true
@@ -87,9 +101,12 @@ exec 4>&-
 wait "$producer"
 producer=''
 settled killed
+settled killed-windows
 apply reference ref json-filter@1
+apply_windows reference-windows ref
 changes=$("$sluice" pipeline describe killed -o json | python3 -c 'import json,sys; print(json.load(sys.stdin)["revision"])')
 settled reference
+settled reference-windows
 echo "$(cat "$work/sent") sales acknowledged, $kills kills, $changes versions one after the other"
 code=0
 client judge || code=1

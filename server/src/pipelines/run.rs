@@ -402,9 +402,12 @@ impl Work {
 
     /// Whether there is a place for the changes of a queue's state, where one was to be made for all of them.
     fn has_room(&self, queue: QueueId, made: &Result<()>) -> Result<()> {
-        let Some(states) = &self.states else { return Ok(()) };
-        let known = self.shell.reader.topic(&states.topic).is_ok_and(|topic| queue.0 < topic.write_queues);
-        if known { Ok(()) } else { made.clone() }
+        let (Some(states), Err(_)) = (&self.states, made) else { return Ok(()) };
+        if self.shell.reader.topic(&states.topic).is_ok_and(|topic| queue.0 < topic.write_queues) {
+            // What was staged before is in the log, from which the state is read.
+            return self.shell.ask_blocking(|_, _| Ok(()));
+        }
+        made.clone()
     }
 
     fn open_queue(&self, queue: QueueId, count: u32, start: Start, from: &Offsets) -> Result<Queue> {

@@ -164,10 +164,14 @@ async fn a_plugin_that_finds_no_room_is_busy_and_none_of_its_fields_is_to_blame(
     let world = World::new().await;
     let component = sluice_plugins::ready_made("json-filter").unwrap().component;
     world.send("PUT", "/plugins/json-filter", &[], component).await.expect(201);
-    // A stage for each queue: as many instances as there may be.
-    world.put("/topics/in", json!({ "queues": 32 })).await.expect(201);
-    world.put("/topics/out", json!({ "queues": 1 })).await.expect(201);
+    // An ingress has what is left to others than pipelines, and a stage for each queue the rest: as many instances as there may be.
+    for (topic, queues) in [("in", 24), ("out", 1), ("held", 1)] {
+        world.put(&format!("/topics/{topic}"), json!({ "queues": queues })).await.expect(201);
+    }
     let config = json!({ "path": "/s", "equals": "paid" });
+    let step = json!({ "plugin": "json-filter", "config": config });
+    world.put("/topics/held/ingress", json!({ "steps": vec![step; 8] })).await.expect(201);
+    world.post("/topics/held/messages", json!({ "body": { "s": "paid" } })).await.expect(201);
     let pipeline = json!({
         "name": "p", "source": { "topic": "in" }, "sinks": ["out"], "steps": [{ "plugin": "json-filter", "config": config }],
     });
