@@ -41,8 +41,13 @@ impl Halves {
         self.by_offset.get(&offset)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Half> {
-        self.by_offset.values()
+    pub fn len(&self) -> usize {
+        self.by_offset.len()
+    }
+
+    /// Those from `offset` on, by offset.
+    pub fn from(&self, offset: QueueOffset) -> impl Iterator<Item = &Half> {
+        self.by_offset.range(offset..).map(|(_, half)| half)
     }
 
     /// The oldest place in the log that an undecided half message lives in.
