@@ -54,6 +54,15 @@ impl Halves {
         self.by_offset.values().map(|waiting| &waiting.half)
     }
 
+    pub fn len(&self) -> usize {
+        self.by_offset.len()
+    }
+
+    /// Those from `offset` on, by offset.
+    pub fn from(&self, offset: QueueOffset) -> impl Iterator<Item = &Half> {
+        self.by_offset.range(offset..).map(|(_, waiting)| &waiting.half)
+    }
+
     /// The oldest place in the log that an undecided half message lives in.
     pub fn oldest(&self) -> Option<LogOffset> {
         self.iter().next().map(|half| half.at)

@@ -387,9 +387,14 @@ impl Reader {
         self.shared.state.read().halves.get(at).cloned()
     }
 
-    /// Undecided half messages, the oldest first, at most `max`.
-    pub fn halves(&self, max: usize) -> Vec<Half> {
-        self.shared.state.read().halves.iter().take(max).cloned().collect()
+    /// Undecided half messages from a place in the half topic on, the oldest first, at most `max`.
+    pub fn halves(&self, from: QueueOffset, max: usize) -> Vec<Half> {
+        self.shared.state.read().halves.from(from).take(max).cloned().collect()
+    }
+
+    /// How many half messages are not decided.
+    pub fn half_count(&self) -> usize {
+        self.shared.state.read().halves.len()
     }
 }
 

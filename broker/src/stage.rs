@@ -59,6 +59,24 @@ impl Broker {
         Ok(placed.first().map_or(LogOffset(0), |placed| placed.log_offset))
     }
 
+    /// Deletes a document and drops every position of a group, both or neither.
+    ///
+    /// Fails with `NotFound` when there is no such document.
+    pub fn delete_document_and_positions(
+        &mut self,
+        (kind, name): (&'static str, &str),
+        group: &GroupName,
+        now: Timestamp,
+    ) -> Result<()> {
+        if self.shared.state.read().documents.get(kind, name).is_none() {
+            return Err(Error::not_found(kind, name));
+        }
+        let document = record(&SYSTEM.documents, documents::properties(kind, name, None)?, Bytes::new(), now);
+        let deleted = Properties::from_pairs([("deleted", group.as_str())])?;
+        self.stage(&[document, record(&SYSTEM.groups, deleted, Bytes::new(), now)], now)?;
+        Ok(())
+    }
+
     /// Stages outputs, position, change of the state and document as one unit: all are there after a crash, or none is.
     ///
     /// Fails with `Conflict` when the position is not at `from` any more (another stage came first, or the topic was deleted

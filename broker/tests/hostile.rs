@@ -19,7 +19,7 @@ fn a_half_message_of_no_valid_group_is_refused() {
     }
     world.settle();
     let world = world.crash();
-    assert_eq!(world.opened.reader.halves(10), []);
+    assert_eq!(world.opened.reader.halves(QueueOffset(0), 10), []);
 }
 
 #[test]

@@ -62,6 +62,33 @@ fn a_document_is_there_with_its_unit_or_not_at_all() {
 }
 
 #[test]
+fn a_document_goes_with_the_positions_of_a_group_or_neither_goes() {
+    let document = |world: &World| world.opened.reader.document("pipeline", "p").unwrap().is_some();
+    // Sector by sector the last write is on the disk or not.
+    for seed in 0..64 {
+        let mut world = world();
+        let now = world.now;
+        let start = Position { group: group("pipe"), topic: topic("in"), queue: QueueId(0), offset: QueueOffset(0) };
+        world.broker().put_document_at(("pipeline", "p"), "spec".into(), &[start], now).unwrap();
+        world.settle();
+        world.broker().delete_document_and_positions(("pipeline", "p"), &group("pipe"), now).unwrap();
+        assert_eq!((document(&world), position(&world)), (false, None));
+        let again = world.broker().delete_document_and_positions(("pipeline", "p"), &group("pipe"), now);
+        assert_eq!(again.unwrap_err().kind(), Kind::NotFound);
+        world.opened.broker.write().unwrap();
+        let world = world.crash_torn(seed);
+        assert_eq!(document(&world), position(&world).is_some(), "seed {seed}");
+    }
+    let mut world = world();
+    let now = world.now;
+    world.broker().put_document_at(("pipeline", "p"), "spec".into(), &[], now).unwrap();
+    world.broker().delete_document_and_positions(("pipeline", "p"), &group("pipe"), now).unwrap();
+    world.settle();
+    let world = world.crash();
+    assert_eq!((document(&world), position(&world)), (false, None));
+}
+
+#[test]
 fn outputs_and_position_are_there_together() {
     let mut world = world();
     commit(&mut world, unit(0, 3, &["a", "b"])).unwrap();

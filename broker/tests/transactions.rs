@@ -59,7 +59,7 @@ fn a_half_message_is_seen_once_when_committed() {
     let got = world.all("t", 0);
     assert_eq!(got.len(), 1);
     assert_eq!((got[0].body.as_str(), got[0].property("REAL_TOPIC"), got[0].property("TRAN_MSG")), ("x", None, None));
-    assert_eq!(world.opened.reader.halves(9), []);
+    assert_eq!(world.opened.reader.halves(QueueOffset(0), 9), []);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_half_message_that_does_not_wait_for_the_disk_may_be_decided_before_it_is_th
     let got = world.all("t", 0);
     assert_eq!(got.len(), 1);
     assert_eq!((got[0].body.as_str(), got[0].property("REAL_TOPIC"), got[0].property("TRAN_MSG")), ("x", None, None));
-    assert_eq!(world.opened.reader.halves(9), []);
+    assert_eq!(world.opened.reader.halves(QueueOffset(0), 9), []);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn an_undecided_one_is_asked_about_until_it_is_given_up() {
     assert_eq!(world.bodies("TRANS_CHECK_MAX_TIME_TOPIC", 0), ["x"]);
     assert!(world.all("t", 0).is_empty());
     let world = world.crash();
-    assert_eq!(world.opened.reader.halves(9), []);
+    assert_eq!(world.opened.reader.halves(QueueOffset(0), 9), []);
 }
 
 #[test]

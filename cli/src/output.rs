@@ -40,6 +40,27 @@ impl OutputArgs {
         say(table(&titles, &rows).trim_end())
     }
 
+    /// Prints what stands above [`Self::event`]s for people.
+    pub fn head(&self, columns: &[Column]) -> anyhow::Result<()> {
+        if self.output != Format::Table {
+            return Ok(());
+        }
+        let titles: Vec<String> = columns.iter().map(|(title, _)| title.to_uppercase()).collect();
+        say(titles.join("  "))
+    }
+
+    /// Prints an event of a stream: a row for people, a line of JSON or a YAML document for programs. `false` when whoever reads has had enough.
+    pub fn event(&self, event: &Value, columns: &[Column]) -> anyhow::Result<bool> {
+        match self.output {
+            Format::Table => {
+                let cells: Vec<String> = columns.iter().map(|(_, pointer)| text(event.pointer(pointer))).collect();
+                say_on(cells.join("  "))
+            }
+            Format::Json => say_on(serde_json::to_string(event)?),
+            Format::Yaml => say_on(format!("---\n{}", serde_norway::to_string(event)?.trim_end())),
+        }
+    }
+
     /// Prints one thing: every field of it, lists of objects below as tables of their own.
     pub fn one(&self, answer: &Value) -> anyhow::Result<()> {
         self.one_as(answer, answer)

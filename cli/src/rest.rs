@@ -51,6 +51,11 @@ impl Rest {
         self.full("PUT", path, content)
     }
 
+    /// Puts what must not be there yet.
+    pub fn create(&self, path: &str, content: Content) -> anyhow::Result<Value> {
+        self.full_with("PUT", path, content, &[("if-none-match", "*")])
+    }
+
     pub fn patch(&self, path: &str, content: Value) -> anyhow::Result<Value> {
         self.full("PATCH", path, Content::Json(content))
     }
@@ -83,13 +88,19 @@ impl Rest {
     }
 
     fn full(&self, method: &str, path: &str, content: Content) -> anyhow::Result<Value> {
+        self.full_with(method, path, content, &[])
+    }
+
+    fn full_with(&self, method: &str, path: &str, content: Content, headers: &[(&str, &str)]) -> anyhow::Result<Value> {
         let (kind, body) = match content {
             Content::Json(value) => ("application/json", serde_json::to_vec(&value)?),
             Content::Yaml(text) => ("application/yaml", text),
             Content::Wasm(component) => ("application/wasm", component),
             Content::Text(text) => ("text/plain", text),
         };
-        let request = Request::builder().method(method).uri(self.url(path)).header("content-type", kind).body(body)?;
+        let request = Request::builder().method(method).uri(self.url(path)).header("content-type", kind);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)).body(body)?;
         answer(self.reached(self.agent.run(request))?)
     }
 

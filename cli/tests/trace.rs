@@ -41,6 +41,31 @@ fn a_trace_is_a_table_of_places_and_steps() {
     assert_eq!(traced["sinks"][0]["unique_key"], unique);
     assert!(dev.ok(&["pipeline", "trace", "p", "--id", unique]).contains(unique));
 
+    // One that becomes a thousand: the first hundred and one are found, each under an id of its own.
+    let steps = "steps: [ { plugin: hostile, config: { mode: fan-out } } ]";
+    let spec = format!("name: many\nsource: {{ topic: in, start: earliest }}\nsinks: [ out ]\n{steps}\n");
+    std::fs::write(file.path(), spec).unwrap();
+    dev.ok(&["pipeline", "apply", "-f", file.path().to_str().unwrap()]);
+    let began = Instant::now();
+    let sinks = loop {
+        let traced = dev.ok(&["pipeline", "trace", "many", "--queue", "0", "--offset", "0", "-o", "json"]);
+        let traced: serde_json::Value = serde_json::from_str(&traced).unwrap();
+        if traced["passed"] == true {
+            break traced["sinks"].as_array().unwrap().clone();
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{traced}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let key = |message: &serde_json::Value| message["unique_key"].as_str().unwrap().to_owned();
+    let mut keys: Vec<String> = sinks.iter().map(key).collect();
+    keys.sort();
+    keys.dedup();
+    // The other pipeline's output has the record's own key as well.
+    assert_eq!((sinks.len(), keys.len()), (102, 101));
+    assert!(keys[1..].iter().all(|key| key.starts_with(&format!("{unique}-"))), "{keys:?}");
+    let found = dev.ok(&["pipeline", "trace", "many", "--id", unique, "-o", "json"]);
+    assert!(found.contains(&keys[100]));
+
     let none = dev.run(&["pipeline", "trace", "p", "--queue", "0", "--offset", "7"]);
     assert!(none.status.code() == Some(1) && stderr(&none).contains("offset"), "{}", stderr(&none));
     assert_eq!(dev.run(&["pipeline", "trace", "p", "--queue", "0"]).status.code(), Some(2));

@@ -70,6 +70,11 @@ impl Properties {
         }
     }
 
+    /// Fails where [`Self::changed`] would: a key is empty, or a value holds a separator.
+    pub fn check(&self) -> Result<(), Error> {
+        self.iter().try_for_each(|(key, value)| check_pair(key, value))
+    }
+
     /// Builds a property string. Fails when a key is empty, a key or value holds a separator, or the whole is too long.
     pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Error> {
         let mut text = String::new();
@@ -163,6 +168,15 @@ impl<'a> Iterator for Pairs<'a> {
 }
 
 fn push_pair(text: &mut String, key: &str, value: &str) -> Result<(), Error> {
+    check_pair(key, value)?;
+    text.push_str(key);
+    text.push(BETWEEN);
+    text.push_str(value);
+    text.push(AFTER);
+    Ok(())
+}
+
+fn check_pair(key: &str, value: &str) -> Result<(), Error> {
     let separator = |s: &str| memchr::memchr2(BETWEEN as u8, AFTER as u8, s.as_bytes()).is_some();
     if key.is_empty() || separator(key) || separator(value) {
         return Err(Error::invalid(
@@ -170,10 +184,6 @@ fn push_pair(text: &mut String, key: &str, value: &str) -> Result<(), Error> {
             format!("expected a key, and no \\u0001 or \\u0002 in key or value, got {key:?}"),
         ));
     }
-    text.push_str(key);
-    text.push(BETWEEN);
-    text.push_str(value);
-    text.push(AFTER);
     Ok(())
 }
 

@@ -70,7 +70,7 @@ fn run(stage: &mut Stage, queue: &mut Queue, store: &mut Store, now: u64) {
 }
 
 fn count(partition: &Shared, key: &str) -> Option<i64> {
-    let found = partition.lock().as_mut().unwrap().look("totals", key.as_bytes()).unwrap();
+    let found = partition.lock().as_mut().unwrap().look("totals", key.as_bytes(), 0).unwrap();
     found.map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()))
 }
 

@@ -204,7 +204,7 @@ impl World {
     }
 
     fn look(&mut self, store: &str, key: &str) -> Option<Vec<u8>> {
-        self.open().1.lock().as_mut().unwrap().look(store, key.as_bytes()).unwrap()
+        self.open().1.lock().as_mut().unwrap().look(store, key.as_bytes(), 0).unwrap()
     }
 }
 
@@ -456,7 +456,7 @@ fn what_is_forgotten_does_not_become_more_than_what_is_remembered() {
     let partition = place.as_mut().unwrap();
     let (mut left, mut after) = (0, None);
     loop {
-        let page = partition.look_through("seen", b"", after.as_deref(), 1_000, usize::MAX).unwrap();
+        let page = partition.look_through("seen", b"", after.as_deref(), (1_000, usize::MAX), 0).unwrap();
         let Some((last, _)) = page.entries.last() else { break };
         (left, after) = (left + page.entries.len(), Some(last.clone()));
     }

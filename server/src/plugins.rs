@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 use sluice_model::Kind;
 use sluice_runtime::{Plugin, RefusalCode, Report, Role, Runtime};
 
@@ -82,6 +82,9 @@ pub struct Plugins {
     granter: Granter,
     shell: Shell,
     by_name: RwLock<BTreeMap<String, Vec<Version>>>,
+    /// Held for reading from when a version is found until what uses it is in place; for writing, from when nobody is found to use a version
+    /// until it is gone.
+    using: RwLock<()>,
 }
 
 impl Plugins {
@@ -90,7 +93,15 @@ impl Plugins {
         let mut by_name: BTreeMap<String, Vec<Version>> = BTreeMap::new();
         for (document, found) in shell.reader.documents(KIND) {
             let Some((name, _)) = document.split_once('/') else { continue };
-            let Some((_, component)) = shell.reader.document(KIND, &document)? else { continue };
+            let component = match shell.reader.document(KIND, &document) {
+                Ok(Some((_, component))) => component,
+                Ok(None) => continue,
+                Err(error) => {
+                    // Who uses it says that it does not exist; the same bytes uploaded again mend it.
+                    tracing::error!(plugin = document, %error, "a stored plugin cannot be read");
+                    continue;
+                }
+            };
             match runtime.load(name, &component) {
                 Ok((plugin, report)) => {
                     let version = Version { name: name.to_owned(), plugin, report, at: found.at.0 };
@@ -102,7 +113,7 @@ impl Plugins {
         for versions in by_name.values_mut() {
             versions.sort_by_key(Version::order);
         }
-        Ok(Self { runtime, granter, shell, by_name: RwLock::new(by_name) })
+        Ok(Self { runtime, granter, shell, by_name: RwLock::new(by_name), using: RwLock::new(()) })
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -177,12 +188,31 @@ impl Plugins {
         Ok(version)
     }
 
-    /// Deletes the versions of `name` that `which` picks; fails with `NotFound` when it picks none.
-    pub fn delete(&self, name: &str, which: impl Fn(&Version) -> bool) -> Result<()> {
+    /// No version is deleted while this is held: by who looks one up and puts it to use.
+    pub fn using(&self) -> RwLockReadGuard<'_, ()> {
+        self.using.read()
+    }
+
+    /// Deletes the versions of `name` that `which` picks, when `check`, which is given them, lets it: nobody puts them to use meanwhile.
+    ///
+    /// Fails with `NotFound` when it picks none.
+    pub fn delete<E: From<Failure>>(
+        &self,
+        name: &str,
+        which: impl Fn(&Version) -> bool,
+        check: impl FnOnce(&[Version]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let _using = self.using.write();
         let doomed: Vec<Version> = self.versions(name).into_iter().filter(|version| which(version)).collect();
         if doomed.is_empty() {
-            return Err(Failure::not_found("plugin", name));
+            return Err(Failure::not_found("plugin", name).into());
         }
+        check(&doomed)?;
+        self.forget(name, &doomed)?;
+        Ok(())
+    }
+
+    fn forget(&self, name: &str, doomed: &[Version]) -> Result<()> {
         let documents: Vec<String> = doomed.iter().map(|version| format!("{name}/{}", version.digest())).collect();
         self.shell.ask_blocking(move |broker, now| {
             documents.iter().try_for_each(|document| broker.delete_document(KIND, document, now))
@@ -210,6 +240,8 @@ fn check_name(name: &str) -> Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed test panics")]
 pub(crate) mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     /// The plugins of a broker, which may be granted what is below `dir`.
@@ -221,5 +253,47 @@ pub(crate) mod tests {
         let runtime = Runtime::new(config).unwrap();
         let secrets = crate::secrets::Secrets::new(dir.join("secrets"));
         Plugins::load(runtime, Granter::new(shell.reader.clone(), secrets), shell.clone()).unwrap()
+    }
+
+    #[test]
+    fn a_stored_plugin_that_cannot_be_read_is_passed_over_until_it_is_uploaded_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let plugins = load(&shell, dir.path());
+        let put = |plugins: &Plugins, name: &str, ready_made: &str| {
+            let component = sluice_plugins::ready_made(ready_made).unwrap().component;
+            plugins.put(name, Bytes::from_static(component)).unwrap().at
+        };
+        put(&plugins, "only", "json-filter");
+        let at = put(&plugins, "map", "json-map");
+        let segment_len = 1 << 20;
+        let segment = dir.path().join(format!("commitlog/{:020}", at - at % segment_len));
+        // Where its record begins.
+        std::fs::File::options().write(true).open(segment).unwrap().write_all_at(&[0xFF; 8], at % segment_len).unwrap();
+        let plugins = load(&shell, dir.path());
+        plugins.resolve("only").unwrap();
+        assert_eq!(plugins.resolve("map").err().map(|failure| failure.kind), Some(Kind::NotFound));
+        put(&plugins, "map", "json-map");
+        load(&shell, dir.path()).resolve("map").unwrap();
+    }
+
+    #[test]
+    fn nobody_puts_a_version_to_use_while_it_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = crate::shell::tests::start(dir.path());
+        let plugins = load(&shell, dir.path());
+        let filter = sluice_plugins::ready_made("json-filter").unwrap().component;
+        plugins.put("only", Bytes::from_static(filter)).unwrap();
+        let used = |_: &[Version]| Err(Failure::new(Kind::Conflict, "it is used"));
+        assert_eq!(plugins.delete("only", |_| true, used).unwrap_err().kind, Kind::Conflict);
+        plugins.resolve("only").unwrap();
+        let check = |doomed: &[Version]| {
+            assert_eq!(doomed.len(), 1);
+            assert!(plugins.using.try_read().is_none());
+            Ok::<_, Failure>(())
+        };
+        plugins.delete("only", |_| true, check).unwrap();
+        assert!(plugins.using.try_write().is_some());
+        assert_eq!(plugins.resolve("only").err().map(|failure| failure.kind), Some(Kind::NotFound));
     }
 }

@@ -23,6 +23,14 @@ pub fn of_stored(view: &RecordView<'_>, bytes: &Bytes, needs: Columns) -> std::r
     })
 }
 
+/// [`of_stored`] with every column; one whose body cannot be decompressed has it as it is stored, and says why.
+pub fn readable_or_not(view: &RecordView<'_>, bytes: &Bytes) -> std::result::Result<Record, String> {
+    of_stored(view, bytes, Columns::all()).or_else(|problem| {
+        let stored = of_stored(view, bytes, Columns::empty())?;
+        Ok(Record { unreadable: Some(problem.into()), packed: 0, ..stored })
+    })
+}
+
 /// The body as it was before it was compressed, when a plugin reads it at all.
 pub fn plain(body: &Bytes, flag: SysFlag, needs: Columns) -> std::result::Result<Bytes, String> {
     match flag.compression().filter(|_| needs.contains(Columns::VALUE)) {

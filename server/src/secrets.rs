@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use parking_lot::Mutex;
 use sluice_model::{Kind, Timestamp};
 use sluice_runtime::ports::{self, PortError, Secret};
 
@@ -29,12 +30,14 @@ pub struct Listed {
 /// A folder of secrets. The files are the truth; nothing of them is kept in memory. Its calls block.
 pub struct Secrets {
     folder: PathBuf,
+    /// Held while a file is written or removed.
+    writing: Mutex<()>,
 }
 
 impl Secrets {
     /// The folder is made when the first secret is written.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, writing: Mutex::new(()) }
     }
 
     /// The value: the file's text without the line end at its end. Fails with `NotFound`.
@@ -55,10 +58,14 @@ impl Secrets {
     }
 
     /// Writes a secret, whole or not at all, for this user alone; answers whether it is new.
-    pub fn put(&self, name: &str, value: Vec<u8>) -> Result<bool> {
+    ///
+    /// `may` is asked with whether there is one already; what it fails with is the failure.
+    pub fn put(&self, name: &str, value: Vec<u8>, may: impl FnOnce(bool) -> Result<()>) -> Result<bool> {
         let path = self.path(name)?;
         let text = check(value).map_err(|text| Failure::invalid("body", format!("body: {text}")))?;
+        let _writing = self.writing.lock();
         let new = !path.exists();
+        may(!new)?;
         if new && self.list()?.len() >= SECRETS_LIMIT {
             return Err(Failure::new(Kind::Full, format!("there are {SECRETS_LIMIT} secrets already")));
         }
@@ -77,6 +84,7 @@ impl Secrets {
 
     /// Fails with `NotFound`. Instances that have read it keep it until they end.
     pub fn delete(&self, name: &str) -> Result<()> {
+        let _writing = self.writing.lock();
         let path = self.path(name)?;
         fs::remove_file(path).and_then(|()| sync(&self.folder)).map_err(|error| failed(name, &error))
     }
@@ -168,8 +176,8 @@ mod tests {
         let folder = dir.path().join("a/secrets");
         let secrets = Secrets::new(folder.clone());
         assert_eq!(secrets.list().unwrap(), []);
-        assert!(secrets.put("token", b"one".to_vec()).unwrap());
-        assert!(!secrets.put("token", b"hunter2\r\n".to_vec()).unwrap());
+        assert!(secrets.put("token", b"one".to_vec(), |_| Ok(())).unwrap());
+        assert!(!secrets.put("token", b"hunter2\r\n".to_vec(), |_| Ok(())).unwrap());
         assert_eq!((mode(&folder), mode(&folder.join("token"))), (0o700, 0o600));
         assert_eq!(secrets.read("token").unwrap().reveal(), "hunter2");
         let listed = secrets.list().unwrap();
@@ -199,11 +207,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets::new(dir.path().join("secrets"));
         for name in ["", ".", "..", "../x", "a/b", ".hidden", "a b", "a\0", &"x".repeat(65)] {
-            assert_eq!(secrets.put(name, b"v".to_vec()).unwrap_err().field.as_deref(), Some("name"), "{name:?}");
+            assert_eq!(
+                secrets.put(name, b"v".to_vec(), |_| Ok(())).unwrap_err().field.as_deref(),
+                Some("name"),
+                "{name:?}"
+            );
             assert_eq!(secrets.read(name).unwrap_err().field.as_deref(), Some("name"), "{name:?}");
         }
         for value in [b"hunter2\xff".to_vec(), b"hunter2".repeat(SECRET_LIMIT)] {
-            let failure = secrets.put("token", value).unwrap_err();
+            let failure = secrets.put("token", value, |_| Ok(())).unwrap_err();
             assert!(failure.field.as_deref() == Some("body") && !failure.text.contains("hunter2"), "{failure}");
         }
         assert!(!dir.path().join("x").exists());

@@ -1,8 +1,11 @@
-//! Who needs a topic, so that nobody deletes it meanwhile.
+//! Who needs a topic, so that nobody deletes it meanwhile, and whose a group is, so that nobody moves it.
 
-use sluice_model::{Kind, TopicName};
+use sluice_model::{GroupName, Kind, TopicName};
 
 use crate::{failure::Failure, server::Parts};
+
+/// How the groups begin under which pipelines keep their positions.
+const PIPELINES: &str = "pipeline-";
 
 /// Those that a topic must not be taken from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +37,24 @@ impl Parts {
             ingresses: ingresses.map(|(topic, _)| topic.to_string()).collect(),
             checkers: checkers.map(|(group, _)| group.to_string()).collect(),
         }
+    }
+}
+
+impl Parts {
+    /// Whether a pipeline keeps its positions, or those of its dead letters, under this name.
+    pub fn is_pipelines(&self, group: &str) -> bool {
+        // Other groups, which are nearly all, cost a look at their first letters.
+        let Some(name) = group.strip_prefix(PIPELINES) else { return false };
+        self.pipelines.describe(name.strip_suffix("|dlq").unwrap_or(name)).is_ok()
+    }
+
+    /// Fails with `Conflict` for a group that is a pipeline's: only the pipeline itself moves it.
+    pub fn not_pipelines(&self, group: &GroupName) -> Result<(), Failure> {
+        if !self.is_pipelines(group.as_str()) {
+            return Ok(());
+        }
+        let text = format!("group \"{group}\" holds the positions of a pipeline: change the pipeline instead");
+        Err(Failure::new(Kind::Conflict, text))
     }
 }
 

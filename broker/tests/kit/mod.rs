@@ -114,6 +114,11 @@ impl World {
         self.crash_with(Fate::Dropped)
     }
 
+    /// The same; each sector of what was not synced is there or not, as the seed has it.
+    pub fn crash_torn(self, seed: u64) -> Self {
+        Self::on(self.disk.crash(Fate::Torn, seed), self.config, self.store, self.now)
+    }
+
     pub fn crash_with(self, fate: Fate) -> Self {
         Self::on(self.disk.crash(fate, 7), self.config, self.store, self.now)
     }

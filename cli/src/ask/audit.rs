@@ -2,10 +2,8 @@
 
 use clap::Args;
 
-use crate::{
-    output::{OutputArgs, say_on},
-    rest::Rest,
-};
+use super::follow;
+use crate::{output::OutputArgs, rest::Rest};
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  sluice audit --limit 20\n  sluice audit --follow")]
@@ -13,7 +11,7 @@ pub struct AuditArgs {
     /// The newest so many entries, 1 to 1000.
     #[arg(long, default_value_t = 100, value_name = "N")]
     limit: u32,
-    /// Go on with new entries as they come, as JSON.
+    /// Go on with new entries as they come.
     #[arg(long)]
     follow: bool,
     #[command(flatten)]
@@ -22,9 +20,6 @@ pub struct AuditArgs {
 
 pub fn run(args: AuditArgs, rest: &Rest) -> anyhow::Result<()> {
     let path = format!("/audit?limit={}", args.limit);
-    if args.follow {
-        return rest.follow(&format!("{path}&follow=true"), |entry| say_on(serde_json::to_string(&entry)?));
-    }
     let columns = [
         ("at", "/at"),
         ("event", "/event"),
@@ -38,5 +33,8 @@ pub fn run(args: AuditArgs, rest: &Rest) -> anyhow::Result<()> {
         ("lookups", "/count"),
         ("error", "/error"),
     ];
+    if args.follow {
+        return follow(rest, &format!("{path}&follow=true"), &args.output, &columns);
+    }
     args.output.list(&rest.get(&path)?, &columns)
 }

@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{LOG_COLUMNS, read};
+use super::{LOG_COLUMNS, logs, read};
 use crate::{
-    output::{OutputArgs, say, say_on},
+    output::{OutputArgs, say},
     rest::{Content, Rest, segment},
 };
 
@@ -86,10 +86,9 @@ pub fn run(args: CheckerArgs, rest: &Rest) -> anyhow::Result<()> {
             output.done(&applied, &format!("the checker of producer group {group} is applied"))
         }
         Verb::Show { group, output } => output.one(&rest.get(&path(&group))?),
-        Verb::Logs { group, follow: true, .. } => {
-            rest.follow(&format!("{}/logs?follow=true", path(&group)), |line| say_on(serde_json::to_string(&line)?))
+        Verb::Logs { group, follow, output } => {
+            logs(rest, &format!("{}/logs", path(&group)), follow, &output, &LOG_COLUMNS)
         }
-        Verb::Logs { group, output, .. } => output.list(&rest.get(&format!("{}/logs", path(&group)))?, &LOG_COLUMNS),
         Verb::Delete { group } => {
             rest.delete(&path(&group))?;
             say(format!("the checker of producer group {group} is deleted"))

@@ -83,14 +83,22 @@ enum Verb {
         output: OutputArgs,
     },
     /// Give dead letters up: they are not listed any more. They stay in the log until retention takes them.
-    #[command(after_help = "Example:\n  sluice dlq purge big-orders --before 2026-01-31T12:00:00Z")]
+    #[command(
+        after_help = "Example:\n  sluice dlq purge big-orders --before 2026-01-31T12:00:00Z\n  sluice dlq purge big-orders --all --code not-json"
+    )]
     Purge {
         pipeline: String,
+        /// Ids of dead letters.
+        #[arg(required_unless_present_any = ["all", "before"], conflicts_with_all = ["all", "before"])]
+        ids: Vec<String>,
         /// Those that were stored before this time.
-        #[arg(long, value_name = "TIME", required_unless_present = "all")]
+        #[arg(long, value_name = "TIME")]
         before: Option<String>,
         #[arg(long, conflicts_with = "before")]
         all: bool,
+        /// Only those that failed with this code.
+        #[arg(long, conflicts_with = "ids")]
+        code: Option<String>,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -151,9 +159,21 @@ pub fn run(args: DlqArgs, rest: &Rest) -> anyhow::Result<()> {
                 None => Ok(()),
             }
         }
-        Verb::Purge { pipeline, before, all, output } => {
-            let body = if all { json!({"all": true}) } else { json!({"before": before}) };
-            output.one(&rest.post(&format!("{}:purge", path(&pipeline)), Content::Json(body))?)
+        Verb::Purge { pipeline, ids, before, all, code, output } => {
+            let mut body = match (all, before) {
+                (true, _) => json!({"all": true}),
+                (false, Some(before)) => json!({"before": before}),
+                (false, None) => json!({"ids": ids}),
+            };
+            if let Some(code) = code {
+                body["code"] = code.into();
+            }
+            let done = rest.post(&format!("{}:purge", path(&pipeline)), Content::Json(body))?;
+            output.one(&done)?;
+            match done["stopped"].as_str() {
+                Some(reason) => bail!("not everything was purged: {reason}"),
+                None => Ok(()),
+            }
         }
     }
 }

@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{LOG_COLUMNS, read};
+use super::{LOG_COLUMNS, logs, read};
 use crate::{
-    output::{OutputArgs, say, say_on},
+    output::{OutputArgs, say},
     rest::{Content, Rest, segment},
 };
 
@@ -77,12 +77,8 @@ pub fn run(verb: FilterVerb, rest: &Rest) -> anyhow::Result<()> {
             output.done(&applied, &format!("the filter of group {group} on topic {topic} is applied"))
         }
         FilterVerb::Show { group, topic, output } => output.one(&rest.get(&path(&group, &topic))?),
-        FilterVerb::Logs { group, topic, follow: true, .. } => {
-            let logs = format!("{}/logs?follow=true", path(&group, &topic));
-            rest.follow(&logs, |line| say_on(serde_json::to_string(&line)?))
-        }
-        FilterVerb::Logs { group, topic, output, .. } => {
-            output.list(&rest.get(&format!("{}/logs", path(&group, &topic)))?, &LOG_COLUMNS)
+        FilterVerb::Logs { group, topic, follow, output } => {
+            logs(rest, &format!("{}/logs", path(&group, &topic)), follow, &output, &LOG_COLUMNS)
         }
         FilterVerb::Delete { group, topic } => {
             rest.delete(&path(&group, &topic))?;

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{LOG_COLUMNS, read};
+use super::{LOG_COLUMNS, logs, read};
 use crate::{
-    output::{OutputArgs, say, say_on},
+    output::{OutputArgs, say},
     rest::{Content, Rest, segment},
 };
 
@@ -54,11 +54,8 @@ pub fn run(verb: IngressVerb, rest: &Rest) -> anyhow::Result<()> {
             output.done(&applied, &format!("the ingress of topic {topic} is applied"))
         }
         IngressVerb::Show { topic, output } => output.one(&rest.get(&path(&topic))?),
-        IngressVerb::Logs { topic, follow: true, .. } => {
-            rest.follow(&format!("{}/logs?follow=true", path(&topic)), |line| say_on(serde_json::to_string(&line)?))
-        }
-        IngressVerb::Logs { topic, output, .. } => {
-            output.list(&rest.get(&format!("{}/logs", path(&topic)))?, &LOG_COLUMNS)
+        IngressVerb::Logs { topic, follow, output } => {
+            logs(rest, &format!("{}/logs", path(&topic)), follow, &output, &LOG_COLUMNS)
         }
         IngressVerb::Delete { topic } => {
             rest.delete(&path(&topic))?;

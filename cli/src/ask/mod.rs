@@ -4,6 +4,11 @@ use std::{io::Read, path::Path};
 
 use anyhow::Context;
 
+use crate::{
+    output::{Column, OutputArgs},
+    rest::Rest,
+};
+
 pub mod audit;
 mod candidate;
 pub mod checker;
@@ -17,8 +22,21 @@ pub mod secret;
 pub mod topic;
 
 /// How the lines of logs are listed.
-const LOG_COLUMNS: [crate::output::Column; 4] =
-    [("at", "/at"), ("level", "/level"), ("step", "/step"), ("message", "/message")];
+const LOG_COLUMNS: [Column; 4] = [("at", "/at"), ("level", "/level"), ("step", "/step"), ("message", "/message")];
+
+/// Prints the lines of the logs at a path, or those that come from now on as well.
+fn logs(rest: &Rest, path: &str, following: bool, output: &OutputArgs, columns: &[Column]) -> anyhow::Result<()> {
+    if following {
+        return follow(rest, &format!("{path}?follow=true"), output, columns);
+    }
+    output.list(&rest.get(path)?, columns)
+}
+
+/// Prints the events of a stream as they come.
+fn follow(rest: &Rest, path: &str, output: &OutputArgs, columns: &[Column]) -> anyhow::Result<()> {
+    output.head(columns)?;
+    rest.follow(path, |event| output.event(&event, columns))
+}
 
 /// What a file holds; `-` reads standard input.
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{candidate, read, topic::all};
+use super::{candidate, logs, read, topic::all};
 use crate::{
-    output::{OutputArgs, say, say_on},
+    output::{OutputArgs, say},
     rest::{Content, Rest, segment},
 };
 
@@ -114,6 +114,12 @@ enum Verb {
         /// Only entries whose keys begin with this.
         #[arg(long, default_value = "", conflicts_with = "key")]
         prefix: String,
+        /// Only the entry in the state of this queue of the source.
+        #[arg(long, requires = "key")]
+        queue: Option<u32>,
+        /// The key or prefix is Base64, as keys are shown that are no text.
+        #[arg(long, requires = "store")]
+        base64: bool,
         #[command(flatten)]
         output: OutputArgs,
     },
@@ -221,22 +227,29 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
         Verb::State { pipeline, store: None, output, .. } => {
             output.list(&rest.get(&format!("{}/state", path(&pipeline)))?, &[("name", "/name")])
         }
-        Verb::State { pipeline, store: Some(store), key: None, prefix, output } => {
-            let entries =
-                format!("{}/state/{}?limit=1000&prefix={}", path(&pipeline), segment(&store), segment(&prefix));
-            let columns = [("key", "/key"), ("number", "/number"), ("value", "/value"), ("queue", "/queue")];
+        Verb::State { pipeline, store: Some(store), key: None, prefix, base64, output, .. } => {
+            let (store, prefix) = (segment(&store), segment(&prefix));
+            let encoding = encoding(base64);
+            let entries = format!("{}/state/{store}?limit=1000&encoding={encoding}&prefix={prefix}", path(&pipeline));
+            let columns = [
+                ("key", "/key"),
+                ("key base64", "/key_base64"),
+                ("number", "/number"),
+                ("value", "/value"),
+                ("queue", "/queue"),
+            ];
             output.list(&all(rest, &entries)?, &columns)
         }
-        Verb::State { pipeline, store: Some(store), key: Some(key), output, .. } => {
-            output.one(&rest.get(&format!("{}/state/{}/{}", path(&pipeline), segment(&store), segment(&key)))?)
+        Verb::State { pipeline, store: Some(store), key: Some(key), queue, base64, output, .. } => {
+            let (store, key) = (segment(&store), segment(&key));
+            let queue = parameter("queue", queue.map(|queue| queue.to_string()).as_deref());
+            let entry = format!("{}/state/{store}/{key}?encoding={}{queue}", path(&pipeline), encoding(base64));
+            output.one(&rest.get(&entry)?)
         }
-        Verb::Logs { pipeline, follow: true, .. } => {
-            rest.follow(&format!("{}/logs?follow=true", path(&pipeline)), |line| say_on(serde_json::to_string(&line)?))
-        }
-        Verb::Logs { pipeline, output, .. } => {
+        Verb::Logs { pipeline, follow, output } => {
             let columns =
                 [("at", "/at"), ("level", "/level"), ("step", "/step"), ("queue", "/queue"), ("message", "/message")];
-            output.list(&rest.get(&format!("{}/logs", path(&pipeline)))?, &columns)
+            logs(rest, &format!("{}/logs", path(&pipeline)), follow, &output, &columns)
         }
         Verb::Trace { pipeline, queue, offset, id, output } => {
             let of = match (queue, offset, id) {
@@ -256,6 +269,11 @@ pub fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
 fn verb(rest: &Rest, pipeline: &str, verb: &str, done: &str) -> anyhow::Result<()> {
     rest.post(&format!("{}:{verb}", path(pipeline)), Content::Json(json!({})))?;
     say(format!("pipeline {pipeline} is {done}"))
+}
+
+/// How a key is written.
+fn encoding(base64: bool) -> &'static str {
+    if base64 { "base64" } else { "text" }
 }
 
 /// A parameter behind others, if it is given.
@@ -301,7 +319,7 @@ fn trace_view(traced: &Value) -> Value {
         .map(|line| json!({ "step": line["step"], "level": line["level"], "message": line["message"] }))
         .collect();
     let source = &traced["source"];
-    json!({ "pipeline": traced["pipeline"], "topic": source["topic"], "queue": source["queue"], "offset": source["offset"],
+    json!({ "pipeline": traced["pipeline"], "unreadable": traced["unreadable"], "topic": source["topic"], "queue": source["queue"], "offset": source["offset"],
             "unique_key": source["unique_key"], "wanted": traced["wanted"], "passed": traced["passed"],
             "position": traced["position"], "places": places, "steps": steps, "logs": logs })
 }

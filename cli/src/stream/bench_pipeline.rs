@@ -13,8 +13,8 @@ use crate::{
     settings::Size,
 };
 
-/// Name of everything that it makes, and deletes in the end.
-const NAME: &str = "bench-pipeline";
+/// Name of everything that it makes, and deletes in the end; it is to be nobody else's.
+const NAME: &str = "sluice-bench-pipeline";
 const PLUGIN: &str = "json-filter";
 /// Messages of one send.
 const BATCH: u64 = 500;
@@ -43,16 +43,12 @@ pub struct PipelineArgs {
 pub async fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
     let client = args.names.connect()?;
     let (source, sink) = (format!("{NAME}-in"), format!("{NAME}-out"));
-    for topic in [&source, &sink] {
-        rest.put(&format!("/topics/{topic}"), Content::Json(json!({ "queues": args.queues, "durability": "async" })))?;
-    }
-    let done = measure(&args, rest, &client, &source, &sink).await;
-    let made = ["pipelines", "plugins"].map(|kind| format!("/{kind}/{NAME}"));
-    let topics = [&source, &sink].map(|topic| format!("/topics/{topic}"));
-    let deleted: Vec<_> = made.iter().chain(&topics).map(|path| rest.delete(path)).collect();
-    // After a failure there may be nothing to delete, and the failure is what counts.
+    let mut made = Made { rest, paths: Vec::new() };
+    let done = measure(&args, &mut made, &client, &source, &sink).await;
+    let deleted = made.delete();
+    // After a failure it is that which counts.
     let report = done?;
-    deleted.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    deleted?;
     let text = format!(
         "records     {} in {:.2} s, {} passed\nthroughput  {:.0} records/s\nin plugin   {:.0} us of processor time per 1,000 records",
         report["records"],
@@ -64,9 +60,42 @@ pub async fn run(args: PipelineArgs, rest: &Rest) -> anyhow::Result<()> {
     args.output.done(&report, &text)
 }
 
-async fn measure(args: &PipelineArgs, rest: &Rest, client: &Client, source: &str, sink: &str) -> anyhow::Result<Value> {
+/// What it made, and deletes in the end: nothing that was there before.
+struct Made<'a> {
+    rest: &'a Rest,
+    paths: Vec<String>,
+}
+
+impl Made<'_> {
+    /// Fails when there is something at the path.
+    fn make(&mut self, path: String, content: Content) -> anyhow::Result<()> {
+        self.rest.create(&path, content).with_context(|| {
+            format!("{path} cannot be made; when it is left from a benchmark that was ended, delete it first")
+        })?;
+        self.paths.push(path);
+        Ok(())
+    }
+
+    /// The last first; tries all of them.
+    fn delete(self) -> anyhow::Result<()> {
+        let deleted: Vec<_> = self.paths.iter().rev().map(|path| self.rest.delete(path)).collect();
+        deleted.into_iter().collect::<anyhow::Result<Vec<_>>>().map(drop)
+    }
+}
+
+async fn measure(
+    args: &PipelineArgs,
+    made: &mut Made<'_>,
+    client: &Client,
+    source: &str,
+    sink: &str,
+) -> anyhow::Result<Value> {
+    for topic in [source, sink] {
+        let settings = json!({ "queues": args.queues, "durability": "async" });
+        made.make(format!("/topics/{topic}"), Content::Json(settings))?;
+    }
     let plugin = sluice_plugins::ready_made(PLUGIN).with_context(|| format!("plugin {PLUGIN} is not in this build"))?;
-    rest.put(&format!("/plugins/{NAME}"), Content::Wasm(plugin.component.to_vec()))?;
+    made.make(format!("/plugins/{NAME}"), Content::Wasm(plugin.component.to_vec()))?;
     store(args, client, source).await?;
     let pipeline = json!({
         "name": NAME,
@@ -75,10 +104,10 @@ async fn measure(args: &PipelineArgs, rest: &Rest, client: &Client, source: &str
         "sinks": [sink],
     });
     let began = Instant::now();
-    rest.put(&format!("/pipelines/{NAME}"), Content::Json(pipeline))?;
+    made.make(format!("/pipelines/{NAME}"), Content::Json(pipeline))?;
     let (mut read, mut moved) = (0, Instant::now());
     let counts = loop {
-        let counts = rest.get(&format!("/pipelines/{NAME}"))?;
+        let counts = made.rest.get(&format!("/pipelines/{NAME}"))?;
         let now = counts["in"].as_u64().unwrap_or(0);
         if now >= args.records {
             break counts;

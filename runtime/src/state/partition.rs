@@ -597,13 +597,14 @@ impl Partition {
         Ok(filling.page)
     }
 
-    /// Looks into a store from outside: `store` is `step/store`, or the store's own name when only one step has such a store.
+    /// Looks into a store from outside: `store` is `step/store`, or the store's own name when only one step has such a store. What has expired
+    /// by `at`, milliseconds since 1970, is not there.
     ///
     /// # Errors
     /// [`StateError::File`].
-    pub fn look(&mut self, store: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
+    pub fn look(&mut self, store: &str, key: &[u8], at: u64) -> Result<Option<Vec<u8>>, StateError> {
         let Some(number) = self.named(store) else { return Ok(None) };
-        Ok(self.get(number, key, 0)?.map(<[u8]>::to_vec))
+        Ok(self.get(number, key, at)?.map(<[u8]>::to_vec))
     }
 
     /// [`Self::look`] for the entries whose keys begin with `prefix`, by key, behind `after`: at most `limit` and 1024, and at most so many
@@ -616,11 +617,11 @@ impl Partition {
         store: &str,
         prefix: &[u8],
         after: Option<&[u8]>,
-        limit: usize,
-        bytes: usize,
+        (limit, bytes): (usize, usize),
+        at: u64,
     ) -> Result<Page, StateError> {
         let Some(number) = self.named(store) else { return Ok(Page::default()) };
-        self.scan(number, prefix, after, (limit, bytes), 0)
+        self.scan(number, prefix, after, (limit, bytes), at)
     }
 
     /// Names of the stores, `step/store`.

@@ -267,8 +267,25 @@ fn a_file_that_is_ahead_of_the_log_is_made_anew() {
     drop(partition);
     log.changes.pop();
     let mut partition = open(&path, &mut log);
-    assert_eq!(partition.look("one", b"a").unwrap().as_deref(), Some(&b"1"[..]));
-    assert_eq!(partition.look("one", b"b").unwrap(), None);
+    assert_eq!(partition.look("one", b"a", 0).unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(partition.look("one", b"b", 0).unwrap(), None);
+}
+
+#[test]
+fn what_has_expired_is_not_seen_from_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Log::default();
+    let mut partition = open(&dir.path().join("state"), &mut log);
+    let store = partition.store(STORES[0]);
+    partition.put(store, b"a", b"1", 10).unwrap();
+    partition.put(store, b"b", b"2", 0).unwrap();
+    let mut seen = |at: u64| {
+        let page = partition.look_through("one", b"", None, (9, 1_000), at).unwrap();
+        let keys: Vec<_> = page.entries.into_iter().map(|(key, _)| key).collect();
+        (keys, partition.look("one", b"a", at).unwrap())
+    };
+    assert_eq!(seen(9), (vec![b"a".to_vec(), b"b".to_vec()], Some(b"1".to_vec())));
+    assert_eq!(seen(10), (vec![b"b".to_vec()], None));
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub use sample::{Sample, half, record};
 pub use sluice_guest_build::Target;
 pub use sluice_runtime as runtime;
 use world::Values;
+
+/// A time at which nothing has expired yet.
+const BEFORE_ALL: u64 = 0;
 pub use world::{Journal, Servers, Topics};
 
 /// Why a test could not run as it should.
@@ -253,13 +256,13 @@ impl Run {
         Ok(transformed(records, output))
     }
 
-    /// What the processor keeps in a store under this key.
+    /// What the processor keeps in a store under this key, expired or not.
     ///
     /// # Errors
     /// The state cannot be read.
     pub fn look(&mut self, store: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
         match &mut self.state {
-            Some(state) => Ok(state.look(store, key.as_bytes()).map_err(sluice_runtime::Error::from)?),
+            Some(state) => Ok(state.look(store, key.as_bytes(), BEFORE_ALL).map_err(sluice_runtime::Error::from)?),
             None => Ok(None),
         }
     }

@@ -164,6 +164,7 @@ impl<P: Place> Bindings<P> {
     /// With `expected`, fails with `Conflict` unless that is the version in place (0: none).
     pub fn put(&self, key: &P::Key, spec: P::Spec, expected: Option<u64>) -> Result<Description<P::Spec>> {
         let _changing = self.changing.lock();
+        let _using = self.plugins.using();
         let known = self.by_key.read().get(key).cloned();
         check_version(&key.to_string(), expected, known.as_ref().map(|bound| bound.stored.lock().1))?;
         if known.is_none() && self.by_key.read().len() >= BINDINGS_LIMIT {

@@ -221,6 +221,7 @@ impl Checkers {
     /// The same again changes nothing, unless its plugin has a newer version or it was granted secrets, which are read anew then.
     pub fn put(&self, group: &GroupName, spec: CheckerSpec, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
+        let _using = self.plugins.using();
         let known = self.by_group.lock().get(group).cloned();
         let unread = self.unread.lock().get(group).map(|unread| unread.version);
         check_version(group.as_str(), expected, known.as_ref().map(|known| known.bound.lock().version).or(unread))?;

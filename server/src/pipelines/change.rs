@@ -20,6 +20,7 @@ impl Pipelines {
     /// With `expected`, fails with `Conflict` unless that is the version in place (0: none); fails with it as well while a version is tried.
     pub fn apply(&self, spec: Spec, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
+        let _using = self.plugins.using();
         let name = spec.name.clone();
         let known = self.by_name.lock().get(&name).map(|known| (known.version, known.stored.clone()));
         let unread = self.unread.lock().get(&name).map(|known| known.version);
@@ -63,8 +64,8 @@ impl Pipelines {
     /// Fails with `Conflict` when one is tried already, and as [`Self::apply`].
     pub fn try_out(&self, spec: Spec, mode: Mode, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
-        let (version, stored) = self.stored(&spec.name)?;
-        check_version(&spec.name, expected, Some(version))?;
+        let _using = self.plugins.using();
+        let stored = self.stored_at(&spec.name, expected)?;
         stored.expect_no_candidate()?;
         let source = &stored.live.spec.source;
         if spec.source.topic != source.topic {
@@ -131,9 +132,12 @@ impl Pipelines {
     }
 
     /// Lets the version that is tried take over everywhere; fails with `NotFound` when there is none.
-    pub fn promote(&self, name: &str) -> Result<Description> {
+    ///
+    /// With `expected`, fails with `Conflict` unless that is the version in place; so do the other changes that take it. It is another one
+    /// when another version is tried.
+    pub fn promote(&self, name: &str, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
-        let (_, stored) = self.stored(name)?;
+        let stored = self.stored_at(name, expected)?;
         let Candidate { revision, .. } = tried(&stored)?.clone();
         let checked = revision.check(&self.shell, &self.plugins)?;
         if !stored.paused {
@@ -149,9 +153,9 @@ impl Pipelines {
     }
 
     /// Gives up the version that is tried; the live one goes on where it was. Fails with `NotFound` when there is none.
-    pub fn discard(&self, name: &str) -> Result<Description> {
+    pub fn discard(&self, name: &str, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
-        let (_, stored) = self.stored(name)?;
+        let stored = self.stored_at(name, expected)?;
         let tried = tried(&stored)?.revision.from.keys().copied().collect::<Vec<u32>>();
         let checked = stored.live.check(&self.shell, &self.plugins)?;
         self.cut_over(name, &checked, None, |standing| {
@@ -162,9 +166,10 @@ impl Pipelines {
     /// Lets an earlier revision run again, with exactly the plugins that it had; the last one when `to` is left out.
     ///
     /// Fails with `NotFound` when there is no such revision or one of its plugins was deleted, and with `Conflict` while a version is tried.
-    pub fn roll_back(&self, name: &str, to: Option<u64>) -> Result<Description> {
+    pub fn roll_back(&self, name: &str, to: Option<u64>, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
-        let (_, stored) = self.stored(name)?;
+        let _using = self.plugins.using();
+        let stored = self.stored_at(name, expected)?;
         stored.expect_no_candidate()?;
         let earlier = stored.earlier(to)?;
         let (number, checked) = (earlier.number, earlier.check(&self.shell, &self.plugins)?);
@@ -172,18 +177,18 @@ impl Pipelines {
     }
 
     /// Stops a pipeline behind a whole unit. It stays stopped over restarts.
-    pub fn pause(&self, name: &str) -> Result<Description> {
-        self.set_paused(name, true)
+    pub fn pause(&self, name: &str, expected: Option<u64>) -> Result<Description> {
+        self.set_paused(name, true, expected)
     }
 
     /// Lets a paused or stopped pipeline go on from where it stands.
-    pub fn resume(&self, name: &str) -> Result<Description> {
-        self.set_paused(name, false)
+    pub fn resume(&self, name: &str, expected: Option<u64>) -> Result<Description> {
+        self.set_paused(name, false, expected)
     }
 
-    fn set_paused(&self, name: &str, paused: bool) -> Result<Description> {
+    fn set_paused(&self, name: &str, paused: bool, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
-        let stored = Stored { paused, ..self.stored(name)?.1 };
+        let stored = Stored { paused, ..self.stored_at(name, expected)? };
         if !paused {
             let candidate = stored.candidate.as_ref().map(|of| (&of.mode, &of.revision.spec));
             self.check_share(&stored.live.spec, candidate)?;
@@ -196,9 +201,9 @@ impl Pipelines {
     /// Lets a pipeline begin anew: what its processors kept is gone, and it reads each queue from where `start` says. What it wrote stays.
     ///
     /// Without `start` it begins where its source says. Fails with `Conflict` while a version is tried.
-    pub fn reset(&self, name: &str, start: Option<&str>) -> Result<Description> {
+    pub fn reset(&self, name: &str, start: Option<&str>, expected: Option<u64>) -> Result<Description> {
         let _changing = self.changing.lock();
-        let (_, before) = self.stored(name)?;
+        let before = self.stored_at(name, expected)?;
         before.expect_no_candidate()?;
         let old = self.place(&before)?;
         let checked = before.live.check(&self.shell, &self.plugins)?;
@@ -214,29 +219,31 @@ impl Pipelines {
         self.describe(name)
     }
 
-    /// Deletes a pipeline and its positions; what it wrote stays. When that cannot be written down, it goes on.
-    pub fn delete(&self, name: &str) -> Result<()> {
+    /// Deletes a pipeline and its positions, both or neither; what it wrote stays. When that cannot be written down, it goes on.
+    ///
+    /// With `expected`, fails with `Conflict` unless that is the version in place.
+    pub fn delete(&self, name: &str, expected: Option<u64>) -> Result<()> {
         let _changing = self.changing.lock();
         let stored = match self.stored(name) {
             // What it keeps is not known; the next start finds it.
             Err(failure) if failure.kind == Kind::Corrupt => None,
             stored => Some(stored?),
         };
+        let known = stored.as_ref().map(|(version, _)| *version);
+        check_version(name, expected, known.or_else(|| self.unread.lock().get(name).map(|unread| unread.version)))?;
+        let place = stored.as_ref().map(|(_, stored)| self.place(stored)).transpose()?;
         let (document, group) = (name.to_owned(), GroupName::parse(&format!("pipeline-{name}"))?);
         self.stop(name);
-        let deleted = self.shell.ask_blocking(move |broker, now| {
-            broker.delete_document(KIND, &document, now)?;
-            Ok(broker.forget_positions(&group, now))
-        });
-        let forgotten = deleted.inspect_err(|_| {
-            stored.iter().for_each(|(version, stored)| self.revive(stored.clone(), *version));
+        let deleted = self
+            .shell
+            .ask_blocking(move |broker, now| broker.delete_document_and_positions((KIND, &document), &group, now));
+        deleted.inspect_err(|_| {
+            stored.into_iter().for_each(|(version, stored)| self.revive(stored, version));
         })?;
         self.by_name.lock().remove(name);
         self.unread.lock().remove(name);
-        if let Some((_, stored)) = stored {
-            self.drop_state(&self.place(&stored)?);
-        }
-        Ok(forgotten?)
+        place.iter().for_each(|place| self.drop_state(place));
+        Ok(())
     }
 
     /// Another version in the place of the live one.
@@ -326,6 +333,13 @@ impl Pipelines {
             Some(Unread { reason, .. }) => Failure::new(Kind::Corrupt, format!("pipeline \"{name}\": {reason}")),
             None => Failure::not_found("pipeline", name),
         })
+    }
+
+    /// What a pipeline's document holds; fails with `Conflict` unless `expected`, if it is given, is its version.
+    fn stored_at(&self, name: &str, expected: Option<u64>) -> Result<Stored> {
+        let (version, stored) = self.stored(name)?;
+        check_version(name, expected, Some(version))?;
+        Ok(stored)
     }
 
     /// Where the live version stands in each queue, or left it to a canary.

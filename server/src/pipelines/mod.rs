@@ -26,7 +26,8 @@ use sluice_broker::{Token, is_state_topic};
 use sluice_model::Kind;
 
 pub use change::check_version;
-pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which};
+pub use dead::{DeadLetters, ErrorGroup, IDS_LIMIT, Purge, Replay, Which};
+pub use queue::later_id;
 pub use revision::{Candidate, Mode, Offsets, Reason, Revision};
 pub use run::{QueueStatus, Status, Versions};
 pub use shadow::{Became, Example, Kept, Report};
@@ -150,8 +151,8 @@ pub struct Pipelines {
     unread: Mutex<BTreeMap<String, Unread>>,
     /// Held while a pipeline is changed, so that two changes do not meet.
     changing: Mutex<()>,
-    /// Held while dead letters are replayed or purged.
-    dealing: Mutex<()>,
+    /// Whose dead letters are being replayed or purged.
+    dealing: dead::Dealing,
 }
 
 impl Pipelines {
@@ -169,7 +170,7 @@ impl Pipelines {
             by_name: Mutex::default(),
             unread: Mutex::default(),
             changing: Mutex::new(()),
-            dealing: Mutex::new(()),
+            dealing: dead::Dealing::default(),
         };
         let mut found = Vec::new();
         for documents::Found { name, at: version, held } in documents::all::<Stored>(&pipelines.shell.reader, KIND) {
@@ -529,9 +530,9 @@ mod tests {
         assert_eq!(pipelines.list().iter().map(|of| of.name.as_str()).collect::<Vec<_>>(), ["p", "q"]);
         let Status::Stopped(reason) = pipelines.describe("p").unwrap().status else { panic!("it does not run") };
         assert!(reason.starts_with("its stored document cannot be read: "), "{reason}");
-        assert_eq!(pipelines.pause("p").err().map(|failure| failure.kind), Some(Kind::Corrupt));
+        assert_eq!(pipelines.pause("p", None).err().map(|failure| failure.kind), Some(Kind::Corrupt));
         assert!(shell.reader.topic(&place.topic).is_ok());
-        pipelines.delete("q").unwrap();
+        pipelines.delete("q", None).unwrap();
         assert!(pipelines.describe("q").is_err() && shell.reader.document(KIND, "q").unwrap().is_none());
         let spec = Spec::parse(SPEC.as_bytes()).unwrap();
         let replaced = pipelines.apply(spec, Some(pipelines.describe("p").unwrap().version)).unwrap();
@@ -628,11 +629,45 @@ mod tests {
         let group = other.group().unwrap();
         assert!(pipelines.apply(other, None).is_err() && pipelines.describe("q").is_err());
         assert!(shell.reader.offsets_of(&group).is_empty());
-        assert!(pipelines.pause("p").is_err() && pipelines.reset("p", None).is_err() && pipelines.delete("p").is_err());
+        assert!(pipelines.pause("p", None).is_err() && pipelines.reset("p", None, None).is_err());
+        assert!(pipelines.delete("p", None).is_err());
         let after = pipelines.describe("p").unwrap();
         assert_eq!((after.status, after.version, after.spec), (Status::Running, before.version, before.spec));
         pipelines.stop("p");
         assert_ne!(pipelines.describe("p").unwrap().status, Status::Running);
+    }
+
+    #[test]
+    fn a_version_that_is_being_deleted_is_not_put_to_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let pipelines = Pipelines::load(shell, plugins.clone(), dir.path().join("states")).unwrap();
+        let (told, tell) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let check = |_: &[Version]| {
+                let apply = || pipelines.apply(Spec::parse(SPEC.as_bytes()).unwrap(), None).map(drop);
+                scope.spawn(move || told.send(apply()).unwrap());
+                // Long enough for a pipeline to be there that does not wait.
+                assert!(tell.recv_timeout(std::time::Duration::from_millis(500)).is_err());
+                Ok::<_, Failure>(())
+            };
+            plugins.delete("only", |_| true, check).unwrap();
+            assert_eq!(tell.recv().unwrap().unwrap_err().kind, Kind::NotFound);
+        });
+        assert!(pipelines.list().is_empty());
+    }
+
+    #[test]
+    fn dead_letters_are_not_replayed_while_what_runs_them_is_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shell, plugins) = begin(dir.path());
+        let pipelines = Pipelines::load(shell, plugins, dir.path().join("states")).unwrap();
+        pipelines.apply(Spec::parse(SPEC.as_bytes()).unwrap(), None).unwrap();
+        let all = Replay { which: Which::All { code: None }, plugin: None };
+        let changing = pipelines.changing.lock();
+        assert_eq!(pipelines.replay("p", &all, || true).unwrap_err().kind, Kind::Busy);
+        drop(changing);
+        pipelines.replay("p", &all, || true).unwrap();
     }
 
     #[test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use sluice_broker::{Fetch, FetchStatus, Position, Reader, StageUnit, Token};
 use sluice_model::{
     Compression, GroupName, Host, Kind, Message, Properties, QueueId, QueueOffset, RecordView, SysFlag, Timestamp,
-    TopicName, key, limits,
+    TopicName, key, limits, record,
 };
 use sluice_protocol::compress;
 use sluice_runtime::{
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    record::{flag_of, of_stored},
+    record::{flag_of, of_stored, readable_or_not},
     shell::Shell,
 };
 
@@ -188,18 +188,36 @@ impl Output {
     }
 }
 
-/// A message for a sink. `seen` is the offset of the record before.
+/// The outputs of one record that were made last: its offset, and how many have its unique key, or one made of it.
+pub(super) type Seen = Option<(u64, u32)>;
+
+/// A message of the pipeline with this group for a sink.
 pub(super) fn outgoing(
+    group: &GroupName,
     sinks: &[TopicName],
     queue: QueueId,
     out: &Outgoing,
-    seen: &mut Option<u64>,
+    seen: &mut Seen,
 ) -> Result<Message, PortError> {
     let topic = sinks.get(out.sink).ok_or_else(|| PortError::Failed(format!("there is no sink {}", out.sink)))?;
-    // A second output of one record is another message and needs an id of its own.
-    let first = seen.replace(out.record.offset) != Some(out.record.offset);
-    let properties = properties(&out.record, first).map_err(|error| trouble(&error.into()))?;
-    Ok(message(topic.clone(), queue, &out.record, properties))
+    let before = seen.filter(|(offset, _)| *offset == out.record.offset).map_or(0, |(_, count)| count);
+    let made = properties(&out.record, true).and_then(|own| match own.get(key::UNIQUE_KEY).map(str::to_owned) {
+        // A second output of one record is another message and needs an id of its own.
+        Some(unique) => {
+            *seen = Some((out.record.offset, before + 1));
+            if before == 0 { Ok(own) } else { own.with(key::UNIQUE_KEY, &later_id(group, &unique, before)) }
+        }
+        None => Ok(own),
+    });
+    Ok(message(topic.clone(), queue, &out.record, made.map_err(|error| trouble(&error.into()))?))
+}
+
+/// The unique key of an output behind the first, counted from 1, of a record that has `unique`: the same whenever the record is read. Another
+/// pipeline's outputs have others, as the first ones, which keep `unique`, may be read by it.
+///
+/// It is longer than those that clients make, and shorter than those of clients with IPv6 addresses, which tools would take it for.
+pub fn later_id(group: &GroupName, unique: &str, count: u32) -> String {
+    format!("{unique}-{:08X}-{count}", record::crc(group.as_str().as_bytes()))
 }
 
 /// Why no message can be made of a record.
@@ -352,7 +370,7 @@ impl Sink for Output {
         let mut seen = None;
         let mut outputs = Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len());
         for out in unit.outputs {
-            outputs.push(outgoing(&self.sinks, self.queue, &out, &mut seen)?);
+            outputs.push(outgoing(&self.group, &self.sinks, self.queue, &out, &mut seen)?);
         }
         for dead in &unit.dead_letters {
             let (offset, tries) = (dead.record.offset, dead.tries);
@@ -508,10 +526,7 @@ impl Values {
 
 /// A stored message with its value as it was before it was compressed. One that does not decompress is as it was stored, and marked.
 pub(super) fn to_record(view: &RecordView<'_>, bytes: &Bytes) -> Result<Record, PortError> {
-    of_stored(view, bytes, Columns::all()).or_else(|problem| {
-        let stored = of_stored(view, bytes, Columns::empty()).map_err(PortError::Failed)?;
-        Ok(Record { unreadable: Some(problem.into()), packed: 0, ..stored })
-    })
+    readable_or_not(view, bytes).map_err(PortError::Failed)
 }
 
 /// The properties of a message to be sent: the headers, with the record's key and tag.
@@ -753,6 +768,29 @@ mod tests {
     }
 
     #[test]
+    fn outputs_of_one_record_have_ids_of_their_own_which_are_the_same_each_time() {
+        let (sinks, group) = ([TopicName::parse("t").unwrap()], GroupName::parse("pipeline-p").unwrap());
+        let headers = |pairs: &[(&str, &str)]| {
+            Bytes::copy_from_slice(Properties::from_pairs(pairs.iter().copied()).unwrap().as_bytes())
+        };
+        let mut seen = None;
+        let mut id = |offset, pairs: &[(&str, &str)]| {
+            let out = Outgoing { record: Record { offset, headers: headers(pairs), ..Record::default() }, sink: 0 };
+            let message = outgoing(&group, &sinks, QueueId(0), &out, &mut seen).unwrap();
+            message.properties.get(key::UNIQUE_KEY).map(str::to_owned)
+        };
+        let (own, other) = (&[("UNIQ_KEY", "AC110002")][..], &[("UNIQ_KEY", "AC110003")][..]);
+        // A timer's output has none, and stands before those of the record that comes next.
+        assert_eq!(id(7, &[("a", "1")]), None);
+        let ids = [id(7, own), id(7, own), id(7, own), id(8, other), id(8, other)].map(Option::unwrap);
+        let mark = format!("{:08X}", record::crc(b"pipeline-p"));
+        assert_eq!(ids[..3], ["AC110002".to_owned(), format!("AC110002-{mark}-1"), format!("AC110002-{mark}-2")]);
+        assert_eq!(ids[3..], ["AC110003".to_owned(), format!("AC110003-{mark}-1")]);
+        let longest = later_id(&group, &"A".repeat(32), limits::UNIT_RECORDS as u32);
+        assert!(longest.len() < 2 * 28, "as long as one with an IPv6 address: {longest}");
+    }
+
+    #[test]
     fn what_does_not_decompress_is_read_as_it_is() {
         let mut bytes = stored(7, 100);
         let view = RecordView::parse(&bytes).unwrap();
@@ -769,7 +807,8 @@ mod tests {
         let large = Record { value: vec![7; limits::BODY_LEN + 1].into(), ..Record::default() };
         assert_eq!(check(&large), Ok(()));
         let out = Outgoing { record: large.clone(), sink: 0 };
-        let message = outgoing(&[TopicName::parse("t").unwrap()], QueueId(0), &out, &mut None).unwrap();
+        let group = GroupName::parse("pipeline-p").unwrap();
+        let message = outgoing(&group, &[TopicName::parse("t").unwrap()], QueueId(0), &out, &mut None).unwrap();
         let plain = compress::decompress(&message.body, message.sys_flag.compression().unwrap(), usize::MAX >> 1);
         assert_eq!(plain.unwrap(), large.value);
 

@@ -17,7 +17,9 @@ use sluice_runtime::{
 
 use super::queue::trouble;
 use crate::{
+    clock,
     failure::{Failure, Result},
+    record::unsigned,
     shell::Shell,
 };
 
@@ -131,29 +133,30 @@ impl States {
         reader.bounds(topic, queue).1.0
     }
 
-    /// Names of the stores, `step/store`.
-    pub fn stores(&self) -> Vec<String> {
-        let mut names = self.each(|_, partition| Ok(partition.stores())).unwrap_or_default();
+    /// Names of the stores, `step/store`. Fails, as those below do, with `Busy` while the pipeline is being changed, and with `Corrupt` when its
+    /// state cannot be read.
+    pub fn stores(&self) -> Result<Vec<String>> {
+        let mut names = self.each(|_, partition| Ok(partition.stores()))?;
         names.sort();
         names.dedup();
-        names
+        Ok(names)
     }
 
-    /// The entry of a key, in whichever queue it is.
-    pub fn get(&self, store: &str, key: &[u8]) -> Result<Option<Found>> {
-        let found = self.each(|queue, partition| {
-            let value = partition.look(store, key)?;
+    /// The entries of a key that have not expired, one for each queue that has one.
+    pub fn get(&self, store: &str, key: &[u8]) -> Result<Vec<Found>> {
+        let now = now();
+        self.each(|queue, partition| {
+            let value = partition.look(store, key, now)?;
             Ok(value.map(|value| Found { queue, key: key.to_vec(), value }).into_iter().collect())
-        })?;
-        Ok(found.into_iter().next())
+        })
     }
 
-    /// Entries whose keys begin with `prefix`, by key, behind `after`, and whether there are more. A key that stands in several queues is
+    /// Entries that have not expired, whose keys begin with `prefix`, by key, behind `after`, and whether there are more. A key that stands in several queues is
     /// given with all of them, also where they are more than `limit`.
     pub fn scan(&self, store: &str, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<(Vec<Found>, bool)> {
-        let bytes = PAGE_BYTES / self.partitions.lock().len().max(1);
-        let pages = self
-            .each(|queue, partition| Ok(vec![(queue, partition.look_through(store, prefix, after, limit, bytes)?)]))?;
+        let (now, room) = (now(), (limit, PAGE_BYTES / self.partitions.lock().len().max(1)));
+        let pages =
+            self.each(|queue, partition| Ok(vec![(queue, partition.look_through(store, prefix, after, room, now)?)]))?;
         Ok(merged(pages, limit))
     }
 
@@ -205,6 +208,11 @@ pub(super) fn engine(file: &Path) -> Result<Arc<Engine>> {
 pub(super) fn alone(engine: Arc<Engine>, queue: QueueId, memory: usize) -> Result<Shared> {
     let partition = Partition::without_log(engine, queue.0, memory).map_err(|error| broken(&error))?;
     Ok(Arc::new(Mutex::new(Some(Box::new(partition)))))
+}
+
+/// What processors count time by, ms since 1970.
+fn now() -> u64 {
+    unsigned(clock::now())
 }
 
 fn closed() -> Failure {

@@ -87,8 +87,12 @@ impl Door {
     }
 
     pub(super) fn update_groups(&self, groups: Vec<body::GroupConfigBody>, responder: Responder) {
-        let groups = groups.iter().map(bodies::to_group).collect::<Result<Vec<Group>>>();
-        match groups {
+        let group = |body| {
+            let group = bodies::to_group(body)?;
+            self.parts.not_pipelines(&group.name)?;
+            Ok(group)
+        };
+        match groups.iter().map(group).collect::<Result<Vec<Group>>>() {
             Ok(groups) => {
                 let verb = move |broker: &mut Broker, now| {
                     groups.into_iter().try_for_each(|group| broker.put_group(group, now))
@@ -100,6 +104,9 @@ impl Door {
     }
 
     pub(super) fn delete_group(&self, request: DeleteGroup, responder: Responder) {
+        if let Err(failure) = self.parts.not_pipelines(&request.group) {
+            return responder.send(failed(&failure));
+        }
         let (parts, group) = (self.parts.clone(), request.group.clone());
         let deleted = move || parts.group_deleted(&group);
         self.change_and(move |broker, now| broker.delete_group(&request.group, now), deleted, responder);

@@ -32,7 +32,10 @@ impl Door {
         let groups: Vec<GroupName> = heartbeat.consumers.iter().map(|joined| joined.group.clone()).collect();
         let changed = self.parts.shell.reader.heartbeat(sessions::id(session), heartbeat, clock::now());
         self.parts.sessions.tell(changed);
-        let unknown: Vec<GroupName> = groups.into_iter().filter(|g| !self.parts.shell.reader.knows_group(g)).collect();
+        // A pipeline's group has no settings: whoever reads under its name makes none.
+        let is_unknown =
+            |group: &GroupName| !self.parts.shell.reader.knows_group(group) && !self.parts.is_pipelines(group.as_str());
+        let unknown: Vec<GroupName> = groups.into_iter().filter(is_unknown).collect();
         let reply = reply::HeartbeatReply { heartbeat_with_fingerprint: true, subscription_changed: true };
         let response = Response::ok().with_ext(reply.encode());
         if unknown.is_empty() {
@@ -107,9 +110,12 @@ impl Door {
     }
 
     pub(super) fn update_consumer_offset(&self, request: UpdateConsumerOffset) -> Response {
-        let position =
-            Position { group: request.group, topic: request.topic, queue: request.queue, offset: request.offset };
-        answer(self.parts.shell.reader.commit_offset(position).map(|()| Response::ok()).map_err(Failure::from))
+        let UpdateConsumerOffset { group, topic, queue, offset } = request;
+        let committed = self.parts.not_pipelines(&group).and_then(|()| {
+            let position = Position { group, topic, queue, offset };
+            Ok(self.parts.shell.reader.commit_offset(position)?)
+        });
+        answer(committed.map(|()| Response::ok()))
     }
 
     /// Moves a group to a time or an offset; connected members go on from there with their next pull.
@@ -120,6 +126,7 @@ impl Door {
     }
 
     pub(crate) fn reset(&self, request: &ResetOffset) -> Result<Vec<(body::QueueRef, i64)>> {
+        self.parts.not_pipelines(&request.group)?;
         let reader = &self.parts.shell.reader;
         let topic = reader.topic(&request.topic)?;
         if !reader.knows_group(&request.group) {
@@ -172,6 +179,9 @@ impl Door {
     }
 
     pub(super) fn clone_offsets(&self, request: request::CloneOffsets) -> Response {
+        if let Err(failure) = self.parts.not_pipelines(&request.to) {
+            return failed(&failure);
+        }
         let reader = &self.parts.shell.reader;
         let wanted = request.topic.filter(|topic| !topic.is_empty());
         let positions = reader.offsets_of(&request.from);

@@ -85,6 +85,8 @@ impl Door {
     }
 
     fn to_pop(&self, request: &PopMessage) -> Result<Pop> {
+        // A pop moves the group's position.
+        self.parts.not_pipelines(&request.group)?;
         self.may_pop(&request.group, &request.topic)?;
         let filter = match request.expression.as_deref() {
             None => Filter::All,

@@ -326,7 +326,7 @@ impl Door {
             return Err(refuse(Failure::new(Kind::Denied, text)));
         }
         let filter = self.filter(request)?;
-        self.commit(request);
+        self.commit(request).map_err(refuse)?;
         let Ok(from) = u64::try_from(request.offset) else {
             // A negative offset is below every queue.
             let (min, max) = reader.bounds(&request.topic, request.queue);
@@ -384,15 +384,18 @@ impl Door {
         }
     }
 
-    /// Takes over the offset that came with the pull, if it is one of this queue; a pull is not refused for it.
-    fn commit(&self, request: &PullMessage) {
-        let Some(offset) = request.commit.and_then(|offset| u64::try_from(offset).ok()) else { return };
+    /// Takes over the offset that came with the pull, if it is one of this queue; a pull is not refused for one that is not.
+    ///
+    /// Fails with `Conflict` when the group is a pipeline's.
+    fn commit(&self, request: &PullMessage) -> Result<()> {
+        let Some(offset) = request.commit.and_then(|offset| u64::try_from(offset).ok()) else { return Ok(()) };
+        self.parts.not_pipelines(&request.group)?;
         let reader = &self.parts.shell.reader;
         let broadcasting = reader.members(|members| {
             members.group(&request.group).is_some_and(|group| group.model == ConsumeModel::Broadcasting)
         });
         if broadcasting {
-            return;
+            return Ok(());
         }
         let position = Position {
             group: request.group.clone(),
@@ -403,6 +406,7 @@ impl Door {
         if let Err(error) = reader.commit_offset(position) {
             tracing::debug!(group = %request.group, %error, "an offset that came with a pull was not taken");
         }
+        Ok(())
     }
 }
 

@@ -101,6 +101,7 @@ fn to_send(session: &Session, cluster: &str, request: SendMessage) -> Result<Sen
         refuse_delay(&request.properties)?;
         let items = batch::decode(request.body.clone()).map_err(|error| Failure::invalid("body", error.to_string()))?;
         check_batch(items.len())?;
+        items.iter().enumerate().try_for_each(|(at, item)| check_pairs(at, &item.properties))?;
         items.into_iter().map(|item| message(item.flag, item.properties, item.body)).collect()
     } else {
         let properties = with_place(to_our_clock(request.properties.clone())?, cluster)?;
@@ -121,6 +122,14 @@ fn timed(send: &Send) -> Option<TopicName> {
     let [message] = send.messages.as_slice() else { return None };
     let keys = [key::TIMER_DELAY_SECONDS, key::TIMER_DELAY_MS, key::TIMER_DELIVER_MS];
     message.properties.iter().any(|(key, _)| keys.contains(&key)).then(|| message.topic.clone())
+}
+
+/// What is sent alone is checked while its place is added; what comes in a batch is stored as it came.
+fn check_pairs(at: usize, properties: &Properties) -> Result<()> {
+    properties.check().map_err(|error| {
+        let failure = Failure::from(error);
+        Failure { text: format!("message {at} of the batch: {failure}"), ..failure }
+    })
 }
 
 /// The properties that stand for a batch as a whole; those of its messages are the broker's to judge.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Result},
-    pipelines::{DeadLetters, ErrorGroup, IDS_LIMIT, Replay, Which},
+    pipelines::{DeadLetters, ErrorGroup, IDS_LIMIT, Purge, Replay, Which},
 };
 
 /// Dead letters are messages, so they are read in the same way.
@@ -109,14 +109,18 @@ struct ReplayedView {
     stopped: Option<String>,
 }
 
-/// What is to be given up: `before`, or `all`.
+/// What is to be given up: `ids`, `before`, or `all`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PurgeBody {
+    /// These dead letters, 1 to 1000.
+    ids: Option<Vec<String>>,
     /// Those that were stored before this time, RFC 3339.
     before: Option<String>,
     #[serde(default)]
     all: bool,
+    /// Of those before a time, or of all, only those that failed with this code; those of timers as well, which no replay runs.
+    code: Option<String>,
 }
 
 /// What a purge did.
@@ -125,6 +129,9 @@ struct PurgedView {
     purged: u64,
     /// Dead letters that wait now.
     left: u64,
+    /// Why it ended before everything was done that was asked for: a limit of one request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
 }
 
 pub fn routes(routes: Routes) -> Routes {
@@ -276,17 +283,27 @@ impl ReplayBody {
 }
 
 async fn purge(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
-    let asked: PurgeBody = input::json_body(body, &headers).await?;
-    let before = match (&asked.before, asked.all) {
-        (Some(text), false) => Some(time("before", text)?),
-        (None, true) => None,
-        (given, _) => {
-            let got = if given.is_some() { "both" } else { "none" };
-            let text = format!("before: expected a time as 2026-01-31T12:00:00Z or \"all\": true, got {got}");
-            return Err(Failure::invalid("before", text).into());
-        }
-    };
+    let asked = input::json_body::<PurgeBody>(body, &headers).await?.check()?;
     let pipelines = rest.parts.pipelines.clone();
-    let done = blocking(move || pipelines.purge(&name, before)).await?;
-    Ok(Json(PurgedView { purged: done.purged, left: done.left }).into_response())
+    let done = blocking(move || pipelines.purge(&name, &asked)).await?;
+    Ok(Json(PurgedView { purged: done.purged, left: done.left, stopped: done.stopped }).into_response())
+}
+
+impl PurgeBody {
+    fn check(self) -> Result<Purge> {
+        let bad = |field: &str, text: String| Err(Failure::invalid(field, format!("{field}: {text}")));
+        match (self.ids, self.before, self.all) {
+            (Some(_), None, false) if self.code.is_some() => bad("code", "expected with before or all only".to_owned()),
+            (Some(ids), None, false) if !(1..=IDS_LIMIT).contains(&ids.len()) => {
+                bad("ids", format!("expected 1 to {IDS_LIMIT}, got {}", ids.len()))
+            }
+            (Some(ids), None, false) => Ok(Purge::Ids(ids)),
+            (None, Some(text), false) => Ok(Purge::All { before: Some(time("before", &text)?), code: self.code }),
+            (None, None, true) => Ok(Purge::All { before: None, code: self.code }),
+            (None, None, false) => {
+                bad("before", "expected a time as 2026-01-31T12:00:00Z, ids, or \"all\": true, got none".to_owned())
+            }
+            _ => bad("before", "expected one of before, ids and all, got several".to_owned()),
+        }
+    }
 }

@@ -150,7 +150,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             "/groups/{group}",
             "Delete a consumer group without members, with its offsets and its retry topic.",
-            |o| o.empties("It is gone."),
+            |o| o.guarded().empties("It is gone."),
             delete,
         )
         .serve(
@@ -174,14 +174,8 @@ fn names(rest: &Rest) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = reader.groups().iter().map(|group| group.name.to_string()).collect();
     names.extend(reader.groups_with_offsets().iter().map(GroupName::to_string));
     names.extend(reader.members(|members| members.groups().map(|(name, _)| name.to_string()).collect::<Vec<_>>()));
-    names.retain(|name| !is_system(name) && !is_pipeline(rest, name));
+    names.retain(|name| !is_system(name) && !rest.parts.is_pipelines(name));
     names
-}
-
-/// The name under which a pipeline keeps its positions, or those of its dead letters.
-fn is_pipeline(rest: &Rest, group: &str) -> bool {
-    let name = group.strip_prefix("pipeline-").map(|name| name.strip_suffix("|dlq").unwrap_or(name));
-    name.is_some_and(|name| rest.parts.pipelines.describe(name).is_ok())
 }
 
 fn known(rest: &Rest, name: &GroupName) -> Result<()> {
@@ -239,8 +233,8 @@ fn in_our_words(failure: Failure) -> Failure {
     }
 }
 
-async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
-    let name = GroupName::parse(&name)?;
+async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    let (name, guard) = (GroupName::parse(&name)?, Guard::of(&headers)?);
     not_pipelines(&rest, &name)?;
     known(&rest, &name)?;
     let clients: Vec<String> = rest.parts.shell.reader.members(|members| {
@@ -253,13 +247,19 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     }
     let (parts, gone) = (rest.parts.clone(), name.clone());
     let verb = move |broker: &mut Broker, now| {
-        if broker.reader().knows_group(&name) {
-            broker.delete_group(&name, now)
-        } else {
-            broker.forget_positions(&name, now)
+        // One that only has offsets is shown with the usual settings.
+        let tag = etag(&broker.reader().group(&name));
+        if let Err(failure) = guard.check(name.as_str(), Some(&tag)) {
+            return Ok(Err(failure));
         }
+        if broker.reader().knows_group(&name) {
+            broker.delete_group(&name, now)?;
+        } else {
+            broker.forget_positions(&name, now)?;
+        }
+        Ok(Ok(()))
     };
-    rest.parts.shell.ask(verb).await?;
+    rest.parts.shell.ask(verb).await??;
     blocking(move || parts.group_deleted(&gone)).await?;
     rest.parts.registrar.settled().await;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -267,11 +267,8 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
 
 /// Fails for a name under which a pipeline keeps its positions.
 pub fn not_pipelines(rest: &Rest, name: &GroupName) -> std::result::Result<(), Problem> {
-    if !is_pipeline(rest, name.as_str()) {
-        return Ok(());
-    }
-    let text = format!("\"{name}\" holds the positions of a pipeline");
-    Err(Problem::from(Failure::new(Kind::Conflict, text)).hint("Change the pipeline instead: /api/v1/pipelines"))
+    let checked = rest.parts.not_pipelines(name);
+    checked.map_err(|failure| Problem::from(failure).hint("GET /api/v1/pipelines lists pipelines"))
 }
 
 async fn reset(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {

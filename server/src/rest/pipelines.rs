@@ -11,6 +11,7 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sluice_broker::Reader;
 use sluice_model::{QueueId, TopicName};
 use sluice_runtime::Counters;
 
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Result},
-    pipelines::{Description, QueueStatus, Spec, Status},
+    pipelines::{Description, Pipelines, QueueStatus, Spec, Status},
 };
 
 /// A pipeline as it stands. Counts begin with the last start of its stages.
@@ -40,7 +41,7 @@ pub struct PipelineView {
     /// Why it is stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Changes with every replacement, pause and resumption; also the ETag.
+    /// Changes with every replacement, pause and resumption, and when another version is tried; also the ETag, of it and of its candidate.
     version: u64,
     /// Number of the revision that runs; 0 when what is stored of it cannot be read.
     revision: u64,
@@ -173,33 +174,35 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             "/pipelines/{name}",
             "Delete a pipeline and its positions; what it wrote stays.",
-            |o| o.empties("It is gone."),
+            |o| o.guarded().empties("It is gone."),
             delete,
         )
         .describe(Method::POST, "/pipelines/{name}:pause", "Stop a pipeline for now, over restarts.", |o| {
-            o.answers::<PipelineView>(200, paused)
+            o.guarded().answers::<PipelineView>(200, paused)
         })
         .describe(Method::POST, "/pipelines/{name}:resume", "Let a paused or stopped pipeline go on.", |o| {
-            o.answers::<PipelineView>(200, "The pipeline, which runs.")
+            o.guarded().answers::<PipelineView>(200, "The pipeline, which runs.")
         })
         .describe(
             Method::POST,
             "/pipelines/{name}:reset",
             "Let a pipeline begin anew: what its processors kept is gone, what it wrote stays.",
-            |o| o.takes::<Anew>().answers::<PipelineView>(200, "The pipeline, which begins anew."),
+            |o| o.guarded().takes::<Anew>().answers::<PipelineView>(200, "The pipeline, which begins anew."),
         )
         .describe(
             Method::POST,
             "/pipelines/{name}:promote",
-            "Let the version that is tried take over in all queues, each at the offset where it stands.",
-            |o| o.answers::<PipelineView>(200, "The pipeline, which runs what was tried."),
+            "Let the version that is tried take over in all queues, each at the offset where it stands. With the ETag of the candidate as \
+             `If-Match`, only that candidate and none that came after it.",
+            |o| o.guarded().answers::<PipelineView>(200, "The pipeline, which runs what was tried."),
         )
         .describe(
             Method::POST,
             "/pipelines/{name}:rollback",
             "Let an earlier revision take over, with exactly the plugins that it had.",
             |o| {
-                o.takes::<Back>().answers::<PipelineView>(200, "The pipeline, which runs the earlier text and plugins.")
+                let takes = o.guarded().takes::<Back>();
+                takes.answers::<PipelineView>(200, "The pipeline, which runs the earlier text and plugins.")
             },
         )
         .verbs("/pipelines/{name}", verb)
@@ -257,60 +260,60 @@ fn named(failure: Failure) -> Failure {
     }
 }
 
-async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
-    let pipelines = rest.parts.pipelines.clone();
-    blocking(move || pipelines.delete(&name)).await?;
+async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    let (pipelines, guard) = (rest.parts.pipelines.clone(), Guard::of(&headers)?);
+    blocking(move || pipelines.delete(&name, expected(&pipelines, &name, &guard)?)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// The version in place that a change has to find, if it is to find any: one that meets the guard.
+pub fn expected(pipelines: &Pipelines, name: &str, guard: &Guard) -> Result<Option<u64>> {
+    if *guard == Guard::None {
+        return Ok(None);
+    }
+    let version = pipelines.describe(name)?.version;
+    guard.check(name, Some(&version.to_string()))?;
+    Ok(Some(version))
+}
+
 async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: HeaderMap, body: Body) -> Answer {
-    let pipelines = rest.parts.pipelines.clone();
-    let description = match input::verb(&segment) {
-        Some((name, "pause")) => {
-            let name = name.to_owned();
-            blocking(move || pipelines.pause(&name)).await?
-        }
-        Some((name, "resume")) => {
-            let name = name.to_owned();
-            blocking(move || pipelines.resume(&name)).await?
-        }
-        Some((name, "promote")) => {
-            let name = name.to_owned();
-            blocking(move || pipelines.promote(&name)).await?
-        }
-        Some((name, "rollback")) => {
-            let name = name.to_owned();
-            let bytes = input::body(body, &headers, BODY_LIMIT).await?;
-            let back: Back = if bytes.is_empty() { Back::default() } else { input::json(&bytes)? };
-            blocking(move || pipelines.roll_back(&name, back.to)).await?
-        }
-        Some((name, "reset")) => {
-            let name = name.to_owned();
-            let bytes = input::body(body, &headers, BODY_LIMIT).await?;
-            let anew: Anew = if bytes.is_empty() { Anew::default() } else { input::json(&bytes)? };
-            blocking(move || pipelines.reset(&name, anew.start.as_deref())).await?
-        }
-        _ => return Err(Problem::no_route("POST", &format!("/api/v1/pipelines/{segment}"))),
+    let no_route = || Problem::no_route("POST", &format!("/api/v1/pipelines/{segment}"));
+    let (name, verb) = input::verb(&segment).ok_or_else(no_route)?;
+    let change = match verb {
+        "pause" => Change::Pause,
+        "resume" => Change::Resume,
+        "promote" => Change::Promote,
+        "rollback" => Change::Back(input::json_body(body, &headers).await?),
+        "reset" => Change::Anew(input::json_body(body, &headers).await?),
+        _ => return Err(no_route()),
     };
-    Ok(answer(&rest, false, description))
+    let (pipelines, name, guard) = (rest.parts.pipelines.clone(), name.to_owned(), Guard::of(&headers)?);
+    let work = move || {
+        let expected = expected(&pipelines, &name, &guard)?;
+        match change {
+            Change::Pause => pipelines.pause(&name, expected),
+            Change::Resume => pipelines.resume(&name, expected),
+            Change::Promote => pipelines.promote(&name, expected),
+            Change::Back(Back { to }) => pipelines.roll_back(&name, to, expected),
+            Change::Anew(Anew { start }) => pipelines.reset(&name, start.as_deref(), expected),
+        }
+    };
+    Ok(answer(&rest, false, blocking(work).await?))
+}
+
+/// What a verb asks for.
+enum Change {
+    Pause,
+    Resume,
+    Promote,
+    Back(Back),
+    Anew(Anew),
 }
 
 fn view(rest: &Rest, of: Description) -> PipelineView {
     let sums = Counts::sum(&of.queues);
     let steps = usage::of(&of.queues).iter().map(usage::view).collect();
-    let running = of.queues.iter().map(|queue| QueueView {
-        queue: queue.queue.0,
-        revision: queue.revision,
-        position: queue.position,
-        lag: queue.lag,
-        lost: queue.lost,
-        counts: Counts::of(&queue.counters),
-        stopped: queue.stopped.clone(),
-    });
-    let mut queues: Vec<QueueView> = running.collect();
-    if queues.is_empty() {
-        queues = of.spec.as_ref().and_then(|spec| standing(rest, spec, of.revision).ok()).unwrap_or_default();
-    }
+    let queues = queues(&rest.parts.shell.reader, &of);
     let (state, reason) = match of.status {
         Status::Running => ("running", None),
         Status::Paused => ("paused", None),
@@ -336,13 +339,33 @@ fn view(rest: &Rest, of: Description) -> PipelineView {
     }
 }
 
+/// How many messages each queue of a pipeline's source has that it has not read yet, whether it runs or not.
+pub fn lags(reader: &Reader, of: &Description) -> Vec<(u32, u64)> {
+    queues(reader, of).into_iter().map(|queue| (queue.queue, queue.lag)).collect()
+}
+
+fn queues(reader: &Reader, of: &Description) -> Vec<QueueView> {
+    if of.queues.is_empty() {
+        return of.spec.as_ref().and_then(|spec| standing(reader, spec, of.revision).ok()).unwrap_or_default();
+    }
+    let running = of.queues.iter().map(|queue| QueueView {
+        queue: queue.queue.0,
+        revision: queue.revision,
+        position: queue.position,
+        lag: queue.lag,
+        lost: queue.lost,
+        counts: Counts::of(&queue.counters),
+        stopped: queue.stopped.clone(),
+    });
+    running.collect()
+}
+
 /// Where a pipeline stands that does not run, from its recorded positions.
-fn standing(rest: &Rest, spec: &Spec, revision: u64) -> Result<Vec<QueueView>> {
-    let reader = &rest.parts.shell.reader;
+fn standing(reader: &Reader, spec: &Spec, revision: u64) -> Result<Vec<QueueView>> {
     let group = spec.group()?;
     let name = TopicName::parse(&spec.source.topic)?;
     let topic = reader.topic(&name)?;
-    let queues = (0..topic.read_queues).map(QueueId).filter_map(|queue| {
+    let queues = (0..topic.read_queues.max(topic.write_queues)).map(QueueId).filter_map(|queue| {
         let position = reader.offset(&group, &name, queue)?;
         let lag = reader.bounds(&name, queue).1.0.saturating_sub(position.0);
         let (queue, position) = (queue.0, position.0);

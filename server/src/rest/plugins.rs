@@ -5,7 +5,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, Method, StatusCode},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -157,7 +157,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             "/plugins/{name}",
             "Delete a plugin with all its versions, if nothing uses it.",
-            |o| o.empties("It is gone."),
+            |o| o.guarded().empties("It is gone."),
             delete,
         )
         .serve(
@@ -171,7 +171,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             "/plugins/{name}/versions/{version}",
             "Delete one version, if nothing uses it.",
-            |o| o.empties("It is gone."),
+            |o| o.guarded().empties("It is gone."),
             delete_version,
         )
         .serve(
@@ -222,8 +222,7 @@ async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: Header
     let plugins = rest.parts.plugins.clone();
     let work = move || {
         let known = plugins.versions(&name);
-        let tag = known.last().map(|version| format!("sha256:{}", version.digest()));
-        guard.check(&name, tag.as_deref())?;
+        guard.check(&name, known.last().map(tag).as_deref())?;
         let version = plugins.put(&name, component)?;
         let created = !known.iter().any(|known| known.digest() == version.digest());
         Ok((created, report_view(&version.name, &version.report)))
@@ -261,27 +260,37 @@ async fn verb(State(rest): State<Rest>, Path(segment): Path<String>, headers: He
     }
 }
 
-async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
-    remove(rest, name, None).await
+async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    remove(rest, name, None, &headers).await
 }
 
-async fn delete_version(State(rest): State<Rest>, Path((name, wanted)): Path<(String, String)>) -> Answer {
+async fn delete_version(
+    State(rest): State<Rest>,
+    Path((name, wanted)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Answer {
     let digest = resolve(&rest, &name, &wanted)?.digest().to_owned();
-    remove(rest, name, Some(digest)).await
+    remove(rest, name, Some(digest), &headers).await
 }
 
-async fn remove(rest: Rest, name: String, digest: Option<String>) -> Answer {
-    let work = move || -> Result<std::result::Result<Response, Problem>> {
+async fn remove(rest: Rest, name: String, digest: Option<String>, headers: &HeaderMap) -> Answer {
+    let guard = Guard::of(headers)?;
+    let work = move || {
         let picked = |version: &Version| digest.as_deref().is_none_or(|digest| digest == version.digest());
-        let doomed: Vec<Version> = rest.parts.plugins.versions(&name).into_iter().filter(picked).collect();
-        let users = users_of(&rest, &doomed);
-        if !users.named().is_empty() {
-            return Ok(Err(in_use(&name, &users)));
-        }
-        rest.parts.plugins.delete(&name, picked)?;
-        Ok(Ok(StatusCode::NO_CONTENT.into_response()))
+        let check = |doomed: &[Version]| {
+            // The tag of a plugin is its newest version's.
+            guard.check(&name, doomed.last().map(tag).as_deref())?;
+            let users = users_of(&rest, doomed);
+            if users.named().is_empty() { Ok(()) } else { Err(in_use(&name, &users)) }
+        };
+        Ok(rest.parts.plugins.delete(&name, picked, check))
     };
-    blocking(work).await?
+    blocking(work).await??;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn tag(version: &Version) -> String {
+    format!("sha256:{}", version.digest())
 }
 
 fn users_of(rest: &Rest, versions: &[Version]) -> Users {

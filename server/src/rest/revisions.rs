@@ -17,7 +17,7 @@ use super::{
     input::{Guard, Path, Query, time_text},
     logs::{LineView, line_view},
     page::Page,
-    pipelines::{Counts, answer, spec_of},
+    pipelines::{Counts, answer, expected, spec_of},
     problem::Answer,
     routes::Routes,
     tagged,
@@ -184,14 +184,19 @@ pub fn routes(routes: Routes) -> Routes {
             Method::GET,
             "/pipelines/{name}/candidate",
             "Say how the version does that is tried, beside the live one.",
-            |o| o.answers::<CandidateView>(200, "The candidate."),
+            |o| {
+                o.answers::<CandidateView>(
+                    200,
+                    "The candidate. Its ETag is the pipeline's, and changes when another version is tried.",
+                )
+            },
             get,
         )
         .serve(
             Method::DELETE,
             "/pipelines/{name}/candidate",
             "Give up the version that is tried; where it was a canary, the live one goes on from exactly there.",
-            |o| o.empties("It is gone."),
+            |o| o.guarded().empties("It is gone."),
             delete,
         )
 }
@@ -215,11 +220,7 @@ async fn put(
     let spec = spec_of(&name, &headers, body).await?;
     let mode = mode(query)?;
     let pipelines = rest.parts.pipelines.clone();
-    let work = move || {
-        let version = pipelines.describe(&name)?.version;
-        guard.check(&name, Some(&version.to_string()))?;
-        pipelines.try_out(spec, mode, (guard != Guard::None).then_some(version))
-    };
+    let work = move || pipelines.try_out(spec, mode, expected(&pipelines, &name, &guard)?);
     Ok(answer(&rest, true, blocking(work).await?))
 }
 
@@ -261,9 +262,9 @@ async fn get(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     Ok(tagged(false, &version.to_string(), &view))
 }
 
-async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
-    let pipelines = rest.parts.pipelines.clone();
-    blocking(move || pipelines.discard(&name)).await?;
+async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    let (pipelines, guard) = (rest.parts.pipelines.clone(), Guard::of(&headers)?);
+    blocking(move || pipelines.discard(&name, expected(&pipelines, &name, &guard)?)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use axum::{
     Router,
+    extract::{Query, Request},
     handler::Handler,
     http::Method,
-    routing::{MethodFilter, on},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{Rest, page::Page, problem::Problem};
+use crate::failure::Failure;
 
 /// Where the API begins.
 pub const PREFIX: &str = "/api/v1";
@@ -40,9 +44,9 @@ impl Routes {
         Self { router: Router::new(), paths: BTreeMap::new(), schemas: settings.into_generator() }
     }
 
-    /// Serves `method` at `path` (below the prefix) with `handler`.
+    /// Serves `method` at `path` (below the prefix) with `handler`. Where no parameters of the query are described, none are taken.
     pub fn serve<H: Handler<T, Rest>, T: 'static>(
-        mut self,
+        self,
         method: Method,
         path: &str,
         summary: &str,
@@ -50,8 +54,17 @@ impl Routes {
         handler: H,
     ) -> Self {
         let filter = MethodFilter::try_from(method.clone()).unwrap_or(MethodFilter::GET);
-        self.router = self.router.route(&format!("{PREFIX}{path}"), on(filter, handler));
-        self.describe(method, path, summary, describe)
+        let mut routes = self.describe(method.clone(), path, summary, describe);
+        let handler = on(filter, handler);
+        let handler = if routes.takes_query(&method, path) { handler } else { without_query(handler) };
+        routes.router = routes.router.route(&format!("{PREFIX}{path}"), handler);
+        routes
+    }
+
+    fn takes_query(&self, method: &Method, path: &str) -> bool {
+        let operation = self.paths.get(path).and_then(|methods| methods.get(&method.as_str().to_lowercase()));
+        let parameters = operation.and_then(|operation| operation.get("parameters")?.as_array());
+        parameters.into_iter().flatten().any(|parameter| parameter["in"] == "query")
     }
 
     /// Describes what is served by the handler of another path: verbs behind a colon cannot be told from names by the
@@ -75,9 +88,10 @@ impl Routes {
         self
     }
 
-    /// Serves a path that stands in the document already.
+    /// Serves a path that stands in the document already. None of its verbs takes a query.
     pub fn verbs<H: Handler<T, Rest>, T: 'static>(mut self, path: &str, handler: H) -> Self {
-        self.router = self.router.route(&format!("{PREFIX}{path}"), on(MethodFilter::POST, handler));
+        let handler = without_query(on(MethodFilter::POST, handler));
+        self.router = self.router.route(&format!("{PREFIX}{path}"), handler);
         self
     }
 
@@ -190,6 +204,26 @@ impl Operation<'_> {
         }
         object.insert("responses".to_owned(), responses.into());
         object
+    }
+}
+
+fn without_query(handler: MethodRouter<Rest>) -> MethodRouter<Rest> {
+    handler.route_layer(middleware::from_fn(no_query))
+}
+
+/// What is not read is refused, not passed over: a misspelt parameter would be, and so would one that guards a change.
+async fn no_query(request: Request, next: Next) -> Response {
+    let parameters = Query::<Vec<(String, String)>>::try_from_uri(request.uri());
+    let first = match parameters {
+        Ok(Query(parameters)) => parameters.into_iter().next().map(|(name, _)| name),
+        Err(_) => Some("query".to_owned()),
+    };
+    match first {
+        None => next.run(request).await,
+        Some(name) => {
+            let text = format!("{name}: {} {} takes no parameters", request.method(), request.uri().path());
+            Problem::from(Failure::invalid(&name, text)).into_response()
+        }
     }
 }
 

@@ -12,13 +12,13 @@ use serde::Serialize;
 
 use super::{
     Rest, blocking,
-    input::{self, Path, Query, time_text},
+    input::{self, Guard, Path, Query, time_text},
     page::{Page, PageQuery},
     problem::Answer,
     routes::Routes,
 };
 use crate::{
-    failure::Result,
+    failure::{Failure, Result},
     secrets::{Listed, SECRET_LIMIT},
 };
 
@@ -29,6 +29,9 @@ struct SecretView {
     /// When its file was last written.
     updated_at: String,
 }
+
+/// In the place of an ETag, which a secret does not have: it would tell something of the value.
+const NO_TAG: &str = "";
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Named {
@@ -49,7 +52,10 @@ pub fn routes(routes: Routes) -> Routes {
             "/secrets/{name}",
             "Set a secret: at most 64 KiB of UTF-8 as the body. Instances that run keep the value they have read.",
             |o| {
-                let takes = o.takes_bytes("text/plain");
+                let takes = o
+                    .header("If-Match", "`*`: replace it only if it exists; 412 otherwise.")
+                    .header("If-None-Match", "`*`: create it only if it does not exist; 412 otherwise.");
+                let takes = takes.takes_bytes("text/plain");
                 takes.answers::<Named>(200, "It was replaced.").answers::<Named>(201, "It was made.")
             },
             put,
@@ -74,11 +80,20 @@ async fn list(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> Answe
     Ok(Json(blocking(work).await?).into_response())
 }
 
+fn guard(headers: &HeaderMap) -> Result<Guard> {
+    match Guard::of(headers)? {
+        Guard::Tags(_) => Err(Failure::invalid("If-Match", "If-Match: expected *: a secret has no ETag")),
+        guard => Ok(guard),
+    }
+}
+
 async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Answer {
+    let guard = guard(&headers)?;
     let value = input::body(body, &headers, SECRET_LIMIT).await?;
     let work = move || {
         let granter = rest.parts.plugins.granter();
-        let new = granter.secrets().put(&name, value.into())?;
+        let may = |known: bool| guard.check(&name, known.then_some(NO_TAG));
+        let new = granter.secrets().put(&name, value.into(), may)?;
         granter.audit().secret_set(&name);
         Ok((new, Named { name }))
     };

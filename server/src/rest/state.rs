@@ -4,16 +4,20 @@ use axum::{Json, extract::State, http::Method, response::IntoResponse};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sluice_model::Kind;
 
 use super::{
     Rest, blocking,
     input::{Path, Query},
     message::text_or_base64,
     page::{Page, limit},
-    problem::Answer,
+    problem::{Answer, Problem},
     routes::Routes,
 };
-use crate::{failure::Failure, pipelines::Found};
+use crate::{
+    failure::{Failure, Result},
+    pipelines::Found,
+};
 
 const LIMIT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
@@ -44,12 +48,35 @@ struct EntryView {
     number: Option<i64>,
 }
 
+/// How a key is written in a request.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Encoding {
+    #[default]
+    Text,
+    /// As `key_base64` has it, for keys that are no text.
+    Base64,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct EntryQuery {
+    /// Only the entry in the state of this queue.
+    queue: Option<u32>,
+    /// How the key is written: `text` when left out, or `base64`.
+    #[serde(default)]
+    encoding: Encoding,
+}
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct EntriesQuery {
     /// Only entries whose keys begin with this.
     #[serde(default)]
     prefix: String,
+    /// How the prefix is written: `text` when left out, or `base64`.
+    #[serde(default)]
+    encoding: Encoding,
     /// Entries of one page, 1 to 1000; 100 when not given. A key that stands in more queues is given with all of them.
     limit: Option<usize>,
     /// `next` of the page before.
@@ -68,22 +95,23 @@ pub fn routes(routes: Routes) -> Routes {
         .serve(
             Method::GET,
             "/pipelines/{name}/state/{store}",
-            "Read a store, by key. What is seen is committed; an entry that has expired may still be seen.",
+            "Read a store, by key. What is seen is committed.",
             |o| o.query::<EntriesQuery>().lists::<EntryView>("Entries."),
             entries,
         )
         .serve(
             Method::GET,
             "/pipelines/{name}/state/{store}/{key}",
-            "Read one entry of a store.",
-            |o| o.answers::<EntryView>(200, "The entry."),
+            "Read one entry of a store. Each queue of the source has a state of its own: when the key stands in several, 409 says in which, and \
+             `queue` picks one.",
+            |o| o.query::<EntryQuery>().answers::<EntryView>(200, "The entry."),
             entry,
         )
 }
 
 async fn stores(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
     let pipelines = rest.parts.pipelines.clone();
-    let names = blocking(move || Ok(pipelines.states(&name)?.stores())).await?;
+    let names = blocking(move || pipelines.states(&name)?.stores()).await?;
     let items = names.into_iter().map(|name| StoreView { name }).collect();
     Ok(Json(Page::whole(items)).into_response())
 }
@@ -99,29 +127,57 @@ async fn entries(
         BASE64_STANDARD.decode(&cursor).map_err(|_| wrong())
     });
     let after = after.transpose()?;
+    let prefix = query.encoding.decode("prefix", &query.prefix)?;
     let pipelines = rest.parts.pipelines.clone();
     let work = move || {
         let states = pipelines.states(&name)?;
-        known(&states.stores(), &store)?;
-        states.scan(&store, query.prefix.as_bytes(), after.as_deref(), most)
+        known(&states.stores()?, &store)?;
+        states.scan(&store, &prefix, after.as_deref(), most)
     };
     let (found, more) = blocking(work).await?;
     let next = found.last().filter(|_| more).map(|last| BASE64_STANDARD.encode(&last.key));
     Ok(Json(Page { items: found.into_iter().map(view).collect(), next }).into_response())
 }
 
-async fn entry(State(rest): State<Rest>, Path((name, store, key)): Path<(String, String, String)>) -> Answer {
-    let pipelines = rest.parts.pipelines.clone();
+async fn entry(
+    State(rest): State<Rest>,
+    Path((name, store, key)): Path<(String, String, String)>,
+    Query(query): Query<EntryQuery>,
+) -> Answer {
+    let (pipelines, wanted) = (rest.parts.pipelines.clone(), query.encoding.decode("key", &key)?);
     let work = move || {
         let states = pipelines.states(&name)?;
-        known(&states.stores(), &store)?;
-        states.get(&store, key.as_bytes())?.ok_or_else(|| Failure::not_found("key", &key))
+        known(&states.stores()?, &store)?;
+        states.get(&store, &wanted)
     };
-    Ok(Json(view(blocking(work).await?)).into_response())
+    let mut found = blocking(work).await?;
+    found.retain(|found| query.queue.is_none_or(|queue| queue == found.queue));
+    match (found.pop(), found.is_empty()) {
+        (None, _) => Err(Failure::not_found("key", &key).into()),
+        (Some(one), true) => Ok(Json(view(one)).into_response()),
+        (Some(last), false) => {
+            let queues: Vec<u32> = found.iter().chain([&last]).map(|found| found.queue).collect();
+            let text = format!("queue: the key stands in the states of queues {queues:?}");
+            let conflict = Failure { field: Some("queue".to_owned()), ..Failure::new(Kind::Conflict, text) };
+            let hint = "Name one with ?queue=, or read all of them: GET /api/v1/pipelines/{name}/state/{store}?prefix=";
+            Err(Problem::from(conflict).with("queues", queues).hint(hint))
+        }
+    }
+}
+
+impl Encoding {
+    fn decode(self, field: &str, text: &str) -> Result<Vec<u8>> {
+        match self {
+            Self::Text => Ok(text.as_bytes().to_vec()),
+            Self::Base64 => BASE64_STANDARD
+                .decode(text)
+                .map_err(|_| Failure::invalid(field, format!("{field}: expected base64, got {text:?}"))),
+        }
+    }
 }
 
 /// Fails with `NotFound` for a store that nothing was kept in, or whose name two steps have.
-fn known(stores: &[String], wanted: &str) -> Result<(), Failure> {
+fn known(stores: &[String], wanted: &str) -> Result<()> {
     let own = |name: &&String| name.rsplit_once('/').is_some_and(|(_, own)| own == wanted);
     let one = stores.iter().any(|name| name == wanted) || stores.iter().filter(own).count() == 1;
     if one {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Reader;
 use sluice_model::{Kind, QueueId, QueueOffset, RecordView, Timestamp, TopicName, key, limits};
-use sluice_runtime::{Columns, Record};
+use sluice_runtime::Record;
 
 use super::{
     Rest, blocking, browse,
@@ -20,10 +20,13 @@ use super::{
 };
 use crate::{
     failure::{Failure, Result},
-    pipelines::Versions,
-    record::of_stored,
+    pipelines::{Versions, later_id},
+    record::readable_or_not,
     steps,
 };
+
+/// Most outputs behind the first that are looked for.
+const LATER_LIMIT: u32 = 100;
 
 /// Which message: `queue` and `offset`, or `id`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -47,11 +50,15 @@ struct TraceView {
     position: Option<u64>,
     /// The pipeline reads behind it: it is done with it, or began behind it.
     passed: bool,
-    /// Messages of the sinks with its `unique_key`. Of a record that became several only the first has it.
+    /// Why its body cannot be read, and it becomes a dead letter before it comes to a plugin; null when it can.
+    unreadable: Option<String>,
+    /// Messages of the sinks with its `unique_key`, and those of a record that became several with the one made of it: `KEY-PIPELINE-1` and
+    /// so on. At most 100 of these.
     sinks: Vec<MessageView>,
     /// Dead letters of it.
     dead_letters: Vec<MessageView>,
-    /// What the steps that run now in its queue make of it, tried just now in instances of their own; empty when it is not wanted.
+    /// What the steps that run now in its queue make of it, tried just now in instances of their own; empty when it is not wanted or cannot be
+    /// read.
     explanation: Vec<StepTrace>,
 }
 
@@ -73,7 +80,8 @@ async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query):
         let letters = parts.pipelines.dead_letters(&name)?.topic;
         let (view, record) = view(&parts.shell.reader, &versions, &letters, &query)?;
         let queue = QueueId(view.source.queue);
-        let wanted = if view.wanted { Some((versions.of(queue)?.clone(), record)) } else { None };
+        let explained = view.wanted && view.unreadable.is_none();
+        let wanted = if explained { Some((versions.of(queue)?.clone(), record)) } else { None };
         Ok((view, wanted))
     })
     .await?;
@@ -98,14 +106,23 @@ fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &Trace
     let source = RecordView::parse(&stored)?;
     let (queue, offset) = (source.queue(), source.queue_offset());
     let checked = versions.of(queue)?;
-    let record = of_stored(&source, &stored, Columns::all()).map_err(|text| Failure::new(Kind::Corrupt, text))?;
+    let record = readable_or_not(&source, &stored).map_err(|text| Failure::new(Kind::Corrupt, text))?;
     let position = reader.offset(&checked.group, &checked.topic, queue);
     let wanted = steps::takes(&checked.filter, &record);
     let (mut sinks, mut dead_letters) = (Vec::new(), Vec::new());
     if let Some(unique) = source.property(key::UNIQUE_KEY) {
         // Before a canary took over, the live version ran there.
-        for sink in versions.all().flat_map(|of| &of.sinks).collect::<BTreeSet<_>>() {
-            sinks.extend(with_id(reader, sink, unique)?);
+        let topics: BTreeSet<&TopicName> = versions.all().flat_map(|of| &of.sinks).collect();
+        for count in 0..=LATER_LIMIT {
+            let id = if count == 0 { unique.to_owned() } else { later_id(&checked.group, unique, count) };
+            let before = sinks.len();
+            for topic in &topics {
+                sinks.extend(with_id(reader, topic, &id)?);
+            }
+            // They are counted without a gap. The first may be there without its key, or have gone with its topic's retention.
+            if count > 0 && sinks.len() == before {
+                break;
+            }
         }
         dead_letters = with_id(reader, letters, unique)?;
         dead_letters.retain(|letter| {
@@ -117,6 +134,7 @@ fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &Trace
         pipeline: checked.spec.name.clone(),
         source: message::view(&stored)?,
         wanted,
+        unreadable: record.unreadable.as_deref().map(str::to_owned),
         position: position.map(|position| position.0),
         passed: position.is_some_and(|position| position > offset),
         sinks,

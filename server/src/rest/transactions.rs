@@ -20,13 +20,14 @@ use crate::failure::{Failure, Result};
 
 const LIMIT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
-/// Half messages looked through, the oldest.
-const HALVES_LIMIT: usize = 100_000;
+/// Most half messages that one request looks through, and how many at once.
+const SCAN_LIMIT: usize = 100_000;
+const SCAN_AT_ONCE: usize = 1_000;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct HalvesQuery {
-    /// Only those of this producer group.
+    /// Only those of this producer group. A page of them looks through at most 100000 half messages, and may be empty though `next` goes on.
     producer_group: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
@@ -123,21 +124,45 @@ async fn list(State(rest): State<Rest>, Query(query): Query<HalvesQuery>) -> Ans
     let from = query.cursor.as_deref().map(place).transpose()?.unwrap_or_default();
     let work = move || {
         let reader = &rest.parts.shell.reader;
-        let wanted = |half: &Half| {
-            half.queue_offset >= from
-                && query.producer_group.as_deref().is_none_or(|group| group == half.group.as_str())
-        };
-        let mut halves: Vec<Half> = reader.halves(HALVES_LIMIT).into_iter().filter(wanted).take(limit + 1).collect();
-        let next = halves.get(limit).map(|half| half.queue_offset.to_string());
-        halves.truncate(limit);
+        let wanted = |half: &Half| query.producer_group.as_deref().is_none_or(|group| group == half.group.as_str());
+        let (halves, next) = page(from, limit, SCAN_LIMIT, wanted, |from, max| reader.halves(from, max));
         // One that is decided meanwhile and deleted with its segment is left out.
         let items = halves.iter().filter_map(|half| {
             let checker = rest.parts.checkers.describe(&half.group).is_ok_and(|of| of.spec.is_some());
             view(reader, half, checker).ok()
         });
-        Ok(Page { items: items.collect(), next })
+        Ok(Page { items: items.collect(), next: next.map(|next| next.to_string()) })
     };
     Ok(Json(blocking(work).await?).into_response())
+}
+
+/// Up to `limit` wanted half messages from a place on, among the `scan` that stand there, and the place to go on from when there are more.
+/// `read` gives so many from a place on, by place.
+fn page(
+    mut from: QueueOffset,
+    limit: usize,
+    scan: usize,
+    wanted: impl Fn(&Half) -> bool,
+    read: impl Fn(QueueOffset, usize) -> Vec<Half>,
+) -> (Vec<Half>, Option<QueueOffset>) {
+    let (mut found, mut seen) = (Vec::new(), 0);
+    loop {
+        let halves = read(from, SCAN_AT_ONCE);
+        let whole = halves.len() < SCAN_AT_ONCE;
+        for half in halves {
+            if seen == scan || found.len() == limit {
+                return (found, Some(half.queue_offset));
+            }
+            seen += 1;
+            from = half.queue_offset.plus(1);
+            if wanted(&half) {
+                found.push(half);
+            }
+        }
+        if whole {
+            return (found, None);
+        }
+    }
 }
 
 fn view(reader: &Reader, half: &Half, checker: bool) -> Result<HalfView> {
@@ -161,4 +186,49 @@ fn view(reader: &Reader, half: &Half, checker: bool) -> Result<HalfView> {
         due_at: time_text(half.due),
         checker,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_model::{GroupName, LogOffset, Timestamp};
+
+    use super::*;
+
+    fn half(offset: u64) -> Half {
+        Half {
+            queue_offset: QueueOffset(offset),
+            at: LogOffset(offset),
+            group: GroupName::parse(if offset.is_multiple_of(1_000) { "rare" } else { "usual" }).unwrap(),
+            stored_at: Timestamp(0),
+            checks: 0,
+            due: Timestamp(0),
+        }
+    }
+
+    /// All pages of half messages of a group; at most so many are looked through for one.
+    fn pages(count: u64, limit: usize, scan: usize, group: &str) -> (Vec<u64>, usize) {
+        let read = |from: QueueOffset, max| (from.0..count).map(half).take(max).collect::<Vec<Half>>();
+        let (mut all, mut from, mut pages) = (Vec::new(), QueueOffset(0), 0);
+        loop {
+            let (found, next) = page(from, limit, scan, |half| half.group.as_str() == group, read);
+            all.extend(found.iter().map(|half| half.queue_offset.0));
+            pages += 1;
+            match next {
+                Some(next) => from = next,
+                None => return (all, pages),
+            }
+        }
+    }
+
+    #[test]
+    fn pages_go_on_behind_what_was_looked_through() {
+        let rare: Vec<u64> = (0..5_500).step_by(1_000).collect();
+        assert_eq!(pages(5_500, 100, usize::MAX, "rare"), (rare.clone(), 1));
+        assert_eq!(pages(5_500, 100, 1_500, "rare"), (rare.clone(), 4));
+        assert_eq!(pages(5_500, 1, usize::MAX, "rare"), (rare, 7));
+        assert_eq!(pages(5_500, 100, 1_500, "nobody"), (Vec::new(), 4));
+        let (usual, _) = pages(2_000, 7, 100, "usual");
+        assert_eq!(usual.len(), 1_998);
+        assert_eq!(pages(0, 7, 100, "usual"), (Vec::new(), 1));
+    }
 }

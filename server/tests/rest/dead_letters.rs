@@ -194,6 +194,33 @@ async fn what_is_purged_waits_no_longer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letters_are_purged_by_id_or_by_code() {
+    let mut world = world().await;
+    fail(&world, &["junk", r#"{"a":1}"#, "more junk", r#"{"a":2}"#, "junk"]).await;
+    let found = letters(&world, "").await;
+    let id = ids(&found);
+    let purge = async |body: Value| world.post("/pipelines/p/dlq:purge", body).await.expect(200).json();
+    let early = json!({ "before": found[0]["stored_at"], "code": "not-json" });
+    assert_eq!(purge(early).await, json!({ "purged": 0, "left": 5 }));
+    assert_eq!(purge(json!({ "ids": [id[2], id[2]] })).await, json!({ "purged": 1, "left": 4 }));
+    assert_eq!(purge(json!({ "ids": [id[2]] })).await, json!({ "purged": 0, "left": 4 }));
+    assert_eq!(purge(json!({ "all": true, "code": "no-such-place" })).await, json!({ "purged": 2, "left": 2 }));
+    world.restart().await;
+    assert_eq!(bodies(&letters(&world, "").await), ["junk", "junk"]);
+    let purge = |body: Value| world.post("/pipelines/p/dlq:purge", body);
+    assert_eq!(purge(json!({ "all": true, "code": "none" })).await.json(), json!({ "purged": 0, "left": 2 }));
+    for (body, field) in [
+        (json!({ "ids": [] }), "ids"),
+        (json!({ "ids": ["x"] }), "ids[0]"),
+        (json!({ "ids": ["x"], "code": "c" }), "code"),
+        (json!({ "ids": ["x"], "all": true }), "before"),
+        (json!({ "code": "c" }), "before"),
+    ] {
+        purge(body).await.problem(400, "invalid-field", Some(field));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_version_of_a_plugin_is_tried_without_replacing_the_pipeline() {
     let world = world().await;
     fail(&world, &["junk"]).await;
@@ -255,7 +282,7 @@ async fn came(world: &World, outputs: u64, waiting: usize) {
 
 /// What the pipeline kept of a customer: how many records.
 async fn count_of(world: &World, who: &str) -> u64 {
-    let entry = world.get(&format!("/pipelines/p/state/totals/{who}")).await.expect(200).json();
+    let entry = world.get(&format!("/pipelines/p/state/totals/{who}?queue=0")).await.expect(200).json();
     let bytes = BASE64_STANDARD.decode(entry["value_base64"].as_str().unwrap()).unwrap();
     u64::from_le_bytes(bytes[..8].try_into().unwrap())
 }

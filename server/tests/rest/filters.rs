@@ -1,11 +1,11 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_model::{GroupName, RecordView, Timestamp, TopicName};
-use sluice_protocol::{Frame, ResponseCode, request::PopMessage};
-use sluice_transport::{Connection, ConnectionConfig, Handler, Responder, Session};
+use sluice_protocol::{ResponseCode, request::PopMessage};
+use sluice_transport::Connection;
 
-use crate::kit::World;
+use crate::kit::{Nobody, World};
 
 const PATH: &str = "/groups/g/filters/t";
 
@@ -89,12 +89,6 @@ async fn a_filter_is_kept_over_restarts_and_goes_with_its_group_or_topic() {
     world.get(PATH).await.problem(404, "not-found", Some("filter"));
 }
 
-struct Nobody;
-
-impl Handler for Nobody {
-    fn request(&self, _: &Session, _: Frame, _: Responder) {}
-}
-
 /// Code and bodies of one pop of any queue.
 async fn pop(connection: &Connection<Nobody>, poll_ms: i64) -> (ResponseCode, Vec<String>) {
     let request = PopMessage {
@@ -132,7 +126,7 @@ async fn a_pop_leases_only_what_the_filter_keeps() {
     };
     let orders: Vec<Value> = (0..100).map(order).collect();
     world.post("/topics/t/messages", json!({ "messages": orders })).await.expect(201);
-    let connection = Connection::new(&world.remoting, Arc::new(Nobody), ConnectionConfig::default());
+    let connection = world.connect();
     let mut seen = Vec::new();
     while seen.len() < 9 {
         let (code, bodies) = pop(&connection, 5_000).await;

@@ -74,7 +74,6 @@ async fn on_the_way_of_producers_and_consumers_only_secrets_are_granted() {
     assert_eq!(audit, expected);
 }
 
-/// Event, kind and name of each entry.
 /// What the audit has of plugins, not of those who set secrets.
 async fn of_plugins(world: &World) -> Vec<Value> {
     let audit = world.get("/audit?limit=1000").await.expect(200);
@@ -84,6 +83,7 @@ async fn of_plugins(world: &World) -> Vec<Value> {
     items
 }
 
+/// Event, kind and name of each entry.
 async fn events(world: &World) -> Vec<String> {
     let items = of_plugins(world).await;
     let word = |entry: &Value, name: &str| entry[name].as_str().unwrap().to_owned();

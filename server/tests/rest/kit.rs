@@ -1,6 +1,6 @@
 //! A server on a temporary directory, and the smallest HTTP client.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
@@ -8,8 +8,17 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::Value;
+use sluice_protocol::Frame;
 use sluice_server::{Config, Rates, Server};
+use sluice_transport::{Connection, ConnectionConfig, Handler, Responder, Session};
 use tokio::net::TcpListener;
+
+/// What a RocketMQ client without callbacks makes of the broker's requests.
+pub struct Nobody;
+
+impl Handler for Nobody {
+    fn request(&self, _: &Session, _: Frame, _: Responder) {}
+}
 
 pub struct World {
     pub server: Option<Server>,
@@ -94,6 +103,11 @@ impl World {
         self.server.take().unwrap().stop().await;
         let (server, remoting, base) = start(self.dir.path()).await;
         (self.server, self.remoting, self.base) = (Some(server), remoting, base);
+    }
+
+    /// A connection as RocketMQ's clients have one.
+    pub fn connect(&self) -> Connection<Nobody> {
+        Connection::new(&self.remoting, Arc::new(Nobody), ConnectionConfig::default())
     }
 
     pub async fn send(

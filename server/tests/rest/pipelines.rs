@@ -92,6 +92,14 @@ async fn a_pipeline_is_applied_watched_paused_and_deleted() {
     assert_eq!(world.post("/pipelines/p:pause", "").await.expect(200).json()["state"], "paused");
     world.post("/topics/in/messages", order("paid", 0)).await.expect(201);
     assert_eq!(world.get("/pipelines/p").await.json()["lag"], 1);
+    let metrics = world.get("//metrics").await.text;
+    for line in [
+        "sluice_pipeline_lag{pipeline=\"p\"} 1.0\n",
+        "sluice_pipeline_queue_lag{pipeline=\"p\",queue=\"0\"} 1.0\n",
+        "sluice_pipeline_queue_lag{pipeline=\"p\",queue=\"1\"} 0.0\n",
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
     assert_eq!(world.post("/pipelines/p:resume", "").await.expect(200).json()["state"], "running");
     settled(&world, |pipeline| pipeline["lag"] == 0 && pipeline["out"] == 1).await;
     assert_eq!(world.get("/topics/out").await.json()["messages"], 3);
@@ -166,6 +174,36 @@ async fn what_a_processor_keeps_is_seen_survives_a_restart_and_ends_with_a_reset
     sell(&world, &[("ada", 1)]).await;
     settled(&world, |pipeline| pipeline["out"] == 1 && pipeline["lag"] == 0).await;
     assert_eq!(count_of(&world, "ada").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_several_queues_is_told_apart_and_one_that_is_no_text_is_asked_for() {
+    let world = World::new().await;
+    for topic in ["in", "out"] {
+        world.put(&format!("/topics/{topic}"), json!({ "queues": 3 })).await.expect(201);
+    }
+    let aggregate = sluice_plugins::ready_made("aggregate").unwrap();
+    world.send("PUT", "/plugins/totals", &[], aggregate.component).await.expect(201);
+    let source = json!({ "topic": "in", "start": "earliest" });
+    let spec = json!({ "name": "p", "source": source, "steps": [{ "plugin": "totals" }], "sinks": ["out"] });
+    world.put("/pipelines/p", spec).await.expect(201);
+    let sale = |key: &str, queue: u32| json!({ "body": "1", "key": key, "queue": queue });
+    world.post("/topics/in/messages", json!([sale("ada", 0), sale("ada", 2), sale("bob", 1)])).await.expect(201);
+    settled(&world, |pipeline| pipeline["out"] == 3).await;
+    let path = "/pipelines/p/state/totals";
+    let several = world.get(&format!("{path}/ada")).await.problem(409, "conflict", Some("queue"));
+    assert_eq!(several["queues"], json!([0, 2]));
+    assert_eq!(world.get(&format!("{path}/ada?queue=2")).await.expect(200).json()["queue"], 2);
+    world.get(&format!("{path}/ada?queue=1")).await.problem(404, "not-found", Some("key"));
+    assert_eq!(world.get(&format!("{path}/bob")).await.expect(200).json()["queue"], 1);
+    let base64 = |text: &str| base64::prelude::BASE64_STANDARD.encode(text).replace('=', "%3D");
+    let bob = world.get(&format!("{path}/{}?encoding=base64", base64("bob"))).await.expect(200).json();
+    assert_eq!((&bob["key"], &bob["queue"]), (&json!("bob"), &json!(1)));
+    let page = world.get(&format!("{path}?encoding=base64&prefix={}", base64("ad"))).await.expect(200).json();
+    assert_eq!(page["items"].as_array().unwrap().len(), 2, "{page}");
+    world.get(&format!("{path}/b*b?encoding=base64")).await.problem(400, "invalid-field", Some("key"));
+    world.get(&format!("{path}?encoding=base64&prefix=a")).await.problem(400, "invalid-field", Some("prefix"));
+    world.get(&format!("{path}/bob?encoding=hex")).await.problem(400, "invalid-field", Some("encoding"));
 }
 
 /// The pipeline as soon as it is as wanted.

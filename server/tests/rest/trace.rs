@@ -1,6 +1,10 @@
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::{kit::World, pipelines::settled};
+use serde_json::{Value, json};
+use sluice_model::{Compression, Properties, SysFlag};
+use sluice_protocol::ResponseCode;
+
+use crate::{kit::World, pipelines::settled, remoting};
 
 const SPEC: &str = "name: p\nsource: { topic: in, start: earliest, where: \"region = 'eu'\" }\nsinks: [ out ]\n\
                     steps:\n  - { plugin: only, config: { path: /status, equals: paid } }\n  \
@@ -100,6 +104,23 @@ async fn a_step_that_keeps_state_is_not_run_again_nor_what_is_behind_it() {
         assert!(why.contains("keeps state"), "{traced}");
     }
     assert_eq!(traced["explanation"][0]["not_run"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_nobody_can_read_is_explained() {
+    let world = world().await;
+    apply(&world, &SPEC.replace(", where: \"region = 'eu'\"", "")).await;
+    let zlib = SysFlag::default().with_compression(Compression::Zlib);
+    let junk = remoting::send("in", 0, zlib, Properties::default(), b"not compressed at all".to_vec());
+    let sent = world.connect().invoke(junk.encode(), Duration::from_secs(10)).await.unwrap();
+    assert_eq!(ResponseCode::from(sent.header.code), ResponseCode::Success);
+    settled(&world, |pipeline| pipeline["dead_lettered"] == 1).await;
+    let traced = trace(&world, 0, 0).await;
+    assert_eq!((&traced["wanted"], &traced["passed"]), (&json!(true), &json!(true)));
+    let (why, failure) = (&traced["unreadable"], &traced["dead_letters"][0]["failure"]);
+    assert_eq!((&failure["code"], &failure["reason"]), (&json!("unreadable"), why), "{traced}");
+    assert!(why.as_str().unwrap().contains("cannot be read"), "{traced}");
+    assert_eq!(outcomes(&traced).len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

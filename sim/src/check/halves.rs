@@ -2,6 +2,7 @@
 //! while nobody decided.
 
 use sluice_broker::Verdict;
+use sluice_model::QueueOffset;
 
 use super::{Checked, Phase, by_id, is_whole};
 use crate::{
@@ -30,7 +31,7 @@ pub fn check(world: &World, phase: Phase) -> Checked {
         }
     }
     let known = |at| world.oracle.said.iter().any(|said| said.at == at && !said.lost);
-    let stranger = world.opened.reader.halves(usize::MAX).into_iter().find(|half| !known(half.at));
+    let stranger = world.opened.reader.halves(QueueOffset(0), usize::MAX).into_iter().find(|half| !known(half.at));
     ensure!(stranger.is_none(), "{stranger:?} was never sent");
     Ok(())
 }
@@ -38,5 +39,5 @@ pub fn check(world: &World, phase: Phase) -> Checked {
 /// Whether it is undecided.
 pub fn waits(world: &World, said: &Said) -> bool {
     let here = |half: &sluice_broker::Half| half.queue_offset.0 == said.offset && half.at == said.at;
-    !said.lost && world.opened.reader.halves(usize::MAX).iter().any(here)
+    !said.lost && world.opened.reader.halves(QueueOffset(0), usize::MAX).iter().any(here)
 }

@@ -1,5 +1,6 @@
 //! Everything follows from the log: what comes up from the log alone is what came up from a checkpoint.
 
+use sluice_model::QueueOffset;
 use sluice_storage::{Disk, fake::FakeDisk};
 
 use super::{Checked, is_whole, pipeline, positions};
@@ -33,7 +34,7 @@ pub fn state(world: &World) -> Vec<String> {
     groups.sort_by(|a, b| a.name.cmp(&b.name));
     let mut lines = vec![format!("topics {version}")];
     lines.extend(groups.iter().map(|group| format!("{group:?}")));
-    lines.extend(reader.halves(usize::MAX).iter().map(|half| format!("{half:?}")));
+    lines.extend(reader.halves(QueueOffset(0), usize::MAX).iter().map(|half| format!("{half:?}")));
     lines.push(format!("leased {}", reader.leased()));
     for (name, document) in reader.documents("kind") {
         lines.push(format!("{name} {document:?} {:?}", reader.document("kind", &name)));

@@ -4,16 +4,20 @@
 //! dealt with is a position of a group, so that it goes when the topic goes; what is dealt with beyond it is a document. Both change
 //! in one unit with what came of the letters.
 
+mod dealing;
 mod dealt;
 mod groups;
+mod purge;
 mod replay;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use sluice_broker::{Boundary, Position, Reader};
-use sluice_model::{GroupName, Kind, QueueId, QueueOffset, Timestamp, TopicName};
+use sluice_broker::{Position, Reader};
+use sluice_model::{GroupName, Kind, QueueId, QueueOffset, TopicName};
 
+pub(super) use dealing::Dealing;
 pub use groups::ErrorGroup;
+pub use purge::Purge;
 pub use replay::{IDS_LIMIT, Replay, Which};
 
 use crate::{
@@ -45,13 +49,6 @@ pub struct Marks(Vec<Dealt>);
 #[derive(Default, Serialize, Deserialize)]
 struct Stored {
     beyond: Vec<Vec<(u64, u64)>>,
-}
-
-/// What a purge did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Purged {
-    pub purged: u64,
-    pub left: u64,
 }
 
 impl Marks {
@@ -140,23 +137,5 @@ impl DeadLetters {
         let (name, body) = (self.pipeline.clone(), marks.document()?);
         self.shell.ask_blocking(move |broker, now| broker.put_document_at((KIND, &name), body, &positions, now))?;
         Ok(())
-    }
-
-    /// Has those count as dealt with that were stored before a time, or all of them.
-    pub(super) fn purge(&self, before: Option<Timestamp>) -> Result<Purged> {
-        let (mut marks, mut purged) = (self.marks()?, 0);
-        for (queue, dealt) in self.queues().zip(&mut marks.0) {
-            let all = self.end(queue);
-            let end = match before {
-                Some(time) => self.reader().offset_at_time(&self.topic, queue, time, Boundary::Lower)?.0.min(all),
-                None => all,
-            };
-            purged += dealt.open_before(end);
-            dealt.add([(0, end)]);
-        }
-        if purged > 0 {
-            self.put_marks(&marks)?;
-        }
-        Ok(Purged { purged, left: self.left()? })
     }
 }

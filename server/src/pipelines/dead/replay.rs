@@ -31,6 +31,8 @@ pub const IDS_LIMIT: usize = 1_000;
 const REPLAY_LIMIT: u64 = 10_000;
 /// Longest time of one request.
 const REPLAY_TIME: Duration = Duration::from_secs(30);
+/// How long a replay waits for a change of a pipeline.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Records of one turn: with every output that they may have, they are still one unit.
 const BATCH_RECORDS: usize = 100;
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -79,14 +81,13 @@ impl Pipelines {
     ///
     /// Fails with `Conflict` when the pipeline keeps something and does not run, or when a letter that is named is dealt with already.
     pub fn replay(&self, name: &str, replay: &Replay, go_on: impl Fn() -> bool) -> Result<Replayed> {
-        let (versions, logs) = self.pinned(name, replay.plugin.as_deref())?;
+        self.stored(name)?;
+        let _turn = self.dealing.turn(name)?;
+        let Pinned { versions, logs, states } = self.pinned_with_states(name, replay.plugin.as_deref())?;
         let mut letters = self.dead_letters(name)?;
         letters.shell = letters.shell.standing_back();
-        let _dealing = self.dealing(name)?;
         let until = Instant::now() + REPLAY_TIME;
         let marks = letters.begin()?;
-        let keeps_state = versions.all().any(|of| of.keeps_state);
-        let states = keeps_state.then(|| self.states(name)).transpose()?;
         let mut run = Run { letters: &letters, versions: &versions, logs, states, marks, done: Replayed::default() };
         let go_on = || go_on() && Instant::now() < until;
         match &replay.which {
@@ -96,18 +97,25 @@ impl Pipelines {
         Ok(Replayed { left: letters.left()?, ..run.done })
     }
 
-    /// Has dead letters of a pipeline count as dealt with.
-    pub fn purge(&self, name: &str, before: Option<sluice_model::Timestamp>) -> Result<super::Purged> {
-        let letters = self.dead_letters(name)?;
-        let _dealing = self.dealing(name)?;
-        letters.purge(before)
+    /// What a pipeline runs, and what that keeps, at one moment: what one version made is not kept by the next. A change that comes later
+    /// closes what is kept, and with it the replay ends.
+    fn pinned_with_states(&self, name: &str, plugin: Option<&str>) -> Result<Pinned> {
+        let text = || format!("pipeline \"{name}\" is being changed");
+        let changing = self.changing.try_lock_for(PATIENCE);
+        let _changing = changing.ok_or_else(|| Failure::new(Kind::Busy, text()))?;
+        let (versions, logs) = self.pinned(name, plugin)?;
+        let keeps_state = versions.all().any(|of| of.keeps_state);
+        let states = keeps_state.then(|| self.states(name)).transpose()?;
+        Ok(Pinned { versions, logs, states })
     }
+}
 
-    /// The right to deal with dead letters, one caller at a time; `Busy` when it does not come soon.
-    fn dealing(&self, name: &str) -> Result<parking_lot::MutexGuard<'_, ()>> {
-        let text = || format!("dead letters are being dealt with, those of \"{name}\" have to wait");
-        self.dealing.try_lock_for(Duration::from_secs(5)).ok_or_else(|| Failure::new(Kind::Busy, text()))
-    }
+/// What a pipeline runs.
+struct Pinned {
+    versions: Versions,
+    logs: Arc<Logs>,
+    /// What it keeps, if it does.
+    states: Option<Arc<States>>,
 }
 
 /// A dead letter that is to be run again.
@@ -128,19 +136,27 @@ impl DeadLetters {
         Ok(marks)
     }
 
-    /// The letters with these ids, by queue and offset.
-    fn find(&self, ids: &[String], again: bool) -> Result<BTreeMap<(QueueId, u64), Bytes>> {
-        let marks = self.marks()?;
-        let mut found = BTreeMap::new();
-        for (at, id) in ids.iter().enumerate() {
+    /// The letters with these ids, in their order.
+    pub(super) fn letters_with(&self, ids: &[String]) -> Result<Vec<(QueueId, QueueOffset, Bytes)>> {
+        let letter = |(at, id): (usize, &String)| {
             let field = format!("ids[{at}]");
             let place = MessageId::parse(id)
                 .map_err(|error| Failure::invalid(&field, format!("{field}: {error}, the id of a dead letter")))?
                 .log_offset;
-            let Some((queue, offset, record)) = self.letter_at(place) else {
+            self.letter_at(place).ok_or_else(|| {
                 let text = format!("{field}: {id} is no dead letter of pipeline \"{}\"", self.pipeline);
-                return Err(Failure { field: Some(field), ..Failure::new(Kind::NotFound, text) });
-            };
+                Failure { field: Some(field), ..Failure::new(Kind::NotFound, text) }
+            })
+        };
+        ids.iter().enumerate().map(letter).collect()
+    }
+
+    /// The letters with these ids that can be replayed, by queue and offset.
+    fn find(&self, ids: &[String], again: bool) -> Result<BTreeMap<(QueueId, u64), Bytes>> {
+        let marks = self.marks()?;
+        let mut found = BTreeMap::new();
+        for ((at, id), (queue, offset, record)) in ids.iter().enumerate().zip(self.letters_with(ids)?) {
+            let field = format!("ids[{at}]");
             if !again && marks.holds(queue, offset) {
                 let text = format!("{field}: {id} was replayed or purged already; `again` replays it all the same");
                 return Err(Failure { field: Some(field), ..Failure::new(Kind::Conflict, text) });
@@ -152,6 +168,11 @@ impl DeadLetters {
             found.insert((queue, offset.0), record);
         }
         Ok(found)
+    }
+
+    pub(super) fn too_scattered() -> Failure {
+        let text = "too many dead letters between those that were dealt with wait still; replay or purge them first";
+        Failure::new(Kind::Conflict, text)
     }
 
     fn letter_at(&self, place: LogOffset) -> Option<(QueueId, QueueOffset, Bytes)> {
@@ -365,7 +386,7 @@ impl Sink for Outbox<'_> {
         let (mut seen, mut outputs) = (None, Vec::with_capacity(unit.outputs.len() + unit.dead_letters.len()));
         for out in &unit.outputs {
             let queue = self.origin(out.record.offset)?.queue;
-            outputs.push(outgoing(self.sinks, queue, out, &mut seen)?);
+            outputs.push(outgoing(&self.letters.of, self.sinks, queue, out, &mut seen)?);
         }
         for dead in &unit.dead_letters {
             let before = self.origin(dead.record.offset)?;
@@ -379,8 +400,7 @@ impl Sink for Outbox<'_> {
         let from = QueueOffset(dealt.position());
         dealt.add(self.origins.range(..unit.position).map(|(offset, _)| (*offset, offset + 1)));
         if dealt.is_full() {
-            let text = "too many dead letters between those that were replayed wait still; replay or purge them first";
-            return Err(PortError::Failed(text.to_owned()));
+            return Err(PortError::Failed(DeadLetters::too_scattered().text));
         }
         let next = QueueOffset(dealt.position());
         let document = marks.document().map_err(|failure| trouble(&failure))?;

@@ -88,7 +88,7 @@ impl Exposition {
         out.gauge("sluice_pulls_waiting", "Pulls and pops that wait for a message", parts.pulls.len() as f64)?;
         let leased = parts.shell.reader.leased() as f64;
         out.gauge("sluice_messages_leased", "Messages that are popped and not acknowledged", leased)?;
-        let halves = parts.shell.reader.halves(usize::MAX).len();
+        let halves = parts.shell.reader.half_count();
         out.gauge("rocketmq_half_messages", "Half messages that are not decided", halves as f64)
     }
 

@@ -1,5 +1,6 @@
 //! What pipelines and their steps did.
 
+use sluice_broker::Reader;
 use sluice_runtime::Latency;
 
 use super::out::{Distribution, Labels, Out};
@@ -8,7 +9,7 @@ use crate::{
     rest::{
         Rest,
         logs::{self, LineCounts},
-        pipelines::Counts,
+        pipelines::{Counts, lags},
         usage::{self, Usage},
     },
 };
@@ -25,20 +26,24 @@ struct Sums {
     counts: Counts,
     steps: Vec<Usage>,
     latency: Latency,
+    /// By queue of the source.
+    lags: Vec<(String, u64)>,
 }
 
 pub fn encode(rest: &Rest, out: &mut Out<'_>) -> std::fmt::Result {
-    let sums: Vec<Sums> = rest.parts.pipelines.list().into_iter().map(Sums::of).collect();
+    let reader = &rest.parts.shell.reader;
+    let sums: Vec<Sums> = rest.parts.pipelines.list().into_iter().map(|of| Sums::of(reader, of)).collect();
     pipelines(&sums, out)?;
     steps(&sums, out)?;
     lines(&sums, out)
 }
 
 impl Sums {
-    fn of(of: Description) -> Self {
+    fn of(reader: &Reader, of: Description) -> Self {
         let mut latency = Latency::default();
         of.queues.iter().for_each(|queue| latency.add(&queue.counters.latency));
-        Self { counts: Counts::sum(&of.queues), steps: usage::of(&of.queues), latency, of }
+        let lags = lags(reader, &of).into_iter().map(|(queue, lag)| (queue.to_string(), lag)).collect();
+        Self { counts: Counts::sum(&of.queues), steps: usage::of(&of.queues), latency, lags, of }
     }
 
     fn name(&self) -> Labels<'_> {
@@ -72,9 +77,13 @@ fn pipelines(sums: &[Sums], out: &mut Out<'_>) -> std::fmt::Result {
     let lost = |of: &Sums| of.of.queues.iter().map(|queue| queue.lost).sum::<u64>();
     let help = "Messages of the source that retention took before a pipeline read them";
     out.counters("sluice_pipeline_lost_messages", help, sums.iter().map(|of| (of.name(), lost(of))))?;
-    let lag = |of: &Sums| of.of.queues.iter().map(|queue| queue.lag).sum::<u64>() as f64;
+    let lag = |of: &Sums| of.lags.iter().map(|(_, lag)| lag).sum::<u64>() as f64;
     let rows = sums.iter().map(|of| (of.name(), lag(of)));
-    out.gauges("sluice_pipeline_lag", "Messages that a pipeline has not read yet", rows)?;
+    out.gauges("sluice_pipeline_lag", "Messages that a pipeline has not read yet, whether it runs or not", rows)?;
+    let rows = sums.iter().flat_map(|of| {
+        of.lags.iter().map(|(queue, lag)| ([of.name(), vec![("queue", queue.as_str())]].concat(), *lag as f64))
+    });
+    out.gauges("sluice_pipeline_queue_lag", "The same by queue of its source", rows)?;
     let rows = sums.iter().map(|of| (of.name(), f64::from(u8::from(of.of.status == Status::Running))));
     out.gauges("sluice_pipeline_running", "1 while a pipeline runs", rows)?;
     let rows = sums.iter().map(|of| (of.name(), distribution(&of.latency)));
