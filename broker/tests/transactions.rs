@@ -209,10 +209,10 @@ fn one_that_nobody_is_asked_about_is_offered_again_and_uses_up_no_question() {
     }
     assert!((100..200).contains(&times), "{times} times");
     let mut world = world.crash();
-    assert_eq!(world.opened.reader.halves(9)[0].checks, 0);
+    assert_eq!(world.opened.reader.halves(QueueOffset(0), 9)[0].checks, 0);
     world.now = world.now.plus_ms(72 * 3_600_000);
     assert_eq!(checks(&mut world).len(), 1, "the first look after a start is no reason to give it up");
-    assert_eq!(world.opened.reader.halves(9)[0].checks, 1);
+    assert_eq!(world.opened.reader.halves(QueueOffset(0), 9)[0].checks, 1);
 }
 
 #[test]

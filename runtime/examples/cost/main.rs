@@ -291,7 +291,8 @@ fn count(plugin: &Plugin, records: &[Record]) -> Done<()> {
         let mut totals = native::Count::default();
         whole()?;
         records.iter().for_each(|record| totals.add(record.key.as_deref().unwrap_or_default()));
-        let found = |key: &[u8]| partition.lock().as_mut().and_then(|state| state.look("totals", key, 0).ok().flatten());
+        let found =
+            |key: &[u8]| partition.lock().as_mut().and_then(|state| state.look("totals", key, 0).ok().flatten());
         assert!(totals.all(|key, total| found(key).is_some_and(|value| value == total.to_le_bytes())), "count");
         let mut own = || {
             records.iter().for_each(|record| totals.add(record.key.as_deref().unwrap_or_default()));

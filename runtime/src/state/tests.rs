@@ -334,7 +334,7 @@ fn a_damaged_file_is_made_anew_and_one_that_is_in_use_stays() {
     for damaged in [b"no database".to_vec(), [&whole[..value], b"x", &whole[value + 1..]].concat()] {
         std::fs::write(&path, damaged).unwrap();
         let mut partition = open(&path, &mut log);
-        assert_eq!(partition.look("one", b"a").unwrap().as_deref(), Some(&[7; 100_000][..]));
+        assert_eq!(partition.look("one", b"a", 0).unwrap().as_deref(), Some(&[7; 100_000][..]));
         partition.save(1).unwrap();
     }
 }

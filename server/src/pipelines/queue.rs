@@ -201,15 +201,22 @@ pub(super) fn outgoing(
 ) -> Result<Message, PortError> {
     let topic = sinks.get(out.sink).ok_or_else(|| PortError::Failed(format!("there is no sink {}", out.sink)))?;
     let before = seen.filter(|(offset, _)| *offset == out.record.offset).map_or(0, |(_, count)| count);
-    let made = properties(&out.record, true).and_then(|own| match own.get(key::UNIQUE_KEY).map(str::to_owned) {
-        // A second output of one record is another message and needs an id of its own.
-        Some(unique) => {
-            *seen = Some((out.record.offset, before + 1));
-            if before == 0 { Ok(own) } else { own.with(key::UNIQUE_KEY, &later_id(group, &unique, before)) }
-        }
-        None => Ok(own),
-    });
+    let made = made(group, &out.record, before);
+    if made.as_ref().is_ok_and(|own| own.get(key::UNIQUE_KEY).is_some()) {
+        *seen = Some((out.record.offset, before + 1));
+    }
     Ok(message(topic.clone(), queue, &out.record, made.map_err(|error| trouble(&error.into()))?))
+}
+
+/// The properties of an output of a record of which so many were made before with its unique key: a later one is another message and needs an
+/// id of its own.
+fn made(group: &GroupName, record: &Record, before: u32) -> Result<Properties, sluice_model::Error> {
+    if before > 0
+        && let Some(unique) = Properties::parse(record.headers.clone())?.get(key::UNIQUE_KEY)
+    {
+        return properties(record, false)?.with(key::UNIQUE_KEY, &later_id(group, unique, before));
+    }
+    properties(record, true)
 }
 
 /// The unique key of an output behind the first, counted from 1, of a record that has `unique`: the same whenever the record is read. Another
@@ -572,6 +579,10 @@ mod tests {
 
     use super::*;
 
+    fn group() -> GroupName {
+        GroupName::parse("pipeline-p").unwrap()
+    }
+
     const ALL: Values = Values { asked: true, prefilter: None };
 
     /// Reads queue 0 of topic `t`.
@@ -673,7 +684,7 @@ mod tests {
         assert_eq!(packed.value, view.body());
         assert_eq!(check(&packed), Ok(()));
         let out = Outgoing { record: packed.clone(), sink: 0 };
-        let sent = outgoing(&[TopicName::parse("t").unwrap()], QueueId(0), &out, &mut None).unwrap();
+        let sent = outgoing(&group(), &[TopicName::parse("t").unwrap()], QueueId(0), &out, &mut None).unwrap();
         for message in [sent, letter(packed, None)] {
             assert_eq!((&message.body[..], message.sys_flag.compression()), (view.body(), Some(Compression::Zlib)));
         }
@@ -688,9 +699,9 @@ mod tests {
             ..Record::default()
         };
         let topics = [TopicName::parse("t").unwrap()];
-        let sent = |record: &Record, seen: Option<u64>| {
+        let sent = |record: &Record, seen: Seen| {
             let out = Outgoing { record: record.clone(), sink: 0 };
-            outgoing(&topics, QueueId(0), &out, &mut { seen }).unwrap().properties
+            outgoing(&group(), &topics, QueueId(0), &out, &mut { seen }).unwrap().properties
         };
         for pair in ["\u{1}no name\u{2}", "a\u{1}b\u{1}c\u{2}"] {
             let own = format!("KEYS\u{1}k\u{2}TAGS\u{1}t\u{2}UNIQ_KEY\u{1}u\u{2}{pair}").leak();
@@ -698,8 +709,8 @@ mod tests {
             assert_eq!(check(&as_it_came), Ok(()));
             assert_eq!(sent(&as_it_came, None).as_str(), own);
             // The second output of a record is given an id of its own.
-            let second = sent(&as_it_came, Some(0));
-            assert!(second.get(key::UNIQUE_KEY).is_none() && second.with(key::UNIQUE_KEY, "v").is_ok());
+            let second = sent(&as_it_came, Some((0, 1)));
+            assert_eq!(second.get(key::UNIQUE_KEY), Some(later_id(&group(), "u", 1).as_str()));
 
             let changed = Record { key: Some("l".into()), ..as_it_came };
             let without_id = record(format!("KEYS\u{1}k\u{2}TAGS\u{1}t\u{2}{pair}").leak());
