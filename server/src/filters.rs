@@ -162,7 +162,7 @@ impl Filters {
     ) {
         let looking = Looking::new(found, Box::new(answer));
         if looking.count() == 0 {
-            looking.leave();
+            looking.leave(|_| ());
             return;
         }
         let mut looking = Some(looking);
@@ -174,7 +174,7 @@ impl Filters {
         });
         // It was unbound meanwhile.
         if let Some(looking) = looking {
-            looking.leave();
+            looking.leave(|_| ());
         }
     }
 }
@@ -210,8 +210,8 @@ impl Looking {
         Self { found, spans, busy: None, answer }
     }
 
-    /// Answers with the messages that are kept, as slices of what was found, and tells how many they are.
-    fn leave(self) -> usize {
+    /// Answers with the messages that are kept, as slices of what was found, once it has told how many they are.
+    fn leave(self, count: impl FnOnce(usize)) {
         let Self { mut found, spans, answer, .. } = self;
         let mut offsets = Vec::with_capacity(spans.len());
         let mut runs: Vec<(usize, Range<usize>)> = Vec::new();
@@ -227,9 +227,8 @@ impl Looking {
         if offsets.is_empty() && found.status == FetchStatus::Found {
             found.status = FetchStatus::NoMatch;
         }
-        let count = offsets.len();
+        count(offsets.len());
         answer(Ok(Kept { found, offsets }));
-        count
     }
 }
 
@@ -258,14 +257,14 @@ impl Work for Looking {
         }
     }
 
-    fn done(self, judged: Result<&Plan>) -> usize {
+    fn done(self, judged: Result<&Plan>, count: impl FnOnce(usize)) {
         let failure = match (judged, self.busy) {
-            (Ok(_), None) => return Self { busy: None, ..self }.leave(),
+            (Ok(_), None) => return Self { busy: None, ..self }.leave(count),
             (Ok(_), Some(text)) => Failure::new(Kind::Busy, text),
             (Err(failure), _) => failure,
         };
+        count(0);
         (self.answer)(Err(failure));
-        0
     }
 }
 

@@ -284,17 +284,16 @@ impl Work for Arrival {
         self.became.push(became);
     }
 
-    fn done(self, judged: Result<&Plan>) -> usize {
+    fn done(self, judged: Result<&Plan>, count: impl FnOnce(usize)) {
         let Self { shell, send, became, answer, .. } = self;
         match judged.and_then(|plan| passed(send, became, plan, &shell.reader)) {
             Ok(send) => {
-                let count = send.messages.len();
+                count(send.messages.len());
                 shell.send(send, answer);
-                count
             }
             Err(failure) => {
+                count(0);
                 answer(Err(failure), false);
-                0
             }
         }
     }

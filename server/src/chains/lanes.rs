@@ -57,9 +57,9 @@ pub trait Work: Send + 'static {
     fn record(&mut self, index: usize, serial: u64, needs: Columns) -> Given;
     /// Takes what became of it.
     fn judged(&mut self, index: usize, outcome: Outcome);
-    /// All messages were judged, or why none will be; answers how many of them go on. May be called from any thread; must not
-    /// block.
-    fn done(self, judged: Result<&Plan>) -> usize;
+    /// All messages were judged, or why none will be. Tells `count` how many of them go on, before anybody is answered. May be called from any
+    /// thread; must not block.
+    fn done(self, judged: Result<&Plan>, count: impl FnOnce(usize));
 }
 
 /// What a chain has done since it was bound, or since the server started.
@@ -161,7 +161,7 @@ impl<W: Work> Chain<W> {
     pub fn push(&self, number: u64, work: W) {
         let lane = &self.lanes[(number % self.lanes.len() as u64) as usize];
         if let Err((work, failure)) = lane.push(number, work) {
-            work.done(Err(failure));
+            work.done(Err(failure), |_| ());
         }
     }
 
@@ -259,7 +259,7 @@ impl<W: Work> Lane<W> {
         };
         self.rung.notify_one();
         for (_, work) in left {
-            work.done(Err(stopping()));
+            work.done(Err(stopping()), |_| ());
         }
     }
 
@@ -303,10 +303,12 @@ impl<W: Work> Lane<W> {
             let done = |judged: &mut Vec<W>, plan: &Plan| {
                 for work in judged.drain(..) {
                     let count = work.count();
-                    let sent = work.done(Ok(plan)).min(count);
-                    shared.counters.read.fetch_add(count as u64, Ordering::Relaxed);
-                    shared.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
-                    shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
+                    work.done(Ok(plan), |sent| {
+                        let sent = sent.min(count);
+                        shared.counters.read.fetch_add(count as u64, Ordering::Relaxed);
+                        shared.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+                        shared.counters.rejected.fetch_add((count - sent) as u64, Ordering::Relaxed);
+                    });
                 }
                 behind();
             };
@@ -427,10 +429,10 @@ mod tests {
             assert!(index == 0 && matches!(outcome, Outcome::Kept(..)));
         }
 
-        fn done(self, judged: Result<&Plan>) -> usize {
+        fn done(self, judged: Result<&Plan>, count: impl FnOnce(usize)) {
             let (sent, failure) = (usize::from(judged.is_ok()), judged.err());
+            count(sent);
             self.done.send((self.number, failure.map(|failure| failure.kind))).unwrap();
-            sent
         }
     }
 
@@ -463,11 +465,11 @@ mod tests {
             }
         }
 
-        fn done(self, _: Result<&Plan>) -> usize {
+        fn done(self, _: Result<&Plan>, count: impl FnOnce(usize)) {
             assert!(self.held.is_some());
             self.alive.fetch_sub(1, Ordering::Relaxed);
+            count(1);
             self.done.send(()).unwrap();
-            1
         }
     }
 
@@ -479,8 +481,9 @@ mod tests {
         let current = current(Plan::open("here".to_owned()));
         let mut judge = Judge::new(current, 0, Arc::default(), Arc::default(), Arc::default());
         let taken = (0..TOGETHER).map(|_| large()).collect();
-        let done =
-            |judged: &mut Vec<Large>, plan: &Plan| assert!(judged.drain(..).all(|work| work.done(Ok(plan)) == 1));
+        let done = |judged: &mut Vec<Large>, plan: &Plan| {
+            judged.drain(..).for_each(|work| work.done(Ok(plan), |sent| assert_eq!(sent, 1)));
+        };
         judge_all(taken, &mut judge, &Calls::default(), &mut 0, done);
         assert_eq!((told.try_iter().count(), most.load(Ordering::Relaxed)), (TOGETHER, 1));
     }

@@ -22,6 +22,7 @@ use crate::{
     failure::{Failure, Result},
     pipelines::{Versions, later_id},
     record::readable_or_not,
+    shell::Shell,
     steps,
 };
 
@@ -78,7 +79,7 @@ async fn trace(State(rest): State<Rest>, Path(name): Path<String>, Query(query):
     let (mut view, wanted) = blocking(move || {
         let (versions, _) = parts.pipelines.pinned(&name, None).map_err(of_pipeline)?;
         let letters = parts.pipelines.dead_letters(&name)?.topic;
-        let (view, record) = view(&parts.shell.reader, &versions, &letters, &query)?;
+        let (view, record) = view(&parts.shell, &versions, &letters, &query)?;
         let queue = QueueId(view.source.queue);
         let explained = view.wanted && view.unreadable.is_none();
         let wanted = if explained { Some((versions.of(queue)?.clone(), record)) } else { None };
@@ -101,13 +102,16 @@ fn of_pipeline(failure: Failure) -> Failure {
 }
 
 /// What the log says of the message, and the message as plugins see it.
-fn view(reader: &Reader, versions: &Versions, letters: &TopicName, query: &TraceQuery) -> Result<(TraceView, Record)> {
+fn view(shell: &Shell, versions: &Versions, letters: &TopicName, query: &TraceQuery) -> Result<(TraceView, Record)> {
+    let reader = &shell.reader;
     let stored = find(reader, &versions.live.topic, query)?;
     let source = RecordView::parse(&stored)?;
     let (queue, offset) = (source.queue(), source.queue_offset());
     let checked = versions.of(queue)?;
     let record = readable_or_not(&source, &stored).map_err(|text| Failure::new(Kind::Corrupt, text))?;
     let position = reader.offset(&checked.group, &checked.topic, queue);
+    // What came of records before the position is seen when it is on the disk.
+    shell.ask_blocking(|_, _| Ok(()))?;
     let wanted = steps::takes(&checked.filter, &record);
     let (mut sinks, mut dead_letters) = (Vec::new(), Vec::new());
     if let Some(unique) = source.property(key::UNIQUE_KEY) {
