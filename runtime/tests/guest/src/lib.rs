@@ -233,6 +233,7 @@ impl transform::Guest for Hostile {
         match mode() {
             "fault" => return Err(Fault { action: Action::DeadLetter, code: "all".into(), reason: "no".into() }),
             "origin" => out.origin = vec![input.count],
+            "sixty" => out.origin = (0..input.count).flat_map(|i| [i; 60]).collect(),
             "fan-out" => out.origin = (0..input.count).flat_map(|i| [i; 1000]).collect(),
             "columns" => {
                 let items = Column { data: vec![0; 4], ends: vec![9; out.origin.len()] };
