@@ -47,11 +47,26 @@ impl Verdict {
 
 /// Who decided a half message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decider {
+pub enum Decider<'a> {
     /// A producer of its group, by itself or when it was asked.
     Producer,
-    /// The plugin bound to its group.
-    Checker,
+    /// The plugin bound to its group, and why, where it said so. Of the reason 1,024 letters are kept, without control characters.
+    Checker(Option<&'a str>),
+}
+
+impl Decider<'_> {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Producer => "producer",
+            Self::Checker(_) => "checker",
+        }
+    }
+
+    fn reason(self) -> Option<String> {
+        let Self::Checker(reason) = self else { return None };
+        let kept = |text: &str| text.chars().filter(|letter| !letter.is_control()).take(REASON_LETTERS).collect();
+        reason.map(kept).filter(|text: &String| !text.is_empty())
+    }
 }
 
 /// What became of a half message.
@@ -65,6 +80,8 @@ pub struct Decided {
     pub verdict: String,
     /// `producer`, `checker`, or `broker` for an expired one.
     pub by: String,
+    /// What a checker said why.
+    pub reason: Option<String>,
     pub group: String,
     /// Where it was to go.
     pub topic: String,
@@ -75,6 +92,8 @@ pub struct Decided {
 /// Properties of the record of a decision.
 const VERDICT: &str = "verdict";
 const BY: &str = "by";
+const REASON: &str = "reason";
+const REASON_LETTERS: usize = 1024;
 const GROUP: &str = "group";
 const TOPIC: &str = "topic";
 const ID: &str = "id";
@@ -116,6 +135,7 @@ fn decided(record: &RecordView<'_>) -> Option<Decided> {
         half: QueueOffset(std::str::from_utf8(record.body()).ok()?.parse().ok()?),
         verdict: own(VERDICT)?,
         by: own(BY)?,
+        reason: own(REASON),
         group: own(GROUP)?,
         topic: own(TOPIC)?,
         unique_key: own(ID)?,
@@ -169,7 +189,7 @@ impl Broker {
         queue_offset: QueueOffset,
         at: LogOffset,
         named: &[&str],
-        (verdict, by): (Verdict, Decider),
+        (verdict, by): (Verdict, Decider<'_>),
         now: Timestamp,
     ) -> Result<()> {
         let half = self.half(queue_offset)?;
@@ -182,8 +202,8 @@ impl Broker {
         if names_another(named, &message, at) {
             return Err(Error::not_found("half message", queue_offset));
         }
-        let by = if by == Decider::Checker { "checker" } else { "producer" };
-        let decision = decision_message(&half, &message, (verdict.word(), by), now)?;
+        let (said, reason) = ((verdict.word(), by.word()), by.reason());
+        let decision = decision_message(&half, &message, said, reason.as_deref(), now)?;
         let unit = match verdict {
             Verdict::Rollback => vec![decision],
             Verdict::Commit => {
@@ -240,7 +260,7 @@ impl Broker {
 
     fn expire(&mut self, half: &Half, now: Timestamp) -> Result<()> {
         let mut message = self.half_message(half)?;
-        let decision = decision_message(half, &message, ("expired", "broker"), now)?;
+        let decision = decision_message(half, &message, ("expired", "broker"), None, now)?;
         message.topic = SYSTEM.half_expired.clone();
         message.queue = QueueId(0);
         self.stage(&[message, decision], now)?;
@@ -276,7 +296,13 @@ fn is_unique_key(id: &str, at: LogOffset) -> bool {
 }
 
 /// A record of the decisions' topic: the half message is decided.
-fn decision_message(half: &Half, message: &Message, (verdict, by): (&str, &str), now: Timestamp) -> Result<Message> {
+fn decision_message(
+    half: &Half,
+    message: &Message,
+    (verdict, by): (&str, &str),
+    reason: Option<&str>,
+    now: Timestamp,
+) -> Result<Message> {
     let own = |name| message.properties.get(name).unwrap_or_default();
     let pairs = [
         (key::TAGS, DECISION),
@@ -286,6 +312,7 @@ fn decision_message(half: &Half, message: &Message, (verdict, by): (&str, &str),
         (TOPIC, own(key::REAL_TOPIC)),
         (ID, own(key::UNIQUE_KEY)),
     ];
+    let pairs: Vec<_> = pairs.into_iter().chain(reason.map(|reason| (REASON, reason))).collect();
     half_op_message(half.queue_offset, &pairs, now)
 }
 

@@ -95,6 +95,25 @@ fn a_half_message_rolled_back_is_never_seen() {
 }
 
 #[test]
+fn a_decision_says_why_a_checker_made_it() {
+    let mut world = world();
+    let long = format!("no such\u{1} order: {}", "x".repeat(2_000));
+    for reason in [Some(long.as_str()), None] {
+        let (sent, now) = (world.send(half("x", &[])), world.now);
+        let (at, by) = (sent.ids[0].log_offset, Decider::Checker(reason));
+        world.broker().decide(&group("p"), sent.queue_offset, at, &[], (Verdict::Rollback, by), now).unwrap();
+    }
+    let sent = world.send(half("x", &[]));
+    decide(&mut world, &sent, Verdict::Rollback).unwrap();
+    world.settle();
+    let (decided, _) = world.opened.reader.decisions(None, 9).unwrap();
+    let said: Vec<_> = decided.iter().map(|of| (of.by.as_str(), of.reason.as_deref())).collect();
+    assert_eq!(said[..2], [("producer", None), ("checker", None)]);
+    let reason = said[2].1.unwrap();
+    assert!(reason.starts_with("no such order: x") && reason.len() == 1024, "{reason}");
+}
+
+#[test]
 fn only_its_own_group_at_its_own_place_decides() {
     let mut world = world();
     let sent = world.send(half("x", &[]));

@@ -140,4 +140,6 @@ async fn a_checker_gives_up_at_the_last_question_and_not_before() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!((answers(&dev, "unknown"), answers(&dev, "rollback")), (1, 1));
+    let decision = get(&dev, "/transactions/decisions")["items"][0].clone();
+    assert!(decision["reason"].as_str().is_some_and(|reason| reason.contains("ledger")), "{decision}");
 }

@@ -101,11 +101,11 @@ impl Desk {
             }
         };
         match said.decision {
-            Decision::Commit => self.settle(&check.half, Verdict::Commit),
+            Decision::Commit => self.settle(&check.half, Verdict::Commit, None),
             Decision::Rollback(reason) => {
                 let half = &check.half;
                 tracing::info!(group = %half.group, half = %half.queue_offset, reason, "a checker rolled back");
-                self.settle(half, Verdict::Rollback);
+                self.settle(half, Verdict::Rollback, Some(reason));
             }
             Decision::AskAgainAfter(wait) => {
                 let wait_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
@@ -128,10 +128,11 @@ impl Desk {
         known.filter(|known| known.at == half.at && known.due <= clock::now())
     }
 
-    fn settle(&self, half: &Half, verdict: Verdict) {
+    fn settle(&self, half: &Half, verdict: Verdict, reason: Option<String>) {
         let its = half.clone();
         let settled = self.shell.ask_blocking(move |broker, now| {
-            broker.decide(&its.group, its.queue_offset, its.at, &[], (verdict, Decider::Checker), now)
+            let by = Decider::Checker(reason.as_deref());
+            broker.decide(&its.group, its.queue_offset, its.at, &[], (verdict, by), now)
         });
         if let Err(failure) = settled {
             tracing::warn!(group = %half.group, %failure, "a decision came to nothing");

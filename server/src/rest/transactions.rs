@@ -73,6 +73,8 @@ struct DecisionView {
     decision: String,
     /// `producer`, `checker`, or `broker` for an expired one.
     decided_by: String,
+    /// Why a checker rolled back; null where it did not say, or somebody else decided.
+    reason: Option<String>,
     decided_at: String,
 }
 
@@ -105,6 +107,7 @@ async fn decisions(State(rest): State<Rest>, Query(query): Query<PageQuery>) -> 
             topic: of.topic,
             decision: of.verdict,
             decided_by: of.by,
+            reason: of.reason,
             decided_at: time_text(of.decided_at),
         });
         Ok(Page { items: items.collect(), next: next.map(|next| next.to_string()) })
