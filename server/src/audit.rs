@@ -16,9 +16,9 @@ const ENTRIES_LIMIT: usize = 4_096;
 /// A plugin where it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// `pipeline`, `checker`, `ingress` or `filter`
+    /// `pipeline`, `checker`, `ingress`, `filter` or `try`
     pub kind: &'static str,
-    /// Name of the pipeline or binding.
+    /// Name of the pipeline or binding, or of the plugin that is tried.
     pub name: String,
     /// The step, as it names its plugin.
     pub step: String,

@@ -82,10 +82,11 @@ impl Secrets {
         Ok(new)
     }
 
-    /// Fails with `NotFound`. Instances that have read it keep it until they end.
-    pub fn delete(&self, name: &str) -> Result<()> {
+    /// Fails with `NotFound`, or as `may` does that is told whether it exists. Instances that have read it keep it until they end.
+    pub fn delete(&self, name: &str, may: impl FnOnce(bool) -> Result<()>) -> Result<()> {
         let _writing = self.writing.lock();
         let path = self.path(name)?;
+        may(path.exists())?;
         fs::remove_file(path).and_then(|()| sync(&self.folder)).map_err(|error| failed(name, &error))
     }
 
@@ -183,9 +184,9 @@ mod tests {
         let listed = secrets.list().unwrap();
         assert!(listed.len() == 1 && listed[0].name == "token" && listed[0].updated_at.0 > 0);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left there");
-        secrets.delete("token").unwrap();
+        secrets.delete("token", |known| Ok(assert!(known))).unwrap();
         assert_eq!(secrets.read("token").unwrap_err().kind, Kind::NotFound);
-        assert_eq!(secrets.delete("token").unwrap_err().kind, Kind::NotFound);
+        assert_eq!(secrets.delete("token", |known| Ok(assert!(!known))).unwrap_err().kind, Kind::NotFound);
     }
 
     #[test]

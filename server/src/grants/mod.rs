@@ -70,9 +70,9 @@ impl fmt::Display for HttpSpec {
 /// Where plugins are used that something is granted to.
 #[derive(Clone)]
 pub struct Site {
-    /// `pipeline`, `checker`, `ingress` or `filter`
+    /// `pipeline`, `checker`, `ingress`, `filter` or `try`
     pub kind: &'static str,
-    /// Name of the pipeline or binding.
+    /// Name of the pipeline or binding, or of the plugin that is tried.
     pub name: String,
     /// Why nothing may be granted here that is waited for, if so.
     pub hurried: Option<&'static str>,

@@ -36,7 +36,7 @@ struct EntryView {
     at: String,
     /// `granted`, `withdrawn`, `request`, `secret`, `lookups`, `secret-set` or `secret-deleted`
     event: &'static str,
-    /// `pipeline`, `checker`, `ingress` or `filter`; null, as the three that follow, for what was done over the API.
+    /// `pipeline`, `checker`, `ingress`, `filter` or `try`; null, as the three that follow, for what was done over the API.
     kind: Option<&'static str>,
     /// Of the pipeline, producer group, topic, or `group/topic`.
     name: Option<String>,

@@ -1,5 +1,7 @@
 //! One plugin outside of any pipeline: it is given records one by one, and says what it makes of each.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use sluice_runtime::{
@@ -99,6 +101,12 @@ impl Probe {
 }
 
 impl ErrorView {
+    /// Of a message for which there was no time behind those before it.
+    pub fn not_run(limit: Duration) -> Self {
+        let reason = format!("the messages before it took {} s", limit.as_secs());
+        Self { code: "not-run".to_owned(), reason, action: None }
+    }
+
     fn of_record(failed: &RecordFailure) -> Self {
         let RecordFailure { code, reason, action, .. } = failed;
         Self { code: code.clone(), reason: reason.clone(), action: Some(action_text(*action)) }

@@ -64,7 +64,7 @@ pub fn routes(routes: Routes) -> Routes {
             Method::DELETE,
             "/secrets/{name}",
             "Delete a secret. Instances that run keep the value they have read.",
-            |o| o.empties("It is gone."),
+            |o| o.header("If-Match", "`*`: delete it only if it exists; 412 otherwise.").empties("It is gone."),
             delete,
         )
 }
@@ -102,10 +102,11 @@ async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: Header
     Ok((status, Json(named)).into_response())
 }
 
-async fn delete(State(rest): State<Rest>, Path(name): Path<String>) -> Answer {
+async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    let guard = guard(&headers)?;
     let work = move || {
         let granter = rest.parts.plugins.granter();
-        granter.secrets().delete(&name)?;
+        granter.secrets().delete(&name, |known| guard.check(&name, known.then_some(NO_TAG)))?;
         granter.audit().secret_deleted(&name);
         Ok(())
     };

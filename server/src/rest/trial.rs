@@ -1,6 +1,10 @@
 //! `POST /plugins/{name}:try`: runs a stored plugin on given messages and says what came of each.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Json, body::Body, http::HeaderMap, http::Method, response::IntoResponse};
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -9,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sluice_model::{Properties, key, limits};
-use sluice_runtime::{Context, Decision, HalfMessage, Outputs, Plugin, Record, Role, Setup};
+use sluice_runtime::{Context, Decision, Grants, HalfMessage, Outputs, Plugin, Record, Role, Setup};
 
 use super::{
     Rest, input,
@@ -22,6 +26,7 @@ use super::{
 use crate::{
     clock,
     failure::{Failure, Result},
+    grants::{GrantsSpec, Site},
     observer::Logs,
     units,
 };
@@ -30,6 +35,8 @@ use crate::{
 const MESSAGES_LIMIT: usize = 64;
 pub const REQUEST_LIMIT: usize = limits::BODY_LEN / 3 * 4 + 1024 * 1024;
 const LOG_LINES: usize = 1_000;
+/// When the last message is begun: other servers that are asked may take their time.
+const RUN_FOR: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +48,9 @@ struct Trial {
     /// Names of the sinks that a transformer writes to; one named `out` when left out.
     #[serde(default)]
     sinks: Vec<String>,
+    /// What it may do beyond that, as in a pipeline: it is really done, and audited.
+    #[serde(default)]
+    grants: GrantsSpec,
     /// 1 to 64.
     messages: Vec<Given>,
 }
@@ -120,7 +130,18 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
     }
     let version = rest.parts.plugins.resolve(&name)?;
     let role = role(&version.plugin, trial.role.as_deref())?;
-    let view = rest.run_guest(move || Try::new(&name, version.plugin, role, trial)?.run());
+    let plugins = rest.parts.plugins.clone();
+    let view = rest.run_guest(move || {
+        let (granter, digest) = (plugins.granter(), version.plugin.digest().to_owned());
+        let site = Site { kind: "try", name: name.clone(), hurried: None, stopping: Arc::default() };
+        granter.check(&trial.grants, &site, |part| format!("grants.{part}"))?;
+        let grants = granter.grant(&trial.grants, &site, &name, &digest)?;
+        let holding = site.holding(&trial.grants, &name, &digest);
+        granter.audit().granted(&holding);
+        let view = Try::new(&name, version.plugin, role, trial, grants).and_then(Try::run);
+        granter.audit().withdrawn(&holding);
+        view
+    });
     Ok(Json(view.await?).into_response())
 }
 
@@ -151,7 +172,7 @@ struct Try {
 }
 
 impl Try {
-    fn new(name: &str, plugin: Plugin, role: Role, trial: Trial) -> Result<Self> {
+    fn new(name: &str, plugin: Plugin, role: Role, trial: Trial, grants: Grants) -> Result<Self> {
         let logs = Arc::new(Logs::default());
         let sinks = if trial.sinks.is_empty() { vec!["out".to_owned()] } else { trial.sinks };
         let ports: Vec<String> = match &plugin.manifest().outputs {
@@ -165,7 +186,7 @@ impl Try {
             input_topic: "try".to_owned(),
             output_topics: sinks,
         };
-        let setup = Setup { config: trial.config, context, observer: logs.clone(), ..Setup::default() };
+        let setup = Setup { config: trial.config, context, grants, observer: logs.clone(), ..Setup::default() };
         let probe = Probe::start(plugin, role, setup, ports.len()).map_err(|error| not_started(&error))?;
         Ok(Self { name: name.to_owned(), ports, given: trial.messages, logs, probe })
     }
@@ -173,7 +194,12 @@ impl Try {
     /// Each message alone, so that one which traps leaves the others their results.
     fn run(mut self) -> Result<TrialView> {
         let mut results = Vec::with_capacity(self.given.len());
+        let until = Instant::now() + RUN_FOR;
         for (at, given) in std::mem::take(&mut self.given).into_iter().enumerate() {
+            if Instant::now() >= until {
+                results.push(Outcome { error: Some(ErrorView::not_run(RUN_FOR)), ..Outcome::default() });
+                continue;
+            }
             results.push(match self.probe.role() {
                 Role::CheckTransaction => {
                     let body = given.bytes(at)?;

@@ -49,6 +49,18 @@ async fn what_cannot_be_granted_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_deleted_only_where_the_request_says_what_is_true() {
+    let world = world().await;
+    let delete = async |guard: (&str, &str)| world.send("DELETE", "/secrets/api-key", &[guard], "").await;
+    delete(("if-match", "\"1\"")).await.problem(400, "invalid-field", Some("If-Match"));
+    delete(("if-none-match", "*")).await.problem(412, "precondition-failed", Some("If-None-Match"));
+    assert_eq!(world.get("/secrets").await.expect(200).json()["items"].as_array().map(Vec::len), Some(1));
+    delete(("if-match", "*")).await.expect(204);
+    delete(("if-match", "*")).await.problem(412, "precondition-failed", Some("If-Match"));
+    world.delete("/secrets/api-key").await.problem(404, "not-found", Some("secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn on_the_way_of_producers_and_consumers_only_secrets_are_granted() {
     let world = world().await;
     let http = json!({ "http": [{ "url": "https://api.example.com/" }] });
@@ -175,6 +187,30 @@ async fn a_checker_has_the_same_grants_and_its_topics_besides() {
     world.delete(path).await.expect(204);
     assert_eq!(events(&world).await, ["granted checker shop", "withdrawn checker shop"]);
     world.get(path).await.problem(404, "not-found", Some("checker"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_tries_a_plugin_says_what_it_is_granted() {
+    let world = world().await;
+    let try_with = async |grants: Value| {
+        let messages = json!([{ "key": "o-1", "value": "{}" }]);
+        let body = json!({ "config": { "topic": "customers" }, "grants": grants, "messages": messages });
+        world.post("/plugins/ledger-checker:try", body).await
+    };
+    let without = try_with(json!({})).await.expect(200).json();
+    let reason = without["results"][0]["error"]["reason"].as_str().unwrap();
+    assert!(reason.contains("customers") && reason.contains("granted"), "{without}");
+    try_with(json!({ "topics": ["none"] })).await.problem(404, "not-found", Some("grants.topics"));
+    assert!(
+        events(&world).await.iter().all(|event| event == "lookups try ledger-checker"),
+        "{:?}",
+        events(&world).await
+    );
+    let told = events(&world).await.len();
+    let with = try_with(json!({ "topics": ["customers"] })).await.expect(200).json();
+    assert_eq!((&with["results"][0]["decision"], &with["results"][0]["error"]), (&json!("rollback"), &Value::Null));
+    let turns = ["granted", "lookups", "withdrawn"].map(|event| format!("{event} try ledger-checker"));
+    assert_eq!(events(&world).await[told..], turns);
 }
 
 #[tokio::test(flavor = "multi_thread")]
