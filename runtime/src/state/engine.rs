@@ -1,9 +1,15 @@
 //! The file behind the partitions of one pipeline.
 
-use std::{io::ErrorKind, ops::Bound, path::Path};
+use std::{
+    io::ErrorKind,
+    ops::Bound,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, StorageError, TableDefinition, backends::InMemoryBackend,
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, StorageError, TableDefinition,
+    WriteTransaction, backends::InMemoryBackend,
 };
 
 use super::{StateError, wheel::Domain};
@@ -21,6 +27,7 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// The file of one pipeline's state. Its loss is no loss as long as the log holds the changes.
 pub struct Engine {
     database: Database,
+    failed: AtomicBool,
 }
 
 /// A row of the wheel: queue, owner's name, clock, time, and what.
@@ -72,28 +79,59 @@ impl Engine {
         Self::with(Database::builder().create_with_backend(InMemoryBackend::new()).map_err(file)?)
     }
 
-    fn with(database: Database) -> Result<Self, StateError> {
-        let engine = Self { database };
-        let write = engine.database.begin_write().map_err(file)?;
-        write.open_table(ENTRIES).map_err(file)?;
-        write.open_table(WHEEL).map_err(file)?;
-        write.open_table(STANDS).map_err(file)?;
-        write.commit().map_err(file)?;
+    pub(super) fn with(database: Database) -> Result<Self, StateError> {
+        let engine = Self { database, failed: AtomicBool::new(false) };
+        engine.change(Durability::Immediate, |write| {
+            write.open_table(ENTRIES)?;
+            write.open_table(WHEEL)?;
+            write.open_table(STANDS)?;
+            Ok(())
+        })?;
         Ok(engine)
     }
 
+    /// Whether something could not be read or written. Then nothing more can be until the file is opened anew.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    fn noting<T>(&self, done: Result<T, redb::Error>) -> Result<T, StateError> {
+        done.map_err(|error| {
+            self.failed.store(true, Ordering::Release);
+            StateError::File(error.to_string())
+        })
+    }
+
+    fn look<T>(&self, look: impl FnOnce(ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StateError> {
+        self.noting(self.database.begin_read().map_err(redb::Error::from).and_then(look))
+    }
+
+    fn change(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StateError> {
+        let changed = || {
+            let mut write = self.database.begin_write()?;
+            write.set_durability(durability)?;
+            change(&write)?;
+            Ok(write.commit()?)
+        };
+        self.noting(changed())
+    }
+
     pub(super) fn stands(&self, queue: u32) -> Result<(u64, u64), StateError> {
-        let table = self.database.begin_read().map_err(file)?.open_table(STANDS).map_err(file)?;
-        Ok(table.get(queue).map_err(file)?.map_or((0, 0), |found| found.value()))
+        self.look(|read| Ok(read.open_table(STANDS)?.get(queue)?.map_or((0, 0), |found| found.value())))
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<(u64, Vec<u8>)>, StateError> {
-        let table = self.database.begin_read().map_err(file)?.open_table(ENTRIES).map_err(file)?;
-        let found = table.get(key).map_err(file)?;
-        Ok(found.map(|found| {
-            let (expires_at, value) = found.value();
-            (expires_at, value.to_vec())
-        }))
+        self.look(|read| {
+            Ok(read.open_table(ENTRIES)?.get(key)?.map(|found| {
+                let (expires_at, value) = found.value();
+                (expires_at, value.to_vec())
+            }))
+        })
     }
 
     /// Entries whose keys begin with `prefix`, behind `after`, by key, for as long as `each` wants more.
@@ -103,57 +141,58 @@ impl Engine {
         after: Option<&[u8]>,
         mut each: impl FnMut(Entry) -> bool,
     ) -> Result<(), StateError> {
-        let table = self.database.begin_read().map_err(file)?.open_table(ENTRIES).map_err(file)?;
-        let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
-        for found in table.range::<&[u8]>((from, Bound::Unbounded)).map_err(file)? {
-            let (key, value) = found.map_err(file)?;
-            if !key.value().starts_with(prefix) {
-                break;
+        self.look(|read| {
+            let table = read.open_table(ENTRIES)?;
+            let from = after.map_or(Bound::Included(prefix), Bound::Excluded);
+            for found in table.range::<&[u8]>((from, Bound::Unbounded))? {
+                let (key, value) = found?;
+                if !key.value().starts_with(prefix) {
+                    break;
+                }
+                let (expires_at, bytes) = value.value();
+                if !each((key.value().to_vec(), expires_at, bytes.to_vec())) {
+                    break;
+                }
             }
-            let (expires_at, bytes) = value.value();
-            if !each((key.value().to_vec(), expires_at, bytes.to_vec())) {
-                break;
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Rows of the wheel of one owner and clock, the earliest first, for as long as `each` wants more.
     pub(super) fn wheel(&self, prefix: &[u8], mut each: impl FnMut(Row) -> bool) -> Result<(), StateError> {
-        let table = self.database.begin_read().map_err(file)?.open_table(WHEEL).map_err(file)?;
-        for found in table.range::<&[u8]>((Bound::Included(prefix), Bound::Unbounded)).map_err(file)? {
-            let (key, ()) = found.map(|(key, _)| (key, ())).map_err(file)?;
-            let Some(rest) = key.value().strip_prefix(prefix) else { break };
-            let Some((at, what)) = rest.split_first_chunk::<8>() else { break };
-            if !each(Row { at: u64::from_be_bytes(*at), what: what.to_vec() }) {
-                break;
+        self.look(|read| {
+            let table = read.open_table(WHEEL)?;
+            for found in table.range::<&[u8]>((Bound::Included(prefix), Bound::Unbounded))? {
+                let (key, _) = found?;
+                let Some(rest) = key.value().strip_prefix(prefix) else { break };
+                let Some((at, what)) = rest.split_first_chunk::<8>() else { break };
+                if !each(Row { at: u64::from_be_bytes(*at), what: what.to_vec() }) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     pub(super) fn write(&self, changes: Write<'_>) -> Result<(), StateError> {
-        let mut write = self.database.begin_write().map_err(file)?;
-        write.set_durability(if changes.durable { Durability::Immediate } else { Durability::None }).map_err(file)?;
-        {
-            let mut entries = write.open_table(ENTRIES).map_err(file)?;
+        self.change(if changes.durable { Durability::Immediate } else { Durability::None }, |write| {
+            let mut entries = write.open_table(ENTRIES)?;
             for (key, entry) in changes.entries {
                 match entry {
-                    Some(entry) => entries.insert(key.as_slice(), entry).map_err(file)?.map(drop),
-                    None => entries.remove(key.as_slice()).map_err(file)?.map(drop),
+                    Some(entry) => entries.insert(key.as_slice(), entry)?.map(drop),
+                    None => entries.remove(key.as_slice())?.map(drop),
                 };
             }
-            let mut wheel = write.open_table(WHEEL).map_err(file)?;
+            let mut wheel = write.open_table(WHEEL)?;
             for key in changes.removed {
-                wheel.remove(key.as_slice()).map_err(file)?;
+                wheel.remove(key.as_slice())?;
             }
             for key in changes.added {
-                wheel.insert(key.as_slice(), ()).map_err(file)?;
+                wheel.insert(key.as_slice(), ())?;
             }
-            let mut stands = write.open_table(STANDS).map_err(file)?;
-            stands.insert(changes.queue, (changes.applied, changes.newest)).map_err(file)?;
-        }
-        write.commit().map_err(file)
+            write.open_table(STANDS)?.insert(changes.queue, (changes.applied, changes.newest))?;
+            Ok(())
+        })
     }
 
     /// Forgets a queue's entries.
@@ -165,16 +204,12 @@ impl Engine {
             Bound::Included(prefix.as_slice()),
             end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice())),
         );
-        let write = self.database.begin_write().map_err(file)?;
-        {
-            let mut entries = write.open_table(ENTRIES).map_err(file)?;
-            entries.retain_in::<&[u8], _>(range, |key, _| !ours(key)).map_err(file)?;
-            let mut wheel = write.open_table(WHEEL).map_err(file)?;
-            wheel.retain_in::<&[u8], _>(range, |key, ()| !ours(key)).map_err(file)?;
-            let mut stands = write.open_table(STANDS).map_err(file)?;
-            stands.remove(queue).map_err(file)?;
-        }
-        write.commit().map_err(file)
+        self.change(Durability::Immediate, |write| {
+            write.open_table(ENTRIES)?.retain_in::<&[u8], _>(range, |key, _| !ours(key))?;
+            write.open_table(WHEEL)?.retain_in::<&[u8], _>(range, |key, ()| !ours(key))?;
+            write.open_table(STANDS)?.remove(queue)?;
+            Ok(())
+        })
     }
 }
 

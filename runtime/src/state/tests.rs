@@ -1,8 +1,16 @@
 //! Partitions against a plain map, over turns that stand and turns that do not, evictions, crashes and lost files.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::Bytes;
+use redb::{StorageBackend, backends::InMemoryBackend};
 
 use super::{Domain, Engine, Partition, Timer};
 use crate::ports::{Changelog, PortError};
@@ -337,4 +345,66 @@ fn a_damaged_file_is_made_anew_and_one_that_is_in_use_stays() {
         assert_eq!(partition.look("one", b"a", 0).unwrap().as_deref(), Some(&[7; 100_000][..]));
         partition.save(1).unwrap();
     }
+}
+
+/// A disk that can be made to take nothing more.
+#[derive(Debug, Default)]
+struct Disk {
+    memory: InMemoryBackend,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn check(&self) -> std::io::Result<()> {
+        if self.full.load(Ordering::Acquire) {
+            return Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.check()?;
+        self.memory.write(offset, data)
+    }
+}
+
+#[test]
+fn a_file_that_failed_says_so_until_it_is_opened_anew() {
+    let disk = Disk::default();
+    let full = disk.full.clone();
+    let engine = Arc::new(Engine::with(redb::Database::builder().create_with_backend(disk).unwrap()).unwrap());
+    let mut partition = Partition::without_log(engine.clone(), 0, 1 << 20).unwrap();
+    let store = partition.store("s/a");
+    partition.put(store, b"k", b"v", 0).unwrap();
+    partition.keep(0).unwrap();
+    partition.save(1).unwrap();
+    assert!(!engine.has_failed());
+
+    full.store(true, Ordering::Release);
+    partition.put(store, b"l", b"w", 0).unwrap();
+    partition.keep(0).unwrap();
+    assert!(partition.save(2).unwrap_err().to_string().contains("the state's file"));
+    assert!(engine.has_failed());
+    full.store(false, Ordering::Release);
+    assert!(partition.save(2).is_err() && engine.has_failed(), "the library takes nothing more");
 }
