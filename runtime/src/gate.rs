@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::component::{Component, InstancePre};
@@ -15,6 +16,7 @@ use crate::engine::Runtime;
 use crate::error::{Refusal, RefusalCode};
 use crate::host::State;
 use crate::instance;
+use crate::limits::Compilers;
 use crate::manifest::{Manifest, Report, Role};
 use crate::packages;
 use crate::plugin::{Exports, Plugin, Program};
@@ -26,6 +28,8 @@ const VERSION: &str = "@0.3.0";
 const GRANTED: [&str; 9] = ["types", "log", "metrics", "context", "state", "timers", "lookup", "secrets", "http"];
 /// Uploads compiled at the same time.
 const MAX_COMPILING: usize = 4;
+/// How often a host is told that an upload is still being compiled.
+const COMPILE_TICK: Duration = Duration::from_secs(1);
 /// The compiler is recursive here and there.
 const COMPILE_STACK: usize = 16 * 1024 * 1024;
 const HOW: &str = "build it for wasm32-unknown-unknown with the guest SDK, or with any toolchain that makes components";
@@ -36,7 +40,12 @@ pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plug
         let message = format!("{hint}: {} bytes, but a component may have at most {limit}", bytes.len());
         return Err(Refusal::new(RefusalCode::TooLarge, message));
     }
-    let digest: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let (its, name, bytes) = (runtime.clone(), hint.to_owned(), bytes.to_vec());
+    on_compiler(runtime, hint, move || examine(&its, &name, bytes))
+}
+
+fn examine(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<(Plugin, Report), Refusal> {
+    let (digest, size) = (Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>(), bytes.len());
     let start = Instant::now();
     let component = compile(runtime, hint, bytes)?;
     let compile_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -62,7 +71,15 @@ pub(crate) fn admit(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<(Plug
     }
     program.manifest = Some(manifest.clone());
     let plugin = Plugin { program: Arc::new(program) };
-    Ok((plugin, Report { digest, roles, imports, size: bytes.len() as u64, compile_ms, manifest }))
+    Ok((plugin, Report { digest, roles, imports, size: size as u64, compile_ms, manifest }))
+}
+
+/// Makes it a component and compiles it.
+fn compile(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<Component, Refusal> {
+    let refuse = |text: String| Refusal::new(RefusalCode::Invalid, format!("{hint}: does not compile: {text}"));
+    bounds::check(&bytes).map_err(refuse)?;
+    let bytes = as_component(hint, bytes)?;
+    Component::new(&runtime.shared.engine, bytes).map_err(|e| refuse(format!("{e:#}")))
 }
 
 /// A component as it is, or a core module with its component type made into one.
@@ -109,26 +126,41 @@ fn has_component_type(module: &[u8]) -> bool {
         .any(|payload| matches!(payload, Ok(Payload::CustomSection(section)) if section.name().starts_with("component-type")))
 }
 
-/// Counts the uploads that are compiled now, also those that nobody waits for any more.
-#[derive(Default)]
-pub(crate) struct Compilers {
+/// Where uploads are compiled: how many there are now, those that nobody waits for any more among them.
+pub(crate) struct Shop {
+    threads: ThreadPool,
     running: Mutex<usize>,
     freed: Condvar,
 }
 
+impl Shop {
+    pub(crate) fn open(compilers: Compilers) -> Result<Self, ThreadPoolBuildError> {
+        let threads = ThreadPoolBuilder::new()
+            .num_threads(compilers.threads)
+            .thread_name(|number| format!("compiler {number}"))
+            .stack_size(COMPILE_STACK)
+            .start_handler(move |_| (compilers.begin)())
+            .exit_handler(move |_| (compilers.end)())
+            // Whoever waits for what panicked finds that nobody will answer.
+            .panic_handler(|_| ())
+            .build()?;
+        Ok(Self { threads, running: Mutex::default(), freed: Condvar::default() })
+    }
+}
+
 /// One of the uploads that are compiled at the same time.
-struct Compiling(Arc<Compilers>);
+struct Compiling(Arc<Shop>);
 
 impl Compiling {
     /// Waits until there is room.
-    fn begin(compilers: &Arc<Compilers>, until: Instant) -> Option<Self> {
-        let mut running = compilers.running.lock();
+    fn begin(shop: &Arc<Shop>, until: Instant) -> Option<Self> {
+        let mut running = shop.running.lock();
         let full = |running: &mut usize| *running >= MAX_COMPILING;
-        if compilers.freed.wait_while_until(&mut running, full, until).timed_out() {
+        if shop.freed.wait_while_until(&mut running, full, until).timed_out() {
             return None;
         }
         *running += 1;
-        Some(Self(Arc::clone(compilers)))
+        Some(Self(Arc::clone(shop)))
     }
 }
 
@@ -139,40 +171,43 @@ impl Drop for Compiling {
     }
 }
 
-/// Makes it a component and compiles it, on a thread of its own: an upload made to compile for ever, or to break the compiler, costs the
-/// caller only the timeout.
-fn compile(runtime: &Runtime, hint: &str, bytes: &[u8]) -> Result<Component, Refusal> {
+/// Does what an upload needs on threads of their own: one made to compile for ever, or to break the compiler, costs the caller only the
+/// timeout.
+fn on_compiler<T: Send + 'static>(
+    runtime: &Runtime,
+    hint: &str,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let refuse = |code, text: String| Err(Refusal::new(code, format!("{hint}: {text}")));
-    let timeout = runtime.shared.config.compile_timeout;
-    let until = Instant::now() + timeout;
-    let Some(compiling) = Compiling::begin(&runtime.shared.compilers, until) else {
+    let (timeout, waiting) = (runtime.shared.config.compile_timeout, runtime.shared.config.compilers.waiting);
+    let began = Instant::now();
+    let until = began + timeout;
+    let Some(compiling) = Compiling::begin(&runtime.shared.shop, until) else {
         let seconds = timeout.as_secs();
         let text =
             format!("{MAX_COMPILING} others are being compiled, and none was done within {seconds} s; try again later");
         return refuse(RefusalCode::CompileTimeout, text);
     };
-    let engine = runtime.shared.engine.clone();
+    waiting(Duration::ZERO);
     let (send, receive) = mpsc::sync_channel(1);
-    let (name, bytes) = (hint.to_owned(), bytes.to_vec());
-    let thread = std::thread::Builder::new().name("plugin-compile".into()).stack_size(COMPILE_STACK);
-    let spawned = thread.spawn(move || {
-        let refuse = |text: String| Refusal::new(RefusalCode::Invalid, format!("{name}: does not compile: {text}"));
-        let compiled = bounds::check(&bytes)
-            .map_err(refuse)
-            .and_then(|()| as_component(&name, bytes))
-            .and_then(|bytes| Component::new(&engine, bytes).map_err(|e| refuse(format!("{e:#}"))));
+    runtime.shared.shop.threads.spawn(move || {
+        let done = work();
         drop(compiling);
         // The receiver may have stopped waiting; then nobody wants the result.
-        let _ = send.send(compiled);
+        let _ = send.send(done);
     });
-    if let Err(e) = spawned {
-        return refuse(RefusalCode::CompileTimeout, format!("no thread to compile on: {e}"));
-    }
-    match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        Ok(compiled) => compiled,
-        Err(RecvTimeoutError::Disconnected) => refuse(RefusalCode::Invalid, "the compiler broke down on it".into()),
-        Err(RecvTimeoutError::Timeout) => {
-            refuse(RefusalCode::CompileTimeout, format!("compiling took longer than {} s", timeout.as_secs()))
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match receive.recv_timeout(left.min(COMPILE_TICK)) {
+            Ok(done) => return done,
+            Err(RecvTimeoutError::Disconnected) => {
+                return refuse(RefusalCode::Invalid, "the compiler broke down on it".into());
+            }
+            Err(RecvTimeoutError::Timeout) if left > COMPILE_TICK => waiting(began.elapsed()),
+            Err(RecvTimeoutError::Timeout) => {
+                let text = format!("compiling took longer than {} s", timeout.as_secs());
+                return refuse(RefusalCode::CompileTimeout, text);
+            }
         }
     }
 }

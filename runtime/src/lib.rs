@@ -43,7 +43,7 @@ pub use given::{Begin, Given};
 pub use grants::Grants;
 pub use host::{Context, Level, LogLine, MetricKind, Observation, Observer, Silent};
 pub use instance::{Decision, HalfMessage, Instance};
-pub use limits::{Config, Limits};
+pub use limits::{Compilers, Config, Limits};
 pub use manifest::{Manifest, Outputs, Param, Port, Report, Role, StoreDeclared};
 pub use output::{Output, Produced, RecordFailure, Verdict};
 pub use plan::{Plan, Policy, StatePlan, Then};

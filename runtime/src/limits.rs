@@ -17,6 +17,26 @@ pub struct Config {
     pub compile_timeout: Duration,
     /// Deadline of `describe` and `configure`.
     pub start_deadline: Duration,
+    pub compilers: Compilers,
+}
+
+/// The threads that compile. A host may have them stand back behind others.
+#[derive(Clone, Copy, Debug)]
+pub struct Compilers {
+    /// How many; 0: as many as there are processors.
+    pub threads: usize,
+    /// Called by each of them when it begins.
+    pub begin: fn(),
+    /// The same when it ends.
+    pub end: fn(),
+    /// Called when somebody begins to wait for an upload, and every second from then on, with how long that has been.
+    pub waiting: fn(Duration),
+}
+
+impl Default for Compilers {
+    fn default() -> Compilers {
+        Compilers { threads: 0, begin: || (), end: || (), waiting: |_| () }
+    }
 }
 
 impl Default for Config {
@@ -27,6 +47,7 @@ impl Default for Config {
             component: 8 * MIB,
             compile_timeout: Duration::from_secs(30),
             start_deadline: Duration::from_millis(200),
+            compilers: Compilers::default(),
         }
     }
 }

@@ -1,11 +1,16 @@
 //! Threads that run plugins stand back behind those that serve sockets, the log and the disk.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::process::Pid;
+use sluice_runtime::Compilers;
 use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
+    NormalThreadSchedulePolicy, ThreadId, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
 };
 
 const USUAL: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
@@ -134,6 +139,11 @@ impl Calls {
     }
 }
 
+thread_local! {
+    /// The calling thread runs only where nobody else wants to.
+    static ASIDE: Cell<bool> = const { Cell::new(false) };
+}
+
 fn set_nice(nice: i32) {
     if let Err(error) = rustix::process::setpriority_process(None, nice) {
         tracing::debug!(%error, "a thread of plugins keeps its priority");
@@ -142,9 +152,12 @@ fn set_nice(nice: i32) {
 
 /// Whether it is so by now, and with the nice value as well, which the change forgets.
 fn set_policy(policy: NormalThreadSchedulePolicy, nice: i32) -> bool {
-    let policy = ThreadSchedulePolicy::Normal(policy);
-    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
-    set.is_ok() && rustix::process::setpriority_process(None, nice).is_ok()
+    let wanted = ThreadSchedulePolicy::Normal(policy);
+    let set = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, wanted).is_ok();
+    if set {
+        ASIDE.set(matches!(policy, NormalThreadSchedulePolicy::Idle));
+    }
+    set && rustix::process::setpriority_process(None, nice).is_ok()
 }
 
 /// Whether a thread that runs only where nobody else wants to may be one like others again; tried once, by a thread that ends.
@@ -169,6 +182,76 @@ pub fn aside<T>(work: impl FnOnce() -> T) -> T {
         set_policy(NormalThreadSchedulePolicy::Other, nice);
     }
     done
+}
+
+/// Does what takes locks that everybody needs, on a thread that may run only where nobody else wants to: who loses the processor while he holds one
+/// holds up all others.
+pub fn upright<T>(work: impl FnOnce() -> T) -> T {
+    if !ASIDE.get() {
+        return work();
+    }
+    let nice = rustix::process::getpriority_process(None).unwrap_or(NICER);
+    set_policy(NormalThreadSchedulePolicy::Other, nice);
+    let done = work();
+    set_policy(NormalThreadSchedulePolicy::Idle, nice);
+    done
+}
+
+/// For how long an upload is compiled where nobody else wants to run, and then beside others after all.
+const COMPILED_ASIDE: Duration = Duration::from_secs(3);
+
+/// A thread that compiles.
+struct Compiler {
+    thread: ThreadId,
+    id: Pid,
+    nice: i32,
+}
+
+static COMPILERS: Mutex<Vec<Compiler>> = Mutex::new(Vec::new());
+/// They run beside others.
+static COMPILERS_HURRY: AtomicBool = AtomicBool::new(false);
+
+/// Has the threads that compile uploads give way to all others, which would meet them all the time while somebody uploads; but no upload waits
+/// for ever on a machine that has no time to spare.
+pub fn compilers() -> Compilers {
+    // Half of the processors: the rest is there at once for whoever has something to do.
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2));
+    Compilers { threads, begin: compiler_begins, end: compiler_ends, waiting: compilers_are_waited_for }
+}
+
+fn compiler_begins() {
+    let nice = Standing::back().nice;
+    if may_return() {
+        set_policy(NormalThreadSchedulePolicy::Idle, nice);
+        COMPILERS.lock().push(Compiler { thread: thread_native_id(), id: rustix::thread::gettid(), nice });
+    }
+}
+
+fn compiler_ends() {
+    let id = rustix::thread::gettid();
+    COMPILERS.lock().retain(|compiler| compiler.id != id);
+}
+
+fn compilers_are_waited_for(since: Duration) {
+    let hurry = since >= COMPILED_ASIDE;
+    if COMPILERS_HURRY.swap(hurry, Ordering::AcqRel) == hurry {
+        return;
+    }
+    let policy = if hurry { NormalThreadSchedulePolicy::Other } else { NormalThreadSchedulePolicy::Idle };
+    let set = move || {
+        // None of them ends meanwhile.
+        for Compiler { thread, id, nice } in COMPILERS.lock().iter() {
+            let policy = ThreadSchedulePolicy::Normal(policy);
+            let set = set_thread_priority_and_policy(*thread, ThreadPriority::Min, policy);
+            if set.is_err() || rustix::process::setpriority_process(Some(*id), *nice).is_err() {
+                tracing::debug!(?id, "a thread that compiles keeps its priority");
+            }
+        }
+    };
+    // The library changes the calling thread's nice value as well: one that ends then.
+    if let Err(error) = std::thread::Builder::new().spawn(set) {
+        tracing::debug!(%error, "the threads that compile keep their priority");
+    }
 }
 
 /// When those that rest at the moment go on.
@@ -258,6 +341,36 @@ mod tests {
     }
 
     #[test]
+    fn those_who_compile_give_way_until_somebody_waited_for_long() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let policy = || thread_priority::thread_schedule_policy().unwrap();
+        let its_own = (policy(), nice());
+        let usual = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        let (tell, told) = std::sync::mpsc::channel();
+        let compiler = std::thread::spawn(move || {
+            compiler_begins();
+            let at_first = policy();
+            tell.send(()).unwrap();
+            let until = Instant::now() + Duration::from_secs(10);
+            while policy() != usual && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            // Whoever changes it is done with that.
+            compiler_ends();
+            (at_first, policy(), nice())
+        });
+        told.recv().unwrap();
+        compilers_are_waited_for(Duration::ZERO);
+        compilers_are_waited_for(COMPILED_ASIDE);
+        let at_first = if may_return() { idle } else { usual };
+        assert_eq!(compiler.join().unwrap(), (at_first, usual, (its_own.1 + NICER).min(19)));
+        assert_eq!((policy(), nice()), its_own, "only they are changed");
+        assert!(COMPILERS.lock().is_empty());
+        compilers_are_waited_for(Duration::ZERO);
+    }
+
+    #[test]
     fn who_wasted_time_gives_way_for_a_while() {
         let seen = std::thread::spawn(|| {
             let policy = || thread_priority::thread_schedule_policy().unwrap();
@@ -266,6 +379,7 @@ mod tests {
             let (first, at_first) = (policy(), nice());
             standing.wasted(Duration::from_millis(1));
             let then = policy();
+            assert_eq!((upright(|| (policy(), nice())), policy()), ((first, at_first), then));
             standing.wasted(Duration::ZERO);
             assert_eq!(policy(), then, "too early");
             std::thread::sleep(Duration::from_millis(110));

@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     pipelines::Pipelines,
     plugins::Plugins,
+    priority,
     register::Registrar,
     remoting::{Door, Pulls, Sessions},
     secrets::Secrets,
@@ -167,7 +168,8 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     // Bounded by what makes effects: at most one a waiting fetch and one an undecided half message.
     let effects: Effects = Arc::new(move |effect| drop(send_effects.send(effect)));
     let shell = Shell::start(opened, config.retention, effects).map_err(StartError::Threads)?;
-    let runtime = sluice_runtime::Runtime::new(config.runtime).map_err(StartError::Runtime)?;
+    let runtime = sluice_runtime::Config { compilers: priority::compilers(), ..config.runtime };
+    let runtime = sluice_runtime::Runtime::new(runtime).map_err(StartError::Runtime)?;
     let granter = Granter::new(shell.reader.clone(), Secrets::new(config.secrets));
     let plugins = Arc::new(Plugins::load(runtime, granter, shell.clone())?);
     let sessions = Arc::new(Sessions::default());

@@ -5,6 +5,8 @@ use sluice_model::{RecordView, Timestamp, TopicName, limits};
 use sluice_protocol::compress;
 use sluice_runtime::ports::{Hit, Lookup, PortError};
 
+use crate::priority;
+
 /// Bytes of messages after which a look-up finds no more: what a plugin's memory holds at the most.
 const HITS_BYTES: usize = 16 * 1024 * 1024;
 
@@ -24,7 +26,8 @@ impl Lookup for ByKey {
         let failed = |error: sluice_broker::Error| PortError::Failed(error.to_string());
         let topic = TopicName::parse(topic).map_err(|error| failed(error.into()))?;
         let ever = (Timestamp(0), Timestamp(i64::MAX));
-        let found = self.reader.by_key(&topic, key, ever, limit as usize).map_err(failed)?;
+        let find = || self.reader.by_key(&topic, key, ever, limit as usize);
+        let found = priority::upright(find).map_err(failed)?;
         let (mut hits, mut bytes) = (Vec::with_capacity(found.len()), 0);
         for record in &found {
             let hit = to_hit(record)?;
