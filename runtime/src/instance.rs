@@ -240,6 +240,7 @@ impl Instance {
         let deadline = self.store.data().limits.deadline;
         // What a clock brings is no newer than what came before it.
         self.with_state(home, 0, |instance, guest| {
+            instance.store.data_mut().keep.fired_at = Some(now);
             let answer = instance.call(deadline, now, now, |store| guest.call_on_timers(store, &timers))?;
             let raw = answer.map_err(as_fault)?;
             output::check_output(raw, due.len(), outputs, &instance.store.data().limits)
@@ -279,6 +280,7 @@ impl Instance {
         let Some(mut partition) = keep.partition.take() else {
             return Err(Failure::State("it is away".into()));
         };
+        keep.fired_at = None;
         partition.watched_by(None);
         let stands = answer.as_ref().is_ok_and(|output| output.failed.is_empty());
         let settled = if stands { partition.advance(keep.clock, newest) } else { partition.take_back(mark) };

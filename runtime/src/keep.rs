@@ -28,6 +28,8 @@ pub(crate) struct Keep {
     pub(crate) lateness: u64,
     /// There while a processor's function runs.
     pub(crate) partition: Option<Box<Partition>>,
+    /// The broker's time at which the running call is told of timers, if it is one that is.
+    pub(crate) fired_at: Option<u64>,
     /// Why the state could not be read or written: not the plugin's fault.
     pub(crate) broken: Option<String>,
     /// The plugin wrote more than it may.
@@ -220,8 +222,10 @@ impl timers::Host for State {
         if timer.name.len() > MAX_TIMER_NAME {
             bail!("timers: a name has at most {MAX_TIMER_NAME} bytes, got {}", timer.name.len());
         }
-        let timers = self.keep.timers;
-        let timer = Timer { domain: domain(timer.domain), key: timer.key, name: timer.name, due: timer.due };
+        let (timers, domain) = (self.keep.timers, domain(timer.domain));
+        // Or one that sets itself would be due for ever within one tick of the clock.
+        let earliest = self.keep.fired_at.filter(|_| domain == Domain::ProcessingTime).map_or(0, |at| at + 1);
+        let timer = Timer { domain, key: timer.key, name: timer.name, due: timer.due.max(earliest) };
         self.write(|partition| partition.set_timer(timers, &timer))
     }
 

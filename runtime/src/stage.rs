@@ -26,6 +26,11 @@ const BRINGER_TURNS: u32 = 64;
 /// How much longer than they have to entries stay while nothing comes, milliseconds: what was stored before they expired may be on its way to
 /// the disk, and is to find them.
 const EXPIRY_MARGIN: u64 = 60_000;
+/// What a turn makes, about: whoever else writes to the log waits for a whole unit. How many records make so much is told by the turn before.
+const TURN_OUTPUTS: u64 = 1_024;
+const TURN_BYTES: u64 = 2 * 1024 * 1024;
+/// How often the clock of processing-time timers ticks at the most, milliseconds: one that sets itself again makes no more units than that.
+const TIMER_TICK: u64 = 10;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -54,8 +59,12 @@ pub struct Stage {
     stopped: Option<String>,
     /// Records of the next turn: fewer after a missed deadline.
     batch_records: usize,
+    /// The same: fewer where each makes many, or large ones.
+    fitting: usize,
     /// The last turn fired timers: records come first in the next.
     fired: bool,
+    /// By when timers are due, milliseconds since 1970: the last tick of their clock.
+    tick: u64,
     /// The record at the head, if a timer that it brings is what fails.
     bringer: Option<Bringer>,
     /// What was at the head when all timers that it brings were fired: what fails there now is its own.
@@ -91,7 +100,9 @@ impl Stage {
             timer_retry: None,
             stopped: None,
             batch_records,
+            fitting: usize::MAX,
             fired: false,
+            tick: 0,
             bringer: None,
             cleared: None,
             began,
@@ -184,13 +195,18 @@ impl Stage {
         turn
     }
 
-    /// When the first processing-time timer is due, milliseconds since 1970.
+    /// When the first processing-time timer is to be fired, milliseconds since 1970.
     #[must_use]
     pub fn next_timer(&self) -> Option<u64> {
         let mut place = self.plan.state.as_ref()?.partition.lock();
         // A state that cannot be read stops the stage at its next turn.
         let due = |step: &Running| step.next_timer(Domain::ProcessingTime, &mut place).unwrap_or(Some(0));
-        self.steps.iter().filter_map(due).min()
+        let first = self.steps.iter().filter_map(due).min()?;
+        Some(if first <= self.tick { first } else { first.max(self.next_tick()) })
+    }
+
+    fn next_tick(&self) -> u64 {
+        self.tick.saturating_add(TIMER_TICK)
     }
 
     fn turn_at_home(&mut self, source: &mut dyn Source, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Turn {
@@ -207,7 +223,7 @@ impl Stage {
         }
         let mut records = Vec::new();
         // What comes behind a record that is tried again would be done for nothing should it fail.
-        let most = if self.retry.is_some() { 1 } else { self.batch_records };
+        let most = if self.retry.is_some() { 1 } else { self.batch_records.min(self.fitting) };
         let next = match source.read(self.position, most, self.plan.batch_bytes, &mut records) {
             Ok(next) => next,
             Err(e) => return self.port_trouble("reading", e),
@@ -337,14 +353,17 @@ impl Stage {
 
     /// Tells processors that timers are due, and commits what comes of it. `None`: no timer is due.
     fn fire_timers(&mut self, sink: &mut dyn Sink, now: u64, home: &mut Home) -> Option<Turn> {
+        // A clock that was set back ticks all the same.
+        let ticks = now >= self.next_tick() || now < self.tick;
+        let until = if ticks { now } else { self.tick };
         for step in 0..self.steps.len() {
             match self.steps[step].next_timer(Domain::ProcessingTime, home) {
-                Ok(Some(due)) if due <= now => {}
+                Ok(Some(due)) if due <= until => {}
                 Ok(_) => continue,
                 Err(problem) => return Some(self.stop(problem.to_string())),
             }
-            self.fired = true;
-            return Some(self.run_timers(&DueTimers { step, until: now, at: now, brought_by: None }, sink, home));
+            (self.fired, self.tick) = (true, until);
+            return Some(self.run_timers(&DueTimers { step, until, at: now, brought_by: None }, sink, home));
         }
         None
     }
@@ -613,6 +632,9 @@ impl Stage {
                 Err(problem) => return self.trouble(problem.into(), home),
             };
             let changed = state.is_some();
+            if moves {
+                self.fitting = fitting(chained.done, &chained.flows);
+            }
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
             if let Err(e) = sink.commit(Unit { outputs, dead_letters, position, state }) {
@@ -710,6 +732,14 @@ impl Work<'_> {
     fn most(&self) -> usize {
         if let Work::Records(records) = self { records.len() } else { usize::MAX }
     }
+}
+
+/// Of how many records a turn makes as much as it is to make, where so many made these.
+fn fitting(records: usize, made: &[Flow]) -> usize {
+    let bytes = made.iter().map(|flow| flow.record.size() as u64).sum::<u64>();
+    let most = |aim: u64, got: u64| (records as u64).saturating_mul(aim).checked_div(got).unwrap_or(u64::MAX);
+    let most = most(TURN_OUTPUTS, made.len() as u64).min(most(TURN_BYTES, bytes));
+    usize::try_from(most).unwrap_or(usize::MAX).max(1)
 }
 
 /// What a turn changed in the state.

@@ -124,8 +124,8 @@ fn a_timer_that_is_always_due_keeps_no_record_waiting() {
     let pairs = [("again 1", "wake-at 1"), ("a", "count"), ("a", "count"), ("a", "count")];
     let (mut queue, mut store) = (Queue(said(&pairs)), Store::default());
     let mut stage = Stage::open(Plan { batch_records: 1, ..live }, &mut store).unwrap();
-    for _ in 0..8 {
-        stage.turn(&mut queue, &mut store, 10);
+    for tick in 1..=8 {
+        stage.turn(&mut queue, &mut store, 10 * tick);
     }
     assert_eq!(store.sent(), ["a 1", "a 2", "a 3"]);
 

@@ -508,6 +508,23 @@ fn timers_by_the_clock_fire_when_due_and_not_when_cancelled() {
 }
 
 #[test]
+fn a_timer_that_sets_itself_is_fired_once_a_tick() {
+    let mut world = World::new();
+    world.now = 1_000;
+    world.put("again 1", 0, "wake-at 5").put("again 2", 0, "wake-at 5");
+    world.run();
+    let mut units = world.log.lock().units.len();
+    assert_eq!(world.open().0.next_timer(), Some(1_010));
+    for (now, fires) in [(1_000, false), (1_009, false), (1_010, true), (1_019, false), (1_500, true)] {
+        world.now = now;
+        world.run();
+        units += usize::from(fires);
+        assert_eq!(world.log.lock().units.len(), units, "{now}");
+    }
+    assert_eq!(world.open().0.next_timer(), Some(1_510));
+}
+
+#[test]
 fn a_timer_that_fails_is_tried_again_as_a_record_is() {
     let mut world = World::new();
     (world.retries, world.now) = (2, 1_000);

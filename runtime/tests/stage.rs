@@ -221,6 +221,14 @@ fn in_mode(name: &str) -> Plan {
 }
 
 #[test]
+fn a_step_that_makes_many_of_each_is_given_fewer_at_once() {
+    let (store, stage, end, _) = run(in_mode("sixty"), &["x"; 300]);
+    assert_eq!((end, stage.position()), (Turn::Idle, 300));
+    let made: Vec<usize> = store.units.iter().map(|unit| unit.outputs.len() / 60).collect();
+    assert_eq!(made, [256, 17, 17, 10], "records of each unit");
+}
+
+#[test]
 fn two_versions_are_compared_record_by_record_and_failures_end_neither() {
     let mut shadow = Shadow::open(in_mode(""), in_mode(""), 0).unwrap();
     let values = ["a", "drop", "retry", "trap", "b"];
