@@ -84,8 +84,8 @@ impl Broken {
     fn new(failure: Failure, before: Option<&Self>) -> Self {
         let waited = before.and_then(|before| before.again).map(|(_, wait)| wait);
         let wait = waited.map_or(AGAIN_FIRST, |wait| (wait * 2).min(AGAIN_LAST));
-        // Others may give back what they have.
-        let passes = matches!(failure.kind, Kind::Busy | Kind::Full);
+        // Others may give back what they have, and a disk may be well again.
+        let passes = matches!(failure.kind, Kind::Busy | Kind::Full | Kind::Unavailable);
         Self { failure, again: passes.then(|| (Instant::now() + wait, wait)) }
     }
 }
@@ -233,8 +233,9 @@ impl Pipelines {
         opened
     }
 
-    /// Starts those again for which there was no room, each after a while; to be called now and then.
+    /// Starts those again for which there was no room, or whose state's file failed, each after a while; to be called now and then.
     pub fn start_again(&self) {
+        self.stop_failed();
         let is_due = |of: &Pipeline| {
             let again = of.broken.as_ref().and_then(|broken| broken.again);
             !of.stored.paused && again.is_some_and(|(at, _)| at <= Instant::now())
@@ -252,6 +253,22 @@ impl Pipelines {
             match self.start(stored, version) {
                 Ok(()) => tracing::info!(pipeline = name, "a pipeline runs again"),
                 Err(failure) => tracing::debug!(pipeline = name, %failure, "a pipeline still does not start"),
+            }
+        }
+    }
+
+    /// Stops those whose thread ended by a failure that may pass; they are to be started again.
+    fn stop_failed(&self) {
+        let failure = |of: &Pipeline| of.running.as_ref().and_then(Running::failure).cloned();
+        let names: Vec<String> =
+            self.by_name.lock().iter().filter_map(|(name, of)| failure(of).map(|_| name.clone())).collect();
+        for name in names {
+            let _changing = self.changing.lock();
+            // It may have been changed meanwhile.
+            let Some(failure) = self.by_name.lock().get(&name).and_then(failure) else { continue };
+            self.stop(&name);
+            if let Some(pipeline) = self.by_name.lock().get_mut(&name) {
+                pipeline.broken = Some(Broken::new(failure, None));
             }
         }
     }
@@ -454,8 +471,11 @@ impl Unread {
 
 fn description(pipeline: &Pipeline) -> Description {
     let queues = pipeline.running.as_ref().map(Running::queues).unwrap_or_default();
-    let ended = pipeline.running.as_ref().is_some_and(Running::has_ended);
-    let ended = ended.then(|| "its thread ended by a fault of the server; pause and resume it".to_owned());
+    let ended = pipeline.running.as_ref().filter(|running| running.has_ended());
+    let ended = ended.map(|running| running.failure().map(|failure| failure.text.clone()));
+    let ended = ended.map(|failure| {
+        failure.unwrap_or_else(|| "its thread ended by a fault of the server; pause and resume it".to_owned())
+    });
     let stopped = ended.or_else(|| queues.iter().find_map(|queue| queue.stopped.clone()));
     let Stored { live, candidate, paused, .. } = &pipeline.stored;
     let status = match (&pipeline.broken, paused, stopped) {
@@ -611,9 +631,24 @@ mod tests {
         shell.ask_blocking(move |broker, now| broker.send(send, now)).unwrap();
         assert_eq!((lag(&pipeline), description(&pipeline).status), (vec![3], Status::Running));
 
-        pipeline.running = Some(run::tests::panicked(&shell));
+        pipeline.running = Some(run::tests::ended(&shell, None));
         let Status::Stopped(reason) = description(&pipeline).status else { panic!("its thread is gone") };
         assert!(reason.contains("its thread ended"), "{reason}");
+
+        let full = Failure::new(Kind::Unavailable, "state: the disk is full");
+        pipeline.running = Some(run::tests::ended(&shell, Some(full.clone())));
+        pipelines.install(pipeline);
+        let status = || pipelines.describe("p").unwrap().status;
+        assert_eq!(status(), Status::Stopped(full.text.clone()));
+        pipelines.start_again();
+        assert_eq!(status(), Status::Stopped(full.text), "not at once");
+        let until = Instant::now() + Duration::from_secs(20);
+        let position = || pipelines.describe("p").unwrap().queues.first().map_or(0, |queue| queue.position);
+        while (status() != Status::Running || position() < 3) && Instant::now() < until {
+            pipelines.start_again();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!((status(), position()), (Status::Running, 3));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
@@ -155,6 +155,7 @@ pub struct Running {
     /// Tells the requests of its plugins that they are to end.
     stopping: Vec<Arc<AtomicBool>>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
+    failure: Arc<OnceLock<Failure>>,
     reader: Reader,
     /// What it reads.
     topic: TopicName,
@@ -178,7 +179,7 @@ impl Running {
     ) -> Result<Self> {
         let bell = Arc::new(Bell::default());
         let (stop, go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let queues = Arc::new(Mutex::new(Vec::new()));
+        let (queues, failure) = (Arc::new(Mutex::new(Vec::new())), Arc::new(OnceLock::new()));
         let stopping = versions.all().map(|of| of.stopping.clone()).collect();
         let memory = versions.all().filter(|of| of.keeps_state).map(|of| of.state_memory).max();
         let keeps = memory.map(|memory| States::open(shell.clone(), place, memory)).transpose()?;
@@ -202,6 +203,7 @@ impl Running {
             stages: Vec::new(),
             standing: Vec::new(),
             queues: queues.clone(),
+            failure: failure.clone(),
             states: its_states,
             state_topic,
         };
@@ -219,7 +221,7 @@ impl Running {
             })
             .map_err(|error| Failure::new(Kind::Busy, error.to_string()))?;
         let thread = Some(thread);
-        Ok(Self { bell, stop, go, stopping, queues, reader, topic, states, thread, _log_topic: log_topic })
+        Ok(Self { bell, stop, go, stopping, queues, failure, reader, topic, states, thread, _log_topic: log_topic })
     }
 
     /// Lets the thread begin.
@@ -250,6 +252,11 @@ impl Running {
     /// Whether its thread ended though nobody stopped it: it panicked.
     pub fn has_ended(&self) -> bool {
         self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Why its thread ended, if it is to be opened anew.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
     }
 
     /// What its processors keep; `None`: it has none.
@@ -304,6 +311,7 @@ struct Work {
     stages: Vec<Queue>,
     standing: Vec<Standing>,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
+    failure: Arc<OnceLock<Failure>>,
     states: Option<Arc<States>>,
     /// The topic that holds the changes of the state.
     state_topic: Option<TopicName>,
@@ -465,7 +473,7 @@ impl Work {
             }
         }
         let (mut looked, mut told) = (Instant::now(), None);
-        while !stop.load(Ordering::Acquire) {
+        while !stop.load(Ordering::Acquire) && !self.has_failed() {
             let mut busy = false;
             for at in 0..self.stages.len() {
                 let before = self.wasted(at);
@@ -492,11 +500,21 @@ impl Work {
             }
         }
         self.publish();
+        if self.has_failed() {
+            let stopped = self.queues.lock().iter().find_map(|queue| queue.stopped.clone());
+            let reason = stopped.unwrap_or_else(|| "the state's file cannot be read or written".to_owned());
+            let _ = self.failure.set(Failure::new(Kind::Unavailable, reason));
+        }
         for Queue { stage, mut output, .. } in self.stages {
             stage.close(&mut output);
         }
         // Whoever looks into the state holds on to it, and must not hold on to its file.
         self.states.iter().for_each(|states| states.close());
+    }
+
+    /// Whether the state's file, which all queues have together, failed. It can be opened anew when all have let go of it.
+    fn has_failed(&self) -> bool {
+        self.states.as_ref().is_some_and(|states| states.have_failed())
     }
 
     /// Processor time of one queue's calls that came to nothing.
@@ -598,9 +616,10 @@ impl Work {
 pub(super) mod tests {
     use super::*;
 
-    /// One whose thread panicked.
-    pub(in super::super) fn panicked(shell: &Shell) -> Running {
-        let thread = std::thread::spawn(|| panic!("as a test wants it"));
+    /// One whose thread ended: by a failure, or else it panicked.
+    pub(in super::super) fn ended(shell: &Shell, failure: Option<Failure>) -> Running {
+        let panics = failure.is_none();
+        let thread = std::thread::spawn(move || assert!(!panics, "as a test wants it"));
         while !thread.is_finished() {
             std::thread::yield_now();
         }
@@ -610,6 +629,7 @@ pub(super) mod tests {
             go: Arc::default(),
             stopping: Vec::new(),
             queues: Arc::default(),
+            failure: Arc::new(failure.map_or_else(OnceLock::new, OnceLock::from)),
             reader: shell.reader.clone(),
             topic: TopicName::parse("in").unwrap(),
             states: None,

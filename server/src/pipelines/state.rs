@@ -122,6 +122,11 @@ impl States {
         self.engine.lock().take();
     }
 
+    /// Whether the file could not be read or written; nothing more can be until it is opened anew.
+    pub(super) fn have_failed(&self) -> bool {
+        self.engine.lock().as_ref().is_some_and(|engine| engine.has_failed())
+    }
+
     /// What is kept of a queue of the source, to be shared with its stage; fails with `NotFound`.
     pub(super) fn partition(&self, queue: QueueId) -> Result<Shared> {
         let found = self.partitions.lock().get(&queue.0).cloned();
@@ -133,8 +138,8 @@ impl States {
         reader.bounds(topic, queue).1.0
     }
 
-    /// Names of the stores, `step/store`. Fails, as those below do, with `Busy` while the pipeline is being changed, and with `Corrupt` when its
-    /// state cannot be read.
+    /// Names of the stores, `step/store`. Fails, as those below do, with `Busy` while the pipeline is being changed, and with `Unavailable` or `Corrupt`
+    /// when its state cannot be read.
     pub fn stores(&self) -> Result<Vec<String>> {
         let mut names = self.each(|_, partition| Ok(partition.stores()))?;
         names.sort();
@@ -199,7 +204,7 @@ fn merged(pages: Vec<(u32, Page)>, limit: usize) -> (Vec<Found>, bool) {
 /// Opens a file of states, or makes it.
 pub(super) fn engine(file: &Path) -> Result<Arc<Engine>> {
     if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder).map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
+        std::fs::create_dir_all(folder).map_err(|error| broken(&StateError::File(error.to_string())))?;
     }
     Ok(Arc::new(Engine::open(file).map_err(|error| broken(&error))?))
 }
@@ -220,7 +225,9 @@ fn closed() -> Failure {
 }
 
 fn broken(error: &StateError) -> Failure {
-    Failure::new(Kind::Corrupt, format!("state: {error}"))
+    // A full disk, or one that fails, may be well again.
+    let kind = if matches!(error, StateError::File(_)) { Kind::Unavailable } else { Kind::Corrupt };
+    Failure::new(kind, format!("state: {error}"))
 }
 
 /// The changes of one queue's state: the messages of a topic.

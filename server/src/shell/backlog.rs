@@ -13,6 +13,8 @@ const BYTES_LIMIT: usize = 32 * 1024 * 1024;
 const BATCHES_LIMIT: usize = 4_096;
 /// How long batches gather that nobody waits for: each sync costs the same, however little it brings to the disk.
 const GATHER: Duration = Duration::from_millis(2);
+/// Bytes that may wait for the disk when somebody brings more who gives way to others: their messages come behind all of it.
+const CALM_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes after which they do not gather any longer.
 const GATHER_BYTES: usize = 1024 * 1024;
 
@@ -34,6 +36,8 @@ pub(super) struct Backlog {
     /// There is something for the disk's thread.
     filled: Condvar,
     shrunk: Condvar,
+    /// Little waits for the disk.
+    calm: Condvar,
 }
 
 #[derive(Default)]
@@ -73,6 +77,18 @@ impl Backlog {
         }
     }
 
+    /// Waits until little waits for the disk.
+    pub fn wait_for_calm(&self) {
+        let mut state = self.state.lock();
+        while state.bytes > CALM_BYTES && !state.abandoned {
+            // Then what gathers is not to gather any longer.
+            if !state.batches.is_empty() && !std::mem::replace(&mut state.urgent, true) {
+                self.filled.notify_one();
+            }
+            self.calm.wait(&mut state);
+        }
+    }
+
     /// Once the backlog is abandoned the batch is dropped, and its acks with it.
     pub fn push(&self, batch: Batch) {
         let mut state = self.state.lock();
@@ -106,6 +122,7 @@ impl Backlog {
         drop(state);
         drop(dropped);
         self.shrunk.notify_all();
+        self.calm.notify_all();
     }
 
     /// Moves all batches to `taken`, once somebody waits for one or they have gathered; none after `patience`. Answers
@@ -137,6 +154,9 @@ impl Backlog {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
         self.shrunk.notify_one();
+        if state.bytes <= CALM_BYTES {
+            self.calm.notify_all();
+        }
     }
 }
 
@@ -146,6 +166,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     use sluice_broker::Durability;
+    use sluice_model::LogOffset;
 
     use super::*;
 
@@ -153,6 +174,36 @@ mod tests {
         let answered = answered.clone();
         let ack = Ack::Other(Durability::Sync, Box::new(move |_| answered.send(()).unwrap()));
         Batch { written: None, acks: vec![ack] }
+    }
+
+    #[test]
+    fn who_gives_way_waits_until_little_waits_for_the_disk() {
+        let backlog = Arc::new(Backlog::default());
+        backlog.wait_for_calm();
+        let large = || Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; CALM_BYTES] };
+        for _ in 0..2 {
+            backlog.push(Batch { written: Some(large()), acks: Vec::new() });
+        }
+        let (told, tell) = mpsc::channel();
+        let (waiting, calm) = (backlog.clone(), told.clone());
+        let waiter = std::thread::spawn(move || {
+            waiting.wait_for_calm();
+            calm.send("calm").unwrap();
+        });
+        // It gathers no longer.
+        let mut taken = Vec::new();
+        assert!(backlog.take(&mut taken, Duration::from_secs(60)));
+        assert_eq!(taken.len(), 2);
+        told.send("taken").unwrap();
+        backlog.shrink(CALM_BYTES);
+        assert_eq!([tell.recv(), tell.recv()], [Ok("taken"), Ok("calm")]);
+        waiter.join().unwrap();
+
+        backlog.push(Batch { written: Some(large()), acks: Vec::new() });
+        let waiting = backlog.clone();
+        let waiter = std::thread::spawn(move || waiting.wait_for_calm());
+        backlog.abandon();
+        waiter.join().unwrap();
     }
 
     #[test]

@@ -206,11 +206,13 @@ impl Shell {
         receive.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// [`Self::ask_blocking`] that does not wait for the disk, as [`Self::ask_async`].
+    /// [`Self::ask_blocking`] that does not wait for the disk, as [`Self::ask_async`], but while much is on its way there: readers see what others
+    /// send behind that only.
     pub fn ask_blocking_async<T: std::marker::Send + 'static>(
         &self,
         verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<T> + std::marker::Send + 'static,
     ) -> Result<T> {
+        self.turns.wait_for_calm();
         let (answer, receive) = sync_channel(1);
         self.call_with(Durability::Async, verb, move |result| drop(answer.try_send(result)));
         receive.recv().unwrap_or_else(|_| Err(stopped()))

@@ -67,6 +67,11 @@ impl Turns {
         }
     }
 
+    /// Waits until little waits for the disk.
+    pub fn wait_for_calm(&self) {
+        self.backlog.wait_for_calm();
+    }
+
     /// Leaves what was pushed to the writer's own thread.
     pub fn leave(&self) {
         self.commands.ring();
