@@ -103,12 +103,16 @@ async fn send_all(
     let mut batch = Vec::with_capacity(IN_FLIGHT);
     while lines.recv_many(&mut batch, IN_FLIGHT).await > 0 {
         let messages = batch.drain(..).map(|line| Ok(args.message(line.context("the input cannot be read")?)));
-        let messages = messages.collect::<anyhow::Result<Vec<_>>>()?;
-        let count = messages.len() as u64;
-        send_some(producer, messages).await.with_context(|| {
-            format!("the message on line {} or one behind it was not sent ({})", sent + 1, args.names.hint())
-        })?;
-        sent += count;
+        let mut messages = messages.collect::<anyhow::Result<Vec<_>>>()?;
+        // Those that are sent together go in their order once the way is known, which the first one finds.
+        let first = messages.drain(..usize::from(sent == 0)).collect();
+        for messages in [first, messages] {
+            let count = messages.len() as u64;
+            send_some(producer, messages).await.with_context(|| {
+                format!("the message on line {} or one behind it was not sent ({})", sent + 1, args.names.hint())
+            })?;
+            sent += count;
+        }
     }
     Ok(sent)
 }
