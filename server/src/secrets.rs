@@ -184,9 +184,15 @@ mod tests {
         let listed = secrets.list().unwrap();
         assert!(listed.len() == 1 && listed[0].name == "token" && listed[0].updated_at.0 > 0);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing else is left there");
-        secrets.delete("token", |known| Ok(assert!(known))).unwrap();
+        let if_known = |wanted: bool| {
+            move |known: bool| {
+                assert_eq!(known, wanted);
+                Ok(())
+            }
+        };
+        secrets.delete("token", if_known(true)).unwrap();
         assert_eq!(secrets.read("token").unwrap_err().kind, Kind::NotFound);
-        assert_eq!(secrets.delete("token", |known| Ok(assert!(!known))).unwrap_err().kind, Kind::NotFound);
+        assert_eq!(secrets.delete("token", if_known(false)).unwrap_err().kind, Kind::NotFound);
     }
 
     #[test]
