@@ -5,7 +5,7 @@ use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationCon
 
 use crate::bindings::sluice::plugin as imports;
 use crate::error::{Error, Refusal};
-use crate::gate::{self, Shop};
+use crate::gate::{self, CompilePool};
 use crate::host::{self, State};
 use crate::limits::Config;
 use crate::manifest::Report;
@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) config: Config,
     pub(crate) ticker: Ticker,
-    pub(crate) shop: Arc<Shop>,
+    pub(crate) compile_pool: Arc<CompilePool>,
 }
 
 /// The engine that compiles and runs plugins. Cloning gives another handle; the last one stops its thread.
@@ -40,8 +40,8 @@ impl Runtime {
         let engine = Engine::new(&settings(&config)).map_err(|e| Error::Engine(format!("{e:#}")))?;
         let ticking = engine.clone();
         let ticker = Ticker::start(move || ticking.increment_epoch()).map_err(|e| Error::Engine(e.to_string()))?;
-        let shop = Shop::open(config.compilers).map_err(|e| Error::Engine(e.to_string()))?;
-        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker, shop: Arc::new(shop) }) })
+        let compile_pool = CompilePool::open(config.compilers).map_err(|e| Error::Engine(e.to_string()))?;
+        Ok(Runtime { shared: Arc::new(Shared { engine, config, ticker, compile_pool: Arc::new(compile_pool) }) })
     }
 
     /// The upload gate: compiles and checks a component, or a core module that carries its component type. What is accepted here

@@ -127,13 +127,13 @@ fn has_component_type(module: &[u8]) -> bool {
 }
 
 /// Where uploads are compiled: how many there are now, those that nobody waits for any more among them.
-pub(crate) struct Shop {
+pub(crate) struct CompilePool {
     threads: ThreadPool,
     running: Mutex<usize>,
     freed: Condvar,
 }
 
-impl Shop {
+impl CompilePool {
     pub(crate) fn open(compilers: Compilers) -> Result<Self, ThreadPoolBuildError> {
         let threads = ThreadPoolBuilder::new()
             .num_threads(compilers.threads)
@@ -149,18 +149,18 @@ impl Shop {
 }
 
 /// One of the uploads that are compiled at the same time.
-struct Compiling(Arc<Shop>);
+struct Compiling(Arc<CompilePool>);
 
 impl Compiling {
     /// Waits until there is room.
-    fn begin(shop: &Arc<Shop>, until: Instant) -> Option<Self> {
-        let mut running = shop.running.lock();
+    fn begin(pool: &Arc<CompilePool>, until: Instant) -> Option<Self> {
+        let mut running = pool.running.lock();
         let full = |running: &mut usize| *running >= MAX_COMPILING;
-        if shop.freed.wait_while_until(&mut running, full, until).timed_out() {
+        if pool.freed.wait_while_until(&mut running, full, until).timed_out() {
             return None;
         }
         *running += 1;
-        Some(Self(Arc::clone(shop)))
+        Some(Self(Arc::clone(pool)))
     }
 }
 
@@ -182,7 +182,7 @@ fn on_compiler<T: Send + 'static>(
     let (timeout, waiting) = (runtime.shared.config.compile_timeout, runtime.shared.config.compilers.waiting);
     let began = Instant::now();
     let until = began + timeout;
-    let Some(compiling) = Compiling::begin(&runtime.shared.shop, until) else {
+    let Some(compiling) = Compiling::begin(&runtime.shared.compile_pool, until) else {
         let seconds = timeout.as_secs();
         let text =
             format!("{MAX_COMPILING} others are being compiled, and none was done within {seconds} s; try again later");
@@ -190,7 +190,7 @@ fn on_compiler<T: Send + 'static>(
     };
     waiting(Duration::ZERO);
     let (send, receive) = mpsc::sync_channel(1);
-    runtime.shared.shop.threads.spawn(move || {
+    runtime.shared.compile_pool.threads.spawn(move || {
         let done = work();
         drop(compiling);
         // The receiver may have stopped waiting; then nobody wants the result.
