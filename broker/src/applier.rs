@@ -6,7 +6,7 @@ use sluice_model::{
     LogOffset, RecordView, Timestamp,
     record::{self, Peek},
 };
-use sluice_storage::{Retention, Syncer, Written};
+use sluice_storage::{Draft, Retention, Syncer, Written};
 
 use crate::{
     broker::{Effect, Shared},
@@ -69,19 +69,28 @@ impl Applier {
         Ok(self.store.retry()?)
     }
 
-    /// Whether enough was applied since the last checkpoint.
+    /// Whether enough was applied since the last checkpoint, and no draft of another is out.
     pub fn checkpoint_due(&self) -> bool {
         self.store.checkpoint_due()
     }
 
-    /// Writes a checkpoint: start-up needs to read only what came after it.
+    /// Whether the draft of a checkpoint is out.
+    pub fn is_drafted(&self) -> bool {
+        self.store.is_drafted()
+    }
+
+    /// Drafts a checkpoint for the [`Checkpointer`](sluice_storage::Checkpointer): start-up needs to read only what comes
+    /// after it.
     ///
     /// The state may be ahead of what was applied here, but never of the disk: what it has seen is made durable first.
-    /// While the writer has staged changes of the state and not written them, nothing is done, and the checkpoint stays
-    /// due.
-    pub fn checkpoint(&mut self) -> Result<()> {
-        let Some(snapshot) = self.durable(State::snapshot)? else { return Ok(()) };
-        Ok(self.store.checkpoint(&LogViews::taken(&self.shared, snapshot?))?)
+    /// While the writer has staged changes of the state and not written them there is none, and the checkpoint stays due;
+    /// nor while another draft is out.
+    pub fn draft(&mut self) -> Result<Option<Draft>> {
+        if self.is_drafted() {
+            return Ok(None);
+        }
+        let Some(snapshot) = self.durable(State::snapshot)? else { return Ok(None) };
+        Ok(Some(self.store.draft(&LogViews::taken(&self.shared, snapshot?))?))
     }
 
     /// What `look` sees of the state, with all of that state on the disk; `None` while some of it is staged only.
@@ -97,15 +106,10 @@ impl Applier {
         Ok(Some(seen))
     }
 
-    /// Notes how far the log is durable, so that damage below is told from a write that was cut short.
-    pub fn mark_durable(&mut self) -> Result<()> {
-        Ok(self.store.mark_durable()?)
-    }
-
     /// Deletes whole old segments, none that anything still points into; answers with the log's new start.
     ///
-    /// A change that no longer points into a segment counts once it is on the disk; while one is staged only, nothing
-    /// is deleted.
+    /// A change that no longer points into a segment counts once it is on the disk; while one is staged only, or the draft
+    /// of a checkpoint is out, nothing is deleted.
     pub fn retain(&mut self, now: Timestamp, policy: &Retention) -> Result<LogOffset> {
         // Before the state is looked at: the position of the delayed messages is part of it.
         let delayed = self.reader.oldest_delayed().unwrap_or(LogOffset(u64::MAX));

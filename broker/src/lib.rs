@@ -1,9 +1,10 @@
 //! The broker: the owner of the log and of everything derived from it.
 //!
-//! Synchronous: no sockets, no tasks, no clock (time is an argument). Three handles share one broker:
+//! Synchronous: no sockets, no tasks, no clock (time is an argument). Four handles share one broker:
 //!
 //! - [`Broker`], the one writer: verbs stage records, [`Broker::write`] puts them into the log;
 //! - [`Applier`], the one owner of the disk's side: makes what was written durable, then visible;
+//! - [`Checkpointer`], which brings what the start-up needs to the disk, beside all that;
 //! - [`Reader`], for everybody else, cheap to clone: fetches, positions, members.
 //!
 //! What the broker wants done outside it asks for as an [`Effect`].
@@ -58,7 +59,9 @@ pub use pop::{Ahead, Leased, Pop, Popped, PoppedQueue, Seen};
 pub use reader::{Fetch, FetchStatus, Fetched, Reader};
 pub use schedule::LEVELS_MS;
 /// Storage's own words that callers of the broker need.
-pub use sluice_storage::{Boundary, Config as StoreConfig, Disk, RealDisk, Recovery, Retention, Written};
+pub use sluice_storage::{
+    Boundary, Checkpointer, Config as StoreConfig, Disk, Draft, RealDisk, Recovery, Retention, Written,
+};
 pub use sql::{Expression, Incomparable};
 pub use stage::StageUnit;
 pub use system::{AUTO_CREATE_TOPIC, SYSTEM, is_state_topic, is_system, reply_topic, state_topic};

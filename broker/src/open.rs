@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use sluice_storage::{Disk, Recovery};
+use sluice_storage::{Checkpointer, Disk, Recovery};
 
 use crate::{
     applier::Applier,
@@ -18,10 +18,11 @@ use crate::{
     waiters::Waiters,
 };
 
-/// A broker ready to serve: its three handles, and what recovery found.
+/// A broker ready to serve: its handles, and what recovery found.
 pub struct Opened {
     pub broker: Broker,
     pub applier: Applier,
+    pub checkpointer: Checkpointer,
     pub reader: Reader,
     pub recovery: Recovery,
 }
@@ -43,5 +44,5 @@ pub fn open(disk: Arc<dyn Disk>, store: sluice_storage::Config, config: Config) 
     let reader = Reader::new(opened.reader, shared.clone());
     let broker = Broker::new(opened.appender, shared.clone(), reader.clone());
     let applier = Applier::new(opened.applier, opened.syncer, shared, reader.clone());
-    Ok(Opened { broker, applier, reader, recovery: opened.recovery })
+    Ok(Opened { broker, applier, checkpointer: opened.checkpointer, reader, recovery: opened.recovery })
 }

@@ -12,7 +12,7 @@ fn what_is_staged_and_not_written_is_in_no_checkpoint() {
     world.make("first", 1);
     let now = world.now;
     world.broker().put_topic(Topic::new(topic("staged"), 1), now).unwrap();
-    world.opened.applier.checkpoint().unwrap();
+    world.checkpoint().unwrap();
     let mut world = world.crash();
     assert!(world.opened.reader.topic(&topic("staged")).is_err(), "it never reached the log");
     world.make("second", 1);
@@ -25,9 +25,9 @@ fn a_checkpoint_is_taken_once_all_is_written() {
     let mut world = World::new();
     let now = world.now;
     world.broker().put_topic(Topic::new(topic("t"), 1), now).unwrap();
-    world.opened.applier.checkpoint().unwrap();
+    world.checkpoint().unwrap();
     world.settle();
-    world.opened.applier.checkpoint().unwrap();
+    world.checkpoint().unwrap();
     let world = world.crash();
     assert_eq!(world.opened.recovery.replayed_records, 0);
     assert!(world.opened.reader.topic(&topic("t")).is_ok());
@@ -43,7 +43,7 @@ fn a_document_carried_forward_and_not_written_keeps_its_segment() {
         world.send(send_to(0, vec![message("t", &format!("{n}{}", ".".repeat(400)), &[])]));
     }
     for _ in 0..2 {
-        world.opened.applier.checkpoint().unwrap();
+        world.checkpoint().unwrap();
     }
     assert_eq!(world.broker().carry_documents(now).unwrap(), 1);
     let policy = Retention { max_age_ms: None, max_bytes: Some(4096) };

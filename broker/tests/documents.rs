@@ -52,7 +52,7 @@ fn documents_move_on_as_the_log_behind_them_goes() {
             put(&mut world, "changed", "new");
         }
         if world.opened.applier.checkpoint_due() {
-            world.opened.applier.checkpoint().unwrap();
+            world.checkpoint().unwrap();
         }
         let now = world.now;
         carried += world.broker().carry_documents(now).unwrap();

@@ -11,7 +11,7 @@ use sluice_model::{Kind, QueueId, QueueOffset};
 fn a_full_disk_refuses_and_loses_nothing() {
     let mut world = World::tiny();
     world.make("t", 1);
-    world.opened.applier.checkpoint().unwrap();
+    world.checkpoint().unwrap();
     let used = world.disk.used_bytes();
     world.disk.set_capacity(Some(used + 8_192));
     let mut taken = 0;
@@ -59,7 +59,7 @@ fn a_failed_sync_acknowledges_nothing_and_ends_all_writing() {
     assert_eq!(world.opened.applier.sync().unwrap_err().kind(), Kind::Unavailable);
     assert_eq!(world.opened.applier.sync().unwrap_err().kind(), Kind::Unavailable, "a second sync does not help");
     assert_eq!(world.try_send(send_to(0, vec![message("t", "x", &[])])).unwrap_err().kind(), Kind::Unavailable);
-    assert_eq!(world.opened.applier.checkpoint().unwrap_err().kind(), Kind::Unavailable);
+    assert_eq!(world.checkpoint().unwrap_err().kind(), Kind::Unavailable);
     assert_eq!(world.bodies("t", 0), ["safe"]);
     let mut world = world.crash();
     assert_eq!(world.bodies("t", 0), ["safe"]);

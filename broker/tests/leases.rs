@@ -346,7 +346,7 @@ fn a_checkpoint_keeps_leases_and_many_revivals_fit_small_segments() {
     let mut taken = 0;
     while taken < 40 {
         taken += read(&take(&mut world, &Pop { max_messages: 7, ..pop() })).len();
-        world.opened.applier.checkpoint().unwrap();
+        world.checkpoint().unwrap();
     }
     let mut world = world.crash();
     assert_eq!(world.opened.reader.leased(), 40);
@@ -371,7 +371,7 @@ fn a_group_that_begins_at_the_end_keeps_its_place_there() {
         for _ in 0..20 {
             world.say("t", &"x".repeat(400));
         }
-        world.opened.applier.checkpoint().unwrap();
+        world.checkpoint().unwrap();
     }
     let (now, small) = (world.now, Retention { max_age_ms: None, max_bytes: Some(4_096) });
     world.opened.applier.retain(now, &small).unwrap();
@@ -459,7 +459,7 @@ fn a_message_that_always_fails_in_order_gives_way_in_the_end() {
     for failures in 0..=2 {
         let popped = take(&mut world, &ordered);
         assert_eq!(in_order(&popped), [("a".to_owned(), failures)]);
-        world.opened.applier.checkpoint().unwrap();
+        world.checkpoint().unwrap();
         world = world.crash();
         later(&mut world, HIDDEN);
     }

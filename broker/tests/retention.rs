@@ -15,7 +15,7 @@ fn fill(world: &mut World) {
         for _ in 0..20 {
             world.say("t", &".".repeat(400));
         }
-        world.opened.applier.checkpoint().unwrap();
+        world.checkpoint().unwrap();
     }
 }
 

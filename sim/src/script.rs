@@ -60,6 +60,9 @@ pub enum Step {
     Write,
     /// What is written becomes durable and visible; everybody is answered.
     Settle,
+    /// Drafts a checkpoint, to be written later.
+    Draft,
+    /// Writes the draft that is out, or a new one.
     Checkpoint,
     Mark,
     /// Keeps this many bytes of the log.
@@ -117,8 +120,8 @@ pub fn everything(rounds: u8) -> Vec<Step> {
             Acknowledge(RANKS, 0),
         ]);
         match round % 4 {
-            0 => steps.extend([Checkpoint, DeleteTopic(FLEETING), Send(SYNC, 0, 2, 10), PutTopic(FLEETING)]),
-            1 => steps.extend([DeleteGroup(LEAVER), DeleteDocument(0), Mark, Settle, PutGroup(LEAVER)]),
+            0 => steps.extend([Draft, DeleteTopic(FLEETING), Send(SYNC, 0, 2, 10), PutTopic(FLEETING)]),
+            1 => steps.extend([DeleteGroup(LEAVER), DeleteDocument(0), Mark, Checkpoint, Settle, PutGroup(LEAVER)]),
             2 => steps.extend([
                 Wait(30_000),
                 Deliver,
@@ -189,8 +192,9 @@ fn step(kind: u64, dice: &mut Dice) -> Step {
         19 | 20 => Pipe(queue),
         21 => Wait(u16::from(below(250)) * 20),
         22 => Mark,
-        23 | 24 => Checkpoint,
-        25 => Retain(9_000),
+        23 => [Draft, Checkpoint][below(2) as usize],
+        24 => Checkpoint,
+        25 | 26 => Retain(5_000),
         28 => Pop(popper, 1 + below(8)),
         29 | 30 => Acknowledge(popper, below(6)),
         31 => Keep(popper, below(6), u16::from(below(200)) * 20),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sluice_broker::{
-    Back, Broker, Config, Decider, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck, LEVELS_MS,
-    Leased, Opened, Pop, Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
+    Back, Broker, Config, Decider, Draft, Durability, Effect, Error, Fetch, FetchStatus, Filter, Group, HalfCheck,
+    LEVELS_MS, Leased, Opened, Pop, Position, Retention, Send, StageUnit, StoreConfig, Topic, Verdict, Written, open,
 };
 use sluice_model::{
     GroupName, Kind, LogOffset, Message, Properties, QueueId, QueueOffset, RecordView, Timestamp, TopicName,
@@ -87,13 +87,14 @@ pub struct World {
     counted: usize,
     staged: Vec<Ack>,
     written: Vec<(Written, Vec<Ack>)>,
+    draft: Option<Draft>,
 }
 
 impl World {
     pub fn open(disk: &FakeDisk, oracle: Oracle, now: Timestamp, mistake: Mistake) -> Result<Self, Error> {
         let opened = open(Arc::new(disk.clone()), store_config(), config())?;
-        let (trace, asked, counted, staged, written) = Default::default();
-        Ok(Self { disk: disk.clone(), opened, oracle, now, mistake, trace, asked, counted, staged, written })
+        let (trace, asked, counted, staged, written, draft) = Default::default();
+        Ok(Self { disk: disk.clone(), opened, oracle, now, mistake, trace, asked, counted, staged, written, draft })
     }
 
     /// Takes steps until the disk dies; whatever else fails is an answer to a client.
@@ -144,10 +145,14 @@ impl World {
             }
             Step::Write => self.write(),
             Step::Settle => self.settle(),
-            Step::Checkpoint => self.opened.applier.checkpoint(),
-            Step::Mark => self.opened.applier.mark_durable(),
+            Step::Draft => self.draft(),
+            Step::Checkpoint => self.checkpoint(),
+            Step::Mark => Ok(self.opened.checkpointer.mark_durable()?),
             Step::Retain(bytes) => {
                 let policy = Retention { max_age_ms: None, max_bytes: Some(bytes.into()) };
+                if self.draft.is_some() {
+                    self.checkpoint()?;
+                }
                 self.opened.applier.retain(now, &policy).map(drop)
             }
             Step::FillDisk => {
@@ -447,6 +452,18 @@ impl World {
             self.opened.broker.send(send, self.now)?;
         }
         self.opened.broker.commit_stage(unit, self.now)
+    }
+
+    fn draft(&mut self) -> Result<(), Error> {
+        if self.draft.is_none() {
+            self.draft = self.opened.applier.draft()?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        self.draft()?;
+        Ok(self.draft.take().map_or(Ok(()), |draft| self.opened.checkpointer.write(draft))?)
     }
 
     pub fn write(&mut self) -> Result<(), Error> {

@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         syncing += (synced - wrote).as_secs_f64();
         applying += synced.elapsed().as_secs_f64();
         if log.applier.checkpoint_due() {
-            log.applier.checkpoint(&views)?;
+            log.checkpointer.write(log.applier.draft(&views)?)?;
         }
     }
     let rate = |seconds: f64| messages as f64 / seconds;
@@ -91,7 +91,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("read  {:>10.0}/s ({} MiB)", views.0 as f64 / begun.elapsed().as_secs_f64(), read >> 20);
-    log.applier.checkpoint(&views)?;
+    log.checkpointer.write(log.applier.draft(&views)?)?;
     Ok(())
 }
 

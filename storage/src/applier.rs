@@ -1,6 +1,9 @@
-//! Turns durable records into queues, keys and views, and writes checkpoints of them.
+//! Turns durable records into queues, keys and views, and drafts checkpoints of them.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use sluice_model::{
     LogOffset, QueueId, QueueOffset, RecordView, Timestamp, TopicName,
@@ -10,40 +13,34 @@ use sluice_model::{
 use crate::{
     Applied, Entry, Error, Views, Written,
     checkpoint::{Checkpoint, QueueMark},
-    mark::Mark,
-    queue::{BLOCK, QUEUE_DIR, Queue, topic_dir},
+    checkpointer::Draft,
+    queue::{BLOCK, Queue, topic_dir},
     shared::Shared,
 };
 
-/// More written queues than this are synced by one sync of the whole disk.
-const SINGLE_SYNCS: usize = 16;
 /// The key index lags behind a checkpoint by this many checkpoints of log at most.
 const KEY_CHECKPOINTS: u64 = 4;
 
 /// The one writer of queues and key index, and driver of the views.
 pub struct Applier {
     pub(crate) shared: Arc<Shared>,
-    mark: Mark,
     /// Up to where records are dispatched; ahead of `readable` only within a batch.
     pub(crate) dispatched: u64,
     last_stored_at: Timestamp,
-    sequence: u64,
-    /// Log offset of the checkpoint before the newest: what that one needs is kept, too.
-    pub(crate) older_checkpoint: LogOffset,
+    /// Whether a draft of a checkpoint is out.
+    drafted: Arc<AtomicBool>,
     /// Queues with a block of entries to write.
     backlog: Vec<Arc<Queue>>,
     keys_full: bool,
 }
 
 impl Applier {
-    pub(crate) fn new(shared: Arc<Shared>, mark: Mark, from: &Checkpoint, older_checkpoint: LogOffset) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, from: &Checkpoint) -> Self {
         Self {
             shared,
-            mark,
             dispatched: from.offset.0,
             last_stored_at: from.last_stored_at,
-            sequence: from.sequence,
-            older_checkpoint,
+            drafted: Arc::default(),
             backlog: Vec::new(),
             keys_full: false,
         }
@@ -165,29 +162,27 @@ impl Applier {
         self.shared.room()
     }
 
-    /// Whether enough was applied since the last checkpoint.
+    /// Whether enough was applied since the last checkpoint, and no draft of another is out.
     pub fn checkpoint_due(&self) -> bool {
-        self.dispatched - self.shared.marks.checkpoint().0 >= self.shared.config.checkpoint_bytes
+        let behind = self.dispatched - self.shared.marks.checkpoint().0;
+        behind >= self.shared.config.checkpoint_bytes && !self.is_drafted()
     }
 
-    /// Writes down durably what queues, keys and views are now, so that the next start begins here.
+    /// Whether a draft is with the [`Checkpointer`](crate::Checkpointer).
+    pub fn is_drafted(&self) -> bool {
+        self.drafted.load(Ordering::Acquire)
+    }
+
+    /// Writes down what queues, keys and views are now, for the [`Checkpointer`](crate::Checkpointer) to make durable.
     ///
-    /// `views` are those that everything was applied to. [`Error::Full`] leaves the checkpoint before in force and may
-    /// be tried again; a failed sync poisons the log.
-    pub fn checkpoint(&mut self, views: &dyn Views) -> Result<(), Error> {
+    /// `views` are those that everything was applied to. Fails with [`Error::Full`] when there is no room for the queues.
+    /// Panics when a draft is out already.
+    pub fn draft(&mut self, views: &dyn Views) -> Result<Draft, Error> {
         self.shared.sound()?;
         let written = self.write_queues();
         self.shared.note(written.as_ref().err());
         written?;
-        self.sync_queues().map_err(|error| self.shared.poison(error))?;
-        let offset = LogOffset(self.dispatched);
-        let checkpoint = self.describe(offset, views);
-        let stored = self.mark.store(self.shared.marks.durable()).and_then(|()| checkpoint.store(&*self.shared.disk));
-        stored.map_err(|error| if matches!(error, Error::Full(_)) { error } else { self.shared.poison(error) })?;
-        self.older_checkpoint = self.shared.marks.checkpoint();
-        self.sequence = checkpoint.sequence;
-        self.shared.marks.publish_checkpoint(offset.0);
-        Ok(())
+        Ok(Draft::new(self.describe(views), &self.drafted))
     }
 
     fn write_queues(&mut self) -> Result<(), Error> {
@@ -203,20 +198,7 @@ impl Applier {
         Ok(())
     }
 
-    fn sync_queues(&self) -> Result<(), Error> {
-        let disk = &*self.shared.disk;
-        let dirty: Vec<Arc<Queue>> = self.shared.queues.all().into_iter().filter(|queue| queue.is_dirty()).collect();
-        if dirty.len() > SINGLE_SYNCS {
-            dirty.iter().for_each(|queue| drop(queue.take_dirty()));
-            disk.sync_all().map_err(|error| Error::io("sync", QUEUE_DIR, error))?;
-        }
-        for queue in dirty.iter().filter(|queue| queue.is_dirty()) {
-            queue.sync(disk)?;
-        }
-        self.shared.keys.sync(disk)
-    }
-
-    fn describe(&self, offset: LogOffset, views: &dyn Views) -> Checkpoint {
+    fn describe(&self, views: &dyn Views) -> Checkpoint {
         let mut snapshot = Vec::new();
         views.snapshot(&mut snapshot);
         let mark = |queue: &Arc<Queue>| QueueMark {
@@ -227,22 +209,14 @@ impl Applier {
             end: queue.end(),
         };
         Checkpoint {
-            sequence: self.sequence + 1,
-            offset,
+            sequence: 0,
+            offset: LogOffset(self.dispatched),
             last_stored_at: self.last_stored_at,
             keys_to: self.shared.keys.unwritten_from(),
             queues: self.shared.queues.all().iter().map(mark).collect(),
             runs: self.shared.keys.runs().iter().map(|run| run.extent).collect(),
             snapshot,
         }
-    }
-
-    /// Notes durably how far the log is durable, so that the next start can tell lost messages from a torn end.
-    ///
-    /// To be called about once a second while the log moves. A failure poisons the log.
-    pub fn mark_durable(&mut self) -> Result<(), Error> {
-        self.shared.sound()?;
-        self.mark.store(self.shared.marks.durable()).map_err(|error| self.shared.poison(error))
     }
 
     pub(crate) fn last_stored_at(&self) -> Timestamp {

@@ -1,8 +1,9 @@
 //! The log of a broker and what is found by it: segments, consume queues, key index, checkpoints, recovery, retention.
 //!
-//! [`open`] gives four ends of one log, each for a thread of its own: the [`Appender`] stages and writes records, the
+//! [`open`] gives five ends of one log, each for a thread of its own: the [`Appender`] stages and writes records, the
 //! [`Syncer`] makes them durable, the [`Applier`] puts durable records into queues, key index and the broker's
-//! [`Views`], and any number of [`Reader`]s read what was applied. They meet in five watermarks only:
+//! [`Views`], the [`Checkpointer`] makes those durable now and then, and any number of [`Reader`]s read what was applied.
+//! They meet in five watermarks only:
 //! `appended >= durable >= readable >= checkpoint >= start`.
 //!
 //! The log is the one truth; everything else is rebuilt from it when it is missing or damaged. This room knows neither
@@ -12,6 +13,7 @@ mod appender;
 mod applier;
 mod bytes;
 mod checkpoint;
+mod checkpointer;
 mod config;
 mod disk;
 mod error;
@@ -38,6 +40,7 @@ mod watermarks;
 
 pub use appender::{Appender, Placements, Written};
 pub use applier::Applier;
+pub use checkpointer::{Checkpointer, Draft};
 pub use config::Config;
 pub use disk::{Disk, File};
 pub use error::Error;

@@ -185,8 +185,10 @@ impl Queue {
     pub fn write(&self, disk: &dyn Disk, first: u64, bytes: &[u8]) -> Result<(), Error> {
         let number = first / FILE_ENTRIES;
         let written = self.file_for_write(disk, number).and_then(|file| {
+            let written = file.write_at(bytes, first % FILE_ENTRIES * ENTRY);
+            // Only now: a sync that begins before may end without these bytes.
             self.dirty.lock().insert(number);
-            file.write_at(bytes, first % FILE_ENTRIES * ENTRY)
+            written
         });
         written.map_err(|error| Error::io("write", &self.path(number), error))
     }
@@ -211,14 +213,23 @@ impl Queue {
         !self.dirty.lock().is_empty()
     }
 
-    /// Makes what was written durable, names of files included.
+    /// Makes what was written durable, names of files included; the topic may be deleted meanwhile.
     pub fn sync(&self, disk: &dyn Disk) -> Result<(), Error> {
+        let needed =
+            |error: &io::Error| error.kind() != io::ErrorKind::NotFound || !self.dropped.load(Ordering::Acquire);
         for number in self.take_dirty() {
-            let synced = self.file(number).and_then(|file| file.sync());
-            synced.map_err(|error| Error::io("sync", &self.path(number), error))?;
+            if let Err(error) = self.file(number).and_then(|file| file.sync())
+                && needed(&error)
+            {
+                return Err(Error::io("sync", &self.path(number), error));
+            }
         }
         for dir in [self.dir(), topic_dir(&self.topic), QUEUE_DIR.to_owned()] {
-            disk.sync_dir(&dir).map_err(|error| Error::io("sync", &dir, error))?;
+            if let Err(error) = disk.sync_dir(&dir)
+                && needed(&error)
+            {
+                return Err(Error::io("sync", &dir, error));
+            }
         }
         Ok(())
     }

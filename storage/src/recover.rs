@@ -8,7 +8,7 @@ use std::{
 use sluice_model::{LogOffset, RecordView, Timestamp, TopicName};
 
 use crate::{
-    Appender, Applier, Config, Disk, Error, Reader, Syncer, Views,
+    Appender, Applier, Checkpointer, Config, Disk, Error, Reader, Syncer, Views,
     checkpoint::{Checkpoint, QueueMark, STATE_DIR, Slots},
     handles::Handles,
     keys::Keys,
@@ -24,11 +24,12 @@ use crate::{
     watermarks::Watermarks,
 };
 
-/// An open log: one appender, one syncer, one applier, any number of readers.
+/// An open log: one appender, one syncer, one applier, one checkpointer, any number of readers.
 pub struct Opened {
     pub appender: Appender,
     pub syncer: Syncer,
     pub applier: Applier,
+    pub checkpointer: Checkpointer,
     pub reader: Reader,
     pub recovery: Recovery,
 }
@@ -161,10 +162,10 @@ impl Start {
         let handles = Arc::new(Handles::new(disk.clone(), config.open_files));
         let (restored, queues) = restore_queues(&checkpoint, &handles);
         let (keys, gaps) = restore_keys(&*disk, &checkpoint, start, &handles);
-        let marks = Watermarks::new(start.0, checkpoint.offset.0, checkpoint.offset.0);
+        let marks = Watermarks::new(start.0, older.0, checkpoint.offset.0, checkpoint.offset.0);
         let durable = mark.offset();
         let shared = Arc::new(Shared::new(disk, config, marks, segments, (queues, keys, handles)));
-        let mut applier = Applier::new(shared.clone(), mark, &checkpoint, older);
+        let mut applier = Applier::new(shared.clone(), &checkpoint);
         let mut recovery = Recovery { checkpoint: found, start, ..Recovery::default() };
 
         let end = replay(&shared, &mut applier, &checkpoint, views, &mut recovery)?;
@@ -180,7 +181,8 @@ impl Start {
         repair(&shared, &reader, restored, gaps, checkpoint.offset, &mut recovery)?;
         remove_leftovers(&shared);
         let appender = Appender::new(shared.clone(), segment, applier.last_stored_at(), applier.ends());
-        Ok(Opened { appender, syncer: Syncer { shared }, applier, reader, recovery })
+        let checkpointer = Checkpointer::new(shared.clone(), mark, checkpoint.sequence);
+        Ok(Opened { appender, syncer: Syncer { shared }, applier, checkpointer, reader, recovery })
     }
 }
 

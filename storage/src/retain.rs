@@ -23,9 +23,13 @@ impl Applier {
     /// the log begins afterwards.
     ///
     /// Never removed: the segment that holds `pin` and what is behind it, what either of the two last checkpoints needs
-    /// to start from, and the segment that is being written.
+    /// to start from, and the segment that is being written. While the draft of a checkpoint is out, nothing is: it names
+    /// files of queues and keys.
     pub fn retain(&mut self, now: Timestamp, policy: &Retention, pin: LogOffset) -> Result<LogOffset, Error> {
-        let limit = pin.min(self.older_checkpoint).min(self.shared.marks.checkpoint());
+        if self.is_drafted() {
+            return Ok(self.shared.marks.start());
+        }
+        let limit = pin.min(self.shared.marks.older_checkpoint());
         let mut gone = Vec::new();
         while let Some(segment) = self.take_old(now, policy, limit)? {
             gone.push(segment);

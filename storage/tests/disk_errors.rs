@@ -19,7 +19,7 @@ fn is_poisoned(world: &mut World) {
             world.log.appender.write().map(drop).unwrap_err(),
             world.log.syncer.sync().map(drop).unwrap_err(),
             world.checkpoint().unwrap_err(),
-            world.log.applier.mark_durable().unwrap_err(),
+            world.log.checkpointer.mark_durable().unwrap_err(),
         ];
         for error in errors {
             assert!(matches!(error, Error::Poisoned(_)), "{error}");

@@ -67,7 +67,7 @@ fn damage_below_the_durable_mark_is_refused_even_at_the_end_of_the_log() {
         world.put(&[message("t", 0, b"second")]).unwrap();
         let second = world.entries("t", 0, 1, 1)[0].log_offset.0;
         if marked {
-            world.log.applier.mark_durable().unwrap();
+            world.log.checkpointer.mark_durable().unwrap();
         }
         disk.damage(FIRST, second + 100, b"??").unwrap();
         if marked {

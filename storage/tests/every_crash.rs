@@ -29,7 +29,12 @@ fn script() -> Vec<Step> {
         steps.push(Step::Apply);
         match round {
             2 | 5 | 8 => steps.push(Step::Checkpoint),
+            // A round goes by while the draft is out, once with a deletion.
+            1 | 4 => steps.push(Step::Draft),
             3 | 6 => steps.push(Step::Mark),
+            _ => {}
+        }
+        match round {
             4 => steps.extend([Step::Delete(0), Step::Append(vec![(0, 0, 1), (0, 2, 2)])]),
             7 | 9 => steps.push(Step::Retain(12_000)),
             _ => {}

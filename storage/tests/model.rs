@@ -29,6 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => unit.prop_map(Step::Append),
         4 => Just(Step::Sync),
         4 => Just(Step::Apply),
+        1 => Just(Step::Draft),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Mark),
         1 => (4_000u64..40_000).prop_map(Step::Retain),

@@ -1,4 +1,4 @@
-//! The four ends of a log on threads of their own.
+//! The five ends of a log on threads of their own.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop where it fails")]
 
 #[path = "kit/mod.rs"]
@@ -13,8 +13,8 @@ use std::{
     thread,
 };
 
-use kit::{Seen, message, topic};
-use sluice_model::{Host, QueueId, QueueOffset, RecordView, Timestamp};
+use kit::{DELETIONS, Seen, message, topic};
+use sluice_model::{Host, LogOffset, QueueId, QueueOffset, RecordView, Timestamp};
 use sluice_storage::{Config, Opened, Reader, RealDisk, open};
 
 const UNITS: u64 = 4000;
@@ -53,9 +53,10 @@ fn readers_see_whole_units_while_others_write() {
     let dir = tempfile::tempdir().unwrap();
     let mut views = Seen::default();
     let log = open(Arc::new(RealDisk::open(dir.path()).unwrap()), config(), &mut views).unwrap();
-    let Opened { mut appender, syncer, mut applier, reader, .. } = log;
+    let Opened { mut appender, syncer, mut applier, mut checkpointer, reader, .. } = log;
     let (to_syncer, written) = sync_channel(64);
     let (to_applier, durable) = sync_channel(64);
+    let (to_checkpointer, drafts) = sync_channel(1);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -63,6 +64,11 @@ fn readers_see_whole_units_while_others_write() {
                 let body = n.to_be_bytes();
                 let unit = [message("t", 0, &body), message("t", 1, &body)];
                 appender.stage(&unit, Timestamp(n as i64), Host::LOCAL).unwrap();
+                appender.stage(&[message("fleeting", 0, &body)], Timestamp(n as i64), Host::LOCAL).unwrap();
+                if n % 50 == 49 {
+                    appender.stage(&[message(DELETIONS, 0, b"fleeting")], Timestamp(n as i64), Host::LOCAL).unwrap();
+                    appender.forget(&topic("fleeting"));
+                }
                 if n % 7 == 0 || n + 1 == UNITS {
                     to_syncer.send(appender.write().unwrap().unwrap()).unwrap();
                 }
@@ -79,11 +85,16 @@ fn readers_see_whole_units_while_others_write() {
             while let Ok(batch) = durable.recv() {
                 applier.apply(&batch, views).unwrap();
                 if applier.checkpoint_due() {
-                    applier.mark_durable().unwrap();
-                    applier.checkpoint(views).unwrap();
+                    to_checkpointer.send(applier.draft(views).unwrap()).unwrap();
                 }
             }
             done.store(true, Ordering::Release);
+        });
+        scope.spawn(move || {
+            while let Ok(draft) = drafts.recv() {
+                checkpointer.mark_durable().unwrap();
+                checkpointer.write(draft).unwrap();
+            }
         });
         for _ in 0..2 {
             let reader = reader.clone();
@@ -95,5 +106,13 @@ fn readers_see_whole_units_while_others_write() {
             });
         }
     });
-    assert_eq!(views.0.len() as u64, 2 * UNITS);
+    assert_eq!(views.0.len() as u64, 3 * UNITS + UNITS / 50);
+    let before = reader.checkpoint();
+    assert!(before > LogOffset(0), "checkpoints were written meanwhile");
+    drop(reader);
+    let mut views = Seen::default();
+    let log = open(Arc::new(RealDisk::open(dir.path()).unwrap()), config(), &mut views).unwrap();
+    assert_eq!(log.recovery.checkpoint, Some(before));
+    assert_eq!(read(&log.reader), UNITS);
+    assert_eq!(views.0.len() as u64, 3 * UNITS + UNITS / 50);
 }

@@ -84,6 +84,12 @@ pub struct World {
 }
 
 impl World {
+    /// Writes a checkpoint, unless the writer staged something.
+    pub fn checkpoint(&mut self) -> Result<(), Error> {
+        let draft = self.opened.applier.draft()?;
+        Ok(draft.map_or(Ok(()), |draft| self.opened.checkpointer.write(draft))?)
+    }
+
     pub fn new() -> Self {
         Self::with(Config::default(), StoreConfig { segment_len: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() })
     }

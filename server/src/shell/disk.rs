@@ -9,19 +9,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sluice_broker::{Applier, Retention};
+use sluice_broker::{Applier, Checkpointer, Retention};
 
 use super::{
     Effects, FEW,
     backlog::{Backlog, Batch},
+    checkpoints::Checkpoints,
 };
 use crate::{
     clock,
     failure::{Failure, Result},
 };
 
-/// Time between two notes of how far the log is durable.
-const MARK: Duration = Duration::from_secs(1);
+/// Time between two tries to write what had no room.
+const RETRY: Duration = Duration::from_secs(1);
 /// Time between two looks for segments to delete.
 const RETAIN: Duration = Duration::from_secs(60);
 
@@ -29,6 +30,8 @@ pub(super) struct Disk {
     applier: Applier,
     retention: Retention,
     buffers: SyncSender<Vec<u8>>,
+    /// None once the last one is to be written here.
+    checkpoints: Option<Checkpoints>,
     backlog: Arc<Backlog>,
     effects: Effects,
     failed: Arc<AtomicBool>,
@@ -38,30 +41,29 @@ impl Disk {
     pub fn new(
         applier: Applier,
         retention: Retention,
-        buffers: SyncSender<Vec<u8>>,
+        (buffers, checkpoints): (SyncSender<Vec<u8>>, Checkpoints),
         backlog: Arc<Backlog>,
         effects: Effects,
         failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { applier, retention, buffers, backlog, effects, failed }
+        Self { applier, retention, buffers, checkpoints: Some(checkpoints), backlog, effects, failed }
     }
 
     pub fn run(mut self) {
-        let (mut mark, mut retain) = (Instant::now() + MARK, Instant::now() + RETAIN);
+        let (mut retry, mut retain) = (Instant::now() + RETRY, Instant::now() + RETAIN);
         let mut batches = Vec::new();
-        while self.backlog.take(&mut batches, MARK) {
+        while self.backlog.take(&mut batches, RETRY) {
             if !batches.is_empty() {
                 self.settle(&mut batches);
             }
             if self.applier.checkpoint_due() {
                 self.checkpoint();
             }
-            if Instant::now() >= mark {
-                mark = Instant::now() + MARK;
-                self.report("noting how far the log is durable", |disk| disk.applier.mark_durable());
+            if Instant::now() >= retry {
+                retry = Instant::now() + RETRY;
                 self.report("writing what had no room", |disk| disk.applier.retry());
             }
-            if Instant::now() >= retain {
+            if Instant::now() >= retain && !self.applier.is_drafted() {
                 retain = Instant::now() + RETAIN;
                 self.report("deleting old segments", |disk| {
                     let start = disk.applier.retain(clock::now(), &disk.retention)?;
@@ -70,7 +72,9 @@ impl Disk {
                 });
             }
         }
-        self.checkpoint();
+        if let Some(checkpointer) = self.checkpoints.take().and_then(Checkpoints::end) {
+            self.last_checkpoint(checkpointer);
+        }
     }
 
     /// Makes batches durable, then visible, then answers those who waited for it.
@@ -111,7 +115,19 @@ impl Disk {
     }
 
     fn checkpoint(&mut self) {
-        self.report("writing a checkpoint", |disk| disk.applier.checkpoint());
+        self.report("drafting a checkpoint", |disk| {
+            if let (Some(draft), Some(checkpoints)) = (disk.applier.draft()?, &disk.checkpoints) {
+                checkpoints.write(draft);
+            }
+            Ok(())
+        });
+    }
+
+    fn last_checkpoint(&mut self, mut checkpointer: Checkpointer) {
+        self.report("writing the last checkpoint", |disk| {
+            disk.applier.draft()?.map_or(Ok(()), |draft| checkpointer.write(draft))?;
+            Ok(())
+        });
     }
 
     fn report(&mut self, doing: &str, act: impl FnOnce(&mut Self) -> sluice_broker::Result<()>) {

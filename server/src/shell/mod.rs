@@ -2,9 +2,11 @@
 //!
 //! The *writer* takes commands from a bounded queue, lets each stage its records, and writes them with one call; whoever
 //! brings commands takes his turn at it ([`turns`]). The *disk* thread makes what was written durable, makes it visible, and
-//! answers those who wait for the disk. While it waits for the disk, the next batch gathers: that is the group commit.
+//! answers those who wait for the disk. While it waits for the disk, the next batch gathers: that is the group commit. A third thread
+//! makes checkpoints durable.
 
 mod backlog;
+mod checkpoints;
 mod commands;
 mod disk;
 mod turns;
@@ -95,14 +97,15 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Starts the two threads.
+    /// Starts the threads.
     pub fn start(opened: Opened, retention: Retention, effects: Effects) -> std::io::Result<Self> {
         let (buffers, receive_buffers) = sync_channel(BUFFERS_LIMIT);
         let backlog = Arc::new(backlog::Backlog::default());
         let failed = Arc::new(AtomicBool::new(false));
         let reader = opened.reader;
-        let disk =
-            disk::Disk::new(opened.applier, retention, buffers, backlog.clone(), effects.clone(), failed.clone());
+        let checkpoints = checkpoints::Checkpoints::start(opened.checkpointer, failed.clone())?;
+        let (sinks, applier) = ((buffers, checkpoints), opened.applier);
+        let disk = disk::Disk::new(applier, retention, sinks, backlog.clone(), effects.clone(), failed.clone());
         let writer = writer::Writer::new(opened.broker, receive_buffers, backlog.clone(), effects, failed.clone());
         let turns = Arc::new(Turns::new(writer, backlog, failed.clone()));
         let own = turns.clone();
@@ -218,7 +221,7 @@ impl Shell {
         receive.recv().unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Takes no more commands, finishes those it has, writes a checkpoint and ends both threads. Blocks until then.
+    /// Takes no more commands, finishes those it has, writes a checkpoint and ends the threads. Blocks until then.
     pub fn stop(&self) {
         self.turns.close();
         for thread in self.threads.lock().drain(..) {

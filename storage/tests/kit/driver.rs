@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use sluice_model::{Host, LogOffset, Message, RecordView};
-use sluice_storage::{Config, Disk, Error, Retention, Written, fake::FakeDisk};
+use sluice_storage::{Config, Disk, Draft, Error, Retention, Written, fake::FakeDisk};
 
 use super::{DELETIONS, Record, Seen, World, keyed, message, topic};
 
@@ -13,6 +13,9 @@ pub enum Step {
     Append(Vec<(u8, u8, u16)>),
     Sync,
     Apply,
+    /// Drafts a checkpoint, to be written later.
+    Draft,
+    /// Writes the draft that is out, or a new one.
     Checkpoint,
     Mark,
     /// Keep at most this many bytes.
@@ -33,6 +36,7 @@ pub struct Driver {
     pub history: History,
     synced: VecDeque<Written>,
     unsynced: VecDeque<(Written, usize)>,
+    draft: Option<Draft>,
 }
 
 pub fn topic_name(n: u8) -> String {
@@ -41,7 +45,7 @@ pub fn topic_name(n: u8) -> String {
 
 impl Driver {
     pub fn new(world: World, history: History) -> Self {
-        Self { world, history, synced: VecDeque::new(), unsynced: VecDeque::new() }
+        Self { world, history, synced: VecDeque::new(), unsynced: VecDeque::new(), draft: None }
     }
 
     pub fn run(&mut self, steps: &[Step]) -> Result<(), Error> {
@@ -75,8 +79,17 @@ impl Driver {
                 }
                 Ok(())
             }
-            Step::Checkpoint => self.world.checkpoint(),
-            Step::Mark => self.world.log.applier.mark_durable(),
+            Step::Draft => {
+                if self.draft.is_none() {
+                    self.draft = Some(self.world.log.applier.draft(&self.world.views)?);
+                }
+                Ok(())
+            }
+            Step::Checkpoint => match self.draft.take() {
+                Some(draft) => self.world.log.checkpointer.write(draft),
+                None => self.world.checkpoint(),
+            },
+            Step::Mark => self.world.log.checkpointer.mark_durable(),
             Step::Retain(max_bytes) => {
                 let policy = Retention { max_age_ms: None, max_bytes: Some(*max_bytes) };
                 self.world.log.applier.retain(self.world.now, &policy, LogOffset(u64::MAX)).map(drop)

@@ -148,7 +148,8 @@ impl World {
     }
 
     pub fn checkpoint(&mut self) -> Result<(), Error> {
-        self.log.applier.checkpoint(&self.views)
+        let draft = self.log.applier.draft(&self.views)?;
+        self.log.checkpointer.write(draft)
     }
 
     pub fn bounds(&self, name: &str, queue: u32) -> Option<(u64, u64)> {

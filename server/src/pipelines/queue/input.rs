@@ -252,7 +252,7 @@ mod tests {
                 log.applier.apply(&written, &mut Vec::new()).unwrap();
                 log.broker.recycle(written.bytes);
             }
-            log.applier.checkpoint().unwrap();
+            log.checkpointer.write(log.applier.draft().unwrap().unwrap()).unwrap();
         }
         let policy = sluice_broker::Retention { max_age_ms: None, max_bytes: Some(4096) };
         log.applier.retain(now, &policy).unwrap();
