@@ -74,6 +74,11 @@ impl Applier {
         self.store.checkpoint_due()
     }
 
+    /// How far messages are visible.
+    pub fn applied(&self) -> LogOffset {
+        self.store.applied()
+    }
+
     /// Whether the draft of a checkpoint is out.
     pub fn is_drafted(&self) -> bool {
         self.store.is_drafted()

@@ -112,6 +112,32 @@ fn idle_time(wasted: Duration) -> Duration {
     wasted.saturating_mul(IDLE_TIMES).min(IDLE_LIMIT)
 }
 
+/// How a thread that stands back works beside others: where nobody else wants to run, as long as it gets its part there. One that is merely nicer
+/// keeps the processor for some milliseconds once it has it, and others would wait for that all the time where it always has work.
+#[derive(Default)]
+pub struct Courtesy {
+    /// Until when it does not: it did not get on.
+    pressed_until: Option<Instant>,
+}
+
+/// A thread that was kept from the processor for more than this multiple of the time that it had it works beside others for a while.
+const PRESSED: u32 = 4;
+const PRESSED_FOR: Duration = Duration::from_millis(50);
+
+impl Courtesy {
+    /// Whether to work aside while there are others.
+    pub fn gives_way(&self) -> bool {
+        self.pressed_until.is_none_or(|until| Instant::now() >= until)
+    }
+
+    /// So it went: work that waited for nothing but the processor took so long, and had it for so long.
+    pub fn worked(&mut self, took: Duration, had: Duration) {
+        if took > had * (PRESSED + 1) + Duration::from_millis(1) {
+            self.pressed_until = Some(Instant::now() + PRESSED_FOR);
+        }
+    }
+}
+
 /// How a thread calls plugins that takes locks between its calls which everybody needs: only the calls give way, for whoever loses the processor
 /// while he holds such a lock holds up all others.
 #[derive(Default)]
@@ -298,6 +324,19 @@ mod tests {
         assert_eq!(rest_of_chain(Duration::from_millis(10), 4, true), Duration::from_millis(150));
         assert_eq!(rest_of_chain(Duration::from_secs(1), 1, true), SENDERS_WAIT);
         assert_eq!(rest_of_chain(Duration::from_secs(2), 1, false), CONSUMERS_WAIT);
+    }
+
+    #[test]
+    fn who_gives_way_does_not_do_so_where_it_gets_nothing() {
+        let ms = Duration::from_millis;
+        let mut courtesy = Courtesy::default();
+        courtesy.worked(ms(5), ms(1));
+        courtesy.worked(ms(1), Duration::ZERO);
+        assert!(courtesy.gives_way(), "a fifth of the time is enough, and a millisecond says little");
+        courtesy.worked(ms(20), ms(1));
+        assert!(!courtesy.gives_way());
+        std::thread::sleep(PRESSED_FOR);
+        assert!(courtesy.gives_way());
     }
 
     #[test]

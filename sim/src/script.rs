@@ -64,6 +64,7 @@ pub enum Step {
     Draft,
     /// Writes the draft that is out, or a new one.
     Checkpoint,
+    /// Notes how far the log is durable, and works ahead for the next checkpoint.
     Mark,
     /// Keeps this many bytes of the log.
     Retain(u16),

@@ -147,7 +147,10 @@ impl World {
             Step::Settle => self.settle(),
             Step::Draft => self.draft(),
             Step::Checkpoint => self.checkpoint(),
-            Step::Mark => Ok(self.opened.checkpointer.mark_durable()?),
+            Step::Mark => {
+                self.opened.checkpointer.mark_durable()?;
+                Ok(self.opened.checkpointer.work_ahead()?)
+            }
             Step::Retain(bytes) => {
                 let policy = Retention { max_age_ms: None, max_bytes: Some(bytes.into()) };
                 if self.draft.is_some() {

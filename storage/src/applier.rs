@@ -18,8 +18,10 @@ use crate::{
     shared::Shared,
 };
 
-/// The key index lags behind a checkpoint by this many checkpoints of log at most.
+/// After this many checkpoints of log keys are written even though they are few.
 const KEY_CHECKPOINTS: u64 = 4;
+/// Runs of keys that may wait for the [`Checkpointer`](crate::Checkpointer); more are written here.
+const SEALED_RUNS: usize = 2;
 
 /// The one writer of queues and key index, and driver of the views.
 pub struct Applier {
@@ -145,10 +147,23 @@ impl Applier {
             self.backlog.pop();
         }
         if self.keys_full {
-            self.shared.keys.write_run(&*self.shared.disk, LogOffset(self.dispatched))?;
+            self.shared.keys.seal(LogOffset(self.dispatched));
             self.keys_full = false;
         }
+        self.write_runs(SEALED_RUNS)
+    }
+
+    /// Writes runs of keys until so many wait.
+    fn write_runs(&self, most: usize) -> Result<(), Error> {
+        while self.shared.keys.sealed() > most {
+            self.shared.keys.write_run(&*self.shared.disk)?;
+        }
         Ok(())
+    }
+
+    /// How far records are applied.
+    pub fn applied(&self) -> LogOffset {
+        LogOffset(self.dispatched)
     }
 
     /// Tries again to write queues and keys that could not be written, so that the log takes records again.
@@ -156,7 +171,7 @@ impl Applier {
     /// To be called now and then while [`Reader::refusal`](crate::Reader::refusal) says that they cannot be.
     pub fn retry(&mut self) -> Result<(), Error> {
         if self.shared.room().is_err() {
-            let written = self.write_queues();
+            let written = self.write_queues().and_then(|()| self.write_runs(0));
             self.shared.note(written.err().as_ref());
         }
         self.shared.room()
@@ -192,7 +207,8 @@ impl Applier {
         }
         let lag = self.dispatched - self.shared.keys.unwritten_from().0;
         if lag >= KEY_CHECKPOINTS * self.shared.config.checkpoint_bytes {
-            self.shared.keys.write_run(&*self.shared.disk, LogOffset(self.dispatched))?;
+            self.shared.keys.seal(LogOffset(self.dispatched));
+            self.write_runs(SEALED_RUNS)?;
         }
         self.shared.keys.cut_front(&*self.shared.disk, self.shared.marks.start(), self.shared.config.index_runs);
         Ok(())
@@ -201,6 +217,7 @@ impl Applier {
     fn describe(&self, views: &dyn Views) -> Checkpoint {
         let mut snapshot = Vec::new();
         views.snapshot(&mut snapshot);
+        let (keys_to, runs) = self.shared.keys.describe();
         let mark = |queue: &Arc<Queue>| QueueMark {
             topic: queue.topic.clone(),
             queue: queue.id,
@@ -212,9 +229,9 @@ impl Applier {
             sequence: 0,
             offset: LogOffset(self.dispatched),
             last_stored_at: self.last_stored_at,
-            keys_to: self.shared.keys.unwritten_from(),
+            keys_to,
             queues: self.shared.queues.all().iter().map(mark).collect(),
-            runs: self.shared.keys.runs().iter().map(|run| run.extent).collect(),
+            runs,
             snapshot,
         }
     }

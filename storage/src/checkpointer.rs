@@ -14,7 +14,8 @@ use crate::{
 /// More written queues than this are synced by one sync of the whole disk.
 const SINGLE_SYNCS: usize = 16;
 
-/// Makes queues, keys and checkpoints durable, on a thread of its own: nobody who waits for a record waits for that.
+/// Writes keys, and makes queues, keys and checkpoints durable, on a thread of its own: nobody who waits for a record waits
+/// for that.
 pub struct Checkpointer {
     shared: Arc<Shared>,
     mark: Mark,
@@ -62,10 +63,25 @@ impl Checkpointer {
         Ok(())
     }
 
+    /// Does beforehand what the next checkpoint needs: each sync of the log waits for what the file system has to bring to
+    /// the disk with it, and that is to be little.
+    ///
+    /// To be called now and then, each few megabytes of log. [`Error::Full`] is of no consequence; a failed sync poisons
+    /// the log.
+    pub fn work_ahead(&mut self) -> Result<(), Error> {
+        self.shared.sound()?;
+        while self.shared.keys.write_run(&*self.shared.disk)? {}
+        if self.dirty().len() <= SINGLE_SYNCS { self.sync().map_err(|error| self.shared.poison(error)) } else { Ok(()) }
+    }
+
+    fn dirty(&self) -> Vec<Arc<Queue>> {
+        self.shared.queues.all().into_iter().filter(|queue| queue.is_dirty()).collect()
+    }
+
     /// Everything that is written by now, which is all that the draft names and maybe more.
     fn sync(&self) -> Result<(), Error> {
         let disk: &dyn Disk = &*self.shared.disk;
-        let dirty: Vec<Arc<Queue>> = self.shared.queues.all().into_iter().filter(|queue| queue.is_dirty()).collect();
+        let dirty = self.dirty();
         if dirty.len() > SINGLE_SYNCS {
             dirty.iter().for_each(|queue| drop(queue.take_dirty()));
             disk.sync_all().map_err(|error| Error::io("sync", QUEUE_DIR, error))?;

@@ -1,11 +1,11 @@
 //! The key index: from a message's keys to its place in the log.
 //!
 //! Keys of a record are its `UNIQ_KEY` and each word of `KEYS`. The newest are held in memory; when there are enough,
-//! they are written as an immutable sorted file, a [`Run`].
+//! they are sealed, and written as an immutable sorted file, a [`Run`].
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use sluice_model::{LogOffset, RecordView, Timestamp, key};
 
 use crate::{
@@ -17,10 +17,21 @@ use crate::{
 /// Most keys of one record that are indexed; what comes after them is not found by key.
 const RECORD_KEYS: usize = 1024;
 
+/// Whoever takes more than one of the locks takes them in this order.
 pub(crate) struct Keys {
     newest: RwLock<Newest>,
+    /// Those that wait to be written, the oldest first.
+    sealed: RwLock<VecDeque<Arc<Sealed>>>,
     runs: RwLock<Vec<Arc<Run>>>,
     handles: Arc<Handles>,
+    /// Held while sealed keys are written.
+    writing: Mutex<()>,
+}
+
+/// Keys to be written as a run.
+struct Sealed {
+    extent: Extent,
+    entries: Vec<KeyEntry>,
 }
 
 /// Keys of the records from `from` on.
@@ -40,10 +51,11 @@ impl Newest {
 impl Keys {
     /// An index with these runs and nothing in memory; records from `from` on are not in a run.
     pub fn new(handles: Arc<Handles>, runs: Vec<Arc<Run>>, from: LogOffset) -> Self {
-        Self { newest: RwLock::new(Newest::empty(from.0)), runs: RwLock::new(runs), handles }
+        let (sealed, writing) = (RwLock::default(), Mutex::default());
+        Self { newest: RwLock::new(Newest::empty(from.0)), sealed, runs: RwLock::new(runs), handles, writing }
     }
 
-    /// Adds the keys of a record. Returns how many keys wait to be written.
+    /// Adds the keys of a record. Returns how many keys are not sealed.
     pub fn add(&self, record: &RecordView<'_>) -> usize {
         let mut newest = self.newest.write();
         let before = newest.entries.len();
@@ -57,23 +69,43 @@ impl Keys {
 
     /// Offset from which on keys are in memory only.
     pub fn unwritten_from(&self) -> LogOffset {
-        LogOffset(self.newest.read().from)
+        let (newest, sealed) = (self.newest.read(), self.sealed.read());
+        LogOffset(sealed.front().map_or(newest.from, |first| first.extent.from))
     }
 
-    /// Writes the keys in memory, which are those of all records before `to`, as a run.
-    pub fn write_run(&self, disk: &dyn Disk, to: LogOffset) -> Result<(), Error> {
-        let (extent, mut entries) = {
-            let newest = self.newest.read();
-            let Newest { from, oldest, latest, .. } = *newest;
-            (Extent { from, to: to.0, oldest, latest, count: newest.entries.len() as u64 }, newest.entries.clone())
-        };
+    /// [`Self::unwritten_from`], and the runs before that.
+    pub fn describe(&self) -> (LogOffset, Vec<Extent>) {
+        let (newest, sealed, runs) = (self.newest.read(), self.sealed.read(), self.runs.read());
+        let from = sealed.front().map_or(newest.from, |first| first.extent.from);
+        (LogOffset(from), runs.iter().map(|run| run.extent).collect())
+    }
+
+    /// Seals the keys in memory, which are those of all records before `to`.
+    pub fn seal(&self, to: LogOffset) {
+        let mut newest = self.newest.write();
+        let Newest { from, oldest, latest, entries } = std::mem::replace(&mut *newest, Newest::empty(to.0));
         if !entries.is_empty() {
-            entries.sort_unstable();
-            let run = Run::write(disk, self.handles.new_owner(), extent, &entries)?;
-            self.runs.write().push(Arc::new(run));
+            let extent = Extent { from, to: to.0, oldest, latest, count: entries.len() as u64 };
+            self.sealed.write().push_back(Arc::new(Sealed { extent, entries }));
         }
-        *self.newest.write() = Newest::empty(to.0);
-        Ok(())
+    }
+
+    /// How many runs wait to be written.
+    pub fn sealed(&self) -> usize {
+        self.sealed.read().len()
+    }
+
+    /// Writes the oldest sealed keys as a run, which is not durable yet; `false` when there are none.
+    pub fn write_run(&self, disk: &dyn Disk) -> Result<bool, Error> {
+        let _writing = self.writing.lock();
+        let Some(oldest) = self.sealed.read().front().cloned() else { return Ok(false) };
+        let mut entries = oldest.entries.clone();
+        entries.sort_unstable();
+        let run = Arc::new(Run::write(disk, self.handles.new_owner(), oldest.extent, &entries)?);
+        let (mut sealed, mut runs) = (self.sealed.write(), self.runs.write());
+        sealed.pop_front();
+        runs.push(run);
+        Ok(true)
     }
 
     /// Adds runs made by recovery.
@@ -123,10 +155,12 @@ impl Keys {
     ) -> Result<(), Error> {
         let hash = hash(topic, key.as_bytes());
         let (recent, runs) = {
-            // Both locks, so that keys that move from memory to a run are seen once.
-            let newest = self.newest.read();
-            let hits = newest.entries.iter().rev().filter(|entry| entry.hash == hash && entry.at < readable.0);
-            (hits.map(|entry| entry.at).collect::<Vec<_>>(), self.runs())
+            // All locks, so that keys that move on to a run are seen once.
+            let (newest, sealed, runs) = (self.newest.read(), self.sealed.read(), self.runs.read());
+            let sealed = sealed.iter().rev().flat_map(|sealed| sealed.entries.iter().rev());
+            let hits = newest.entries.iter().rev().chain(sealed);
+            let hits = hits.filter(|entry| entry.hash == hash && entry.at < readable.0);
+            (hits.map(|entry| entry.at).collect::<Vec<_>>(), runs.clone())
         };
         for at in recent {
             if !found(LogOffset(at))? {

@@ -31,7 +31,7 @@ fn script() -> Vec<Step> {
             2 | 5 | 8 => steps.push(Step::Checkpoint),
             // A round goes by while the draft is out, once with a deletion.
             1 | 4 => steps.push(Step::Draft),
-            3 | 6 => steps.push(Step::Mark),
+            3 | 6 => steps.extend([Step::Mark, Step::Ahead]),
             _ => {}
         }
         match round {

@@ -32,6 +32,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Draft),
         1 => Just(Step::Checkpoint),
         1 => Just(Step::Mark),
+        1 => Just(Step::Ahead),
         1 => (4_000u64..40_000).prop_map(Step::Retain),
         1 => (0u8..3).prop_map(Step::Delete),
     ]

@@ -79,6 +79,7 @@ fn a_damaged_or_missing_run_of_keys_is_built_again() {
     let mut world = World::open(&disk, small()).unwrap();
     whole(&world);
     assert_eq!(world.log.recovery.repaired_runs, 3);
+    world.log.checkpointer.work_ahead().unwrap();
     world.checkpoint().unwrap();
     let world = World::open(&disk, small()).unwrap();
     whole(&world);

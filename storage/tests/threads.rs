@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use kit::{DELETIONS, Seen, message, topic};
+use kit::{DELETIONS, Seen, keyed, message, topic};
 use sluice_model::{Host, LogOffset, QueueId, QueueOffset, RecordView, Timestamp};
 use sluice_storage::{Config, Opened, Reader, RealDisk, open};
 
@@ -44,6 +44,12 @@ fn read(reader: &Reader) -> u64 {
             assert_eq!((record.queue_offset().0, entry.queue_offset.0), (offset, offset));
             assert_eq!(record.body(), offset.to_be_bytes());
         }
+        // Wherever its key is on its way to a run by now.
+        if let Some(entry) = entries.last() {
+            let key = format!("u{}", entry.queue_offset);
+            let found = reader.by_key(&topic("t"), &key, Timestamp(i64::MIN), Timestamp(i64::MAX), 10).unwrap();
+            assert_eq!(found, [entry.log_offset], "{key}");
+        }
     }
     first
 }
@@ -62,7 +68,7 @@ fn readers_see_whole_units_while_others_write() {
         scope.spawn(move || {
             for n in 0..UNITS {
                 let body = n.to_be_bytes();
-                let unit = [message("t", 0, &body), message("t", 1, &body)];
+                let unit = [keyed("t", 0, &body, &format!("u{n}"), ""), message("t", 1, &body)];
                 appender.stage(&unit, Timestamp(n as i64), Host::LOCAL).unwrap();
                 appender.stage(&[message("fleeting", 0, &body)], Timestamp(n as i64), Host::LOCAL).unwrap();
                 if n % 50 == 49 {
@@ -93,6 +99,7 @@ fn readers_see_whole_units_while_others_write() {
         scope.spawn(move || {
             while let Ok(draft) = drafts.recv() {
                 checkpointer.mark_durable().unwrap();
+                checkpointer.work_ahead().unwrap();
                 checkpointer.write(draft).unwrap();
             }
         });

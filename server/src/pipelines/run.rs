@@ -31,7 +31,7 @@ use crate::{
     failure::{Failure, Result},
     log_topic::LogTopic,
     observer::Logs,
-    priority::{REST_LIMIT, Standing as Priority},
+    priority::{self, Courtesy, REST_LIMIT, Standing as Priority},
     shell::Shell,
 };
 
@@ -202,6 +202,7 @@ impl Running {
             logs,
             stages: Vec::new(),
             standing: Vec::new(),
+            courtesy: Courtesy::default(),
             queues: queues.clone(),
             failure: failure.clone(),
             states: its_states,
@@ -310,6 +311,7 @@ struct Work {
     logs: Arc<Logs>,
     stages: Vec<Queue>,
     standing: Vec<Standing>,
+    courtesy: Courtesy,
     queues: Arc<Mutex<Vec<QueueStatus>>>,
     failure: Arc<OnceLock<Failure>>,
     states: Option<Arc<States>>,
@@ -534,7 +536,15 @@ impl Work {
         if !due || stop.load(Ordering::Acquire) {
             return false;
         }
-        let turn = stage.turn(input, output, now_ms());
+        let turn = if self.courtesy.gives_way() && self.shell.has_others() {
+            let before = stage.counters();
+            let turn = priority::aside(|| stage.turn(input, output, now_ms()));
+            let Counters { busy, cpu, .. } = stage.counters();
+            self.courtesy.worked(busy.saturating_sub(before.busy), cpu.saturating_sub(before.cpu));
+            turn
+        } else {
+            stage.turn(input, output, now_ms())
+        };
         // Whoever sees that nothing is left to read sees what came of it as well.
         if matches!(turn, Turn::Progressed { .. })
             && output.lag() == 0

@@ -1,6 +1,9 @@
 //! What is written and waits for the disk, and the brake on it.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Written;
@@ -13,8 +16,14 @@ const BYTES_LIMIT: usize = 32 * 1024 * 1024;
 const BATCHES_LIMIT: usize = 4_096;
 /// How long batches gather that nobody waits for: each sync costs the same, however little it brings to the disk.
 const GATHER: Duration = Duration::from_millis(2);
-/// Bytes that may wait for the disk when somebody brings more who gives way to others: their messages come behind all of it.
+/// Bytes that may wait for the disk when somebody brings more who gives way to others.
 const CALM_BYTES: usize = 4 * 1024 * 1024;
+/// The same while there are others: their messages come behind all of it.
+const CALM_BESIDE_OTHERS: usize = 64 * 1024;
+/// For how long others are there after they sent something, milliseconds.
+const OTHERS_FOR: u64 = 200;
+/// How long their messages go before: where they never end, who gives way must get on as well.
+const OTHERS_FIRST: Duration = Duration::from_millis(10);
 /// Bytes after which they do not gather any longer.
 const GATHER_BYTES: usize = 1024 * 1024;
 
@@ -30,9 +39,11 @@ impl Batch {
     }
 }
 
-#[derive(Default)]
 pub(super) struct Backlog {
     state: Mutex<State>,
+    began: Instant,
+    /// Until when there are others, milliseconds since it began.
+    others_until: AtomicU64,
     /// There is something for the disk's thread.
     filled: Condvar,
     shrunk: Condvar,
@@ -59,7 +70,33 @@ impl State {
     }
 }
 
+impl Default for Backlog {
+    fn default() -> Self {
+        let (filled, shrunk, calm) = Default::default();
+        let (state, others_until) = (Mutex::default(), AtomicU64::new(0));
+        Self { state, began: Instant::now(), others_until, filled, shrunk, calm }
+    }
+}
+
 impl Backlog {
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Somebody sends who gives way to nobody.
+    pub fn others_send(&self) {
+        self.others_until.store(self.millis() + OTHERS_FOR, Ordering::Relaxed);
+    }
+
+    /// Whether somebody sent a moment ago who gives way to nobody.
+    pub fn has_others(&self) -> bool {
+        self.millis() < self.others_until.load(Ordering::Relaxed)
+    }
+
+    fn calm_bytes(&self) -> usize {
+        if self.has_others() { CALM_BESIDE_OTHERS } else { CALM_BYTES }
+    }
+
     /// Whether another batch may be written now.
     pub fn has_room(&self) -> bool {
         self.state.lock().has_room()
@@ -80,12 +117,21 @@ impl Backlog {
     /// Waits until little waits for the disk.
     pub fn wait_for_calm(&self) {
         let mut state = self.state.lock();
-        while state.bytes > CALM_BYTES && !state.abandoned {
+        let others_until = Instant::now() + OTHERS_FIRST;
+        while !state.abandoned {
+            let patient = Instant::now() < others_until;
+            if state.bytes <= if patient { self.calm_bytes() } else { CALM_BYTES } {
+                break;
+            }
             // Then what gathers is not to gather any longer.
             if !state.batches.is_empty() && !std::mem::replace(&mut state.urgent, true) {
                 self.filled.notify_one();
             }
-            self.calm.wait(&mut state);
+            if patient {
+                self.calm.wait_until(&mut state, others_until);
+            } else {
+                self.calm.wait(&mut state);
+            }
         }
     }
 
@@ -204,6 +250,24 @@ mod tests {
         let waiter = std::thread::spawn(move || waiting.wait_for_calm());
         backlog.abandon();
         waiter.join().unwrap();
+    }
+
+    #[test]
+    fn who_gives_way_waits_for_less_while_others_send() {
+        let backlog = Backlog::default();
+        let small = Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; 2 * CALM_BESIDE_OTHERS] };
+        backlog.push(Batch { written: Some(small), acks: Vec::new() });
+        backlog.wait_for_calm();
+        backlog.others_send();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut taken = Vec::new();
+                assert!(backlog.take(&mut taken, Duration::from_secs(60)));
+                backlog.shrink(2 * CALM_BESIDE_OTHERS);
+            });
+            backlog.wait_for_calm();
+        });
+        assert_eq!(backlog.state.lock().bytes, 0);
     }
 
     #[test]

@@ -55,6 +55,9 @@ impl Disk {
         while self.backlog.take(&mut batches, RETRY) {
             if !batches.is_empty() {
                 self.settle(&mut batches);
+                if let Some(checkpoints) = &mut self.checkpoints {
+                    checkpoints.applied(self.applier.applied());
+                }
             }
             if self.applier.checkpoint_due() {
                 self.checkpoint();

@@ -94,6 +94,8 @@ pub struct Shell {
     /// What is sent is left to the writer's own thread.
     standing_back: bool,
     pub reader: Reader,
+    /// When the log lets go of old messages.
+    pub retention: Retention,
 }
 
 impl Shell {
@@ -113,7 +115,7 @@ impl Shell {
             std::thread::Builder::new().name("writer".to_owned()).spawn(move || own.run())?,
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run())?,
         ];
-        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), standing_back: false, reader })
+        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), standing_back: false, reader, retention })
     }
 
     /// Whether the log still takes records; once it failed it never does again.
@@ -126,6 +128,9 @@ impl Shell {
     /// The caller is to call [`Self::work`] when he has no more to send for now: several messages go with one write so. The
     /// answer learns whether it is one of few, whose clients may be told by the calling thread.
     pub fn send(&self, send: Send, answer: impl FnOnce(Result<Sent>, bool) + std::marker::Send + 'static) {
+        if !self.standing_back {
+            self.turns.others_send();
+        }
         if let Err(refused) = self.turns.push(Command::Send(send, Box::new(answer)))
             && let (Command::Send(_, answer), failure) = *refused
         {
@@ -136,6 +141,11 @@ impl Shell {
     /// A handle for threads that stand back: they never write themselves, since they may lose the processor at any moment, for long.
     pub fn standing_back(&self) -> Self {
         Self { standing_back: true, ..self.clone() }
+    }
+
+    /// Whether others sent something a moment ago that do not stand back.
+    pub fn has_others(&self) -> bool {
+        self.turns.has_others()
     }
 
     /// Does what was sent, or sees to it that it is done.

@@ -18,6 +18,8 @@ pub enum Step {
     /// Writes the draft that is out, or a new one.
     Checkpoint,
     Mark,
+    /// What a checkpoint needs is done before it is drafted.
+    Ahead,
     /// Keep at most this many bytes.
     Retain(u64),
     Delete(u8),
@@ -90,6 +92,7 @@ impl Driver {
                 None => self.world.checkpoint(),
             },
             Step::Mark => self.world.log.checkpointer.mark_durable(),
+            Step::Ahead => self.world.log.checkpointer.work_ahead(),
             Step::Retain(max_bytes) => {
                 let policy = Retention { max_age_ms: None, max_bytes: Some(*max_bytes) };
                 self.world.log.applier.retain(self.world.now, &policy, LogOffset(u64::MAX)).map(drop)
