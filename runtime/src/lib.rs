@@ -20,6 +20,7 @@ mod keep;
 mod limits;
 mod manifest;
 mod output;
+mod pace;
 mod packages;
 mod plan;
 mod plugin;

@@ -84,6 +84,11 @@ pub trait Sink {
     /// How many changes of the state are on the log's disk; the file of a state must never be ahead of them. 0 where there is no state.
     fn durable_changes(&self) -> u64;
 
+    /// The log lets go of the changes of the state before this one before long: what came of them is to be written to it again.
+    fn fading_changes(&self) -> u64 {
+        0
+    }
+
     /// Waits until everything that was committed is on the log's disk. A stage asks for it when its state is to be written to its file, not
     /// after each unit.
     ///

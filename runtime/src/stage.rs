@@ -10,9 +10,10 @@ use crate::bisect::{self, Bounds, Called, Fall, Flow};
 use crate::chained::{Bringer, Chained, End, Falls, Head, Settled};
 use crate::counters::{Counters, StepStatus};
 use crate::error::Error;
+use crate::pace::Pace;
 use crate::plan::{Plan, Then};
 use crate::ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit};
-use crate::state::{Domain, Partition, StateError, Timer};
+use crate::state::{Domain, Partition, StateError, TIMERS_AT_ONCE, Timer};
 use crate::step::{Home, Running};
 
 /// Most records of a turn when a plugin asks other servers: what was committed is not asked again after a crash, and the queue goes on.
@@ -21,8 +22,10 @@ const ASKING_RECORDS: usize = 64;
 const FALLS: usize = 8;
 /// Times that a turn is run again without records that fell and left something in the state; then it ends before the next one.
 const REPEATS: usize = 4;
-/// Turns in which the timers are fired of which one failed in the place of the record that brought it.
-const BRINGER_TURNS: u32 = 64;
+/// Timers that a call of records fires besides. Where one brings more, they have turns of their own.
+const CROWD: usize = 64;
+/// Turns in which the timers are fired that a record brought, before the record itself: what sets itself again for ever ends with them.
+const BRINGER_TURNS: u32 = 4_096;
 /// How much longer than they have to entries stay while nothing comes, milliseconds: what was stored before they expired may be on its way to
 /// the disk, and is to find them.
 const EXPIRY_MARGIN: u64 = 60_000;
@@ -57,8 +60,11 @@ pub struct Stage {
     /// The same of the first of the timers that are due.
     timer_retry: Option<(Timer, u32)>,
     stopped: Option<String>,
-    /// Records of the next turn: fewer after a missed deadline.
+    /// Records of the next turn: fewer where some are tried again.
     batch_records: usize,
+    /// The same: as many as keep their deadline, and of timers.
+    pace: Pace,
+    timer_pace: Pace,
     /// The same: fewer where each makes many, or large ones.
     fitting: usize,
     /// The last turn fired timers: records come first in the next.
@@ -100,6 +106,8 @@ impl Stage {
             timer_retry: None,
             stopped: None,
             batch_records,
+            pace: Pace::new(batch_records),
+            timer_pace: Pace::new(TIMERS_AT_ONCE),
             fitting: usize::MAX,
             fired: false,
             tick: 0,
@@ -223,7 +231,7 @@ impl Stage {
         }
         let mut records = Vec::new();
         // What comes behind a record that is tried again would be done for nothing should it fail.
-        let most = if self.retry.is_some() { 1 } else { self.batch_records.min(self.fitting) };
+        let most = if self.retry.is_some() { 1 } else { self.batch_records.min(self.fitting).min(self.pace.records()) };
         let next = match source.read(self.position, most, self.plan.batch_bytes, &mut records) {
             Ok(next) => next,
             Err(e) => return self.port_trouble("reading", e),
@@ -254,7 +262,10 @@ impl Stage {
         sink: &dyn Sink,
         home: &mut Home,
     ) -> Result<(Vec<Record>, Chained, Settled), Error> {
-        let mut most = work.most();
+        let mut most = match work {
+            Work::Records(records) => records.len(),
+            Work::Timers(_) => self.timer_pace.records(),
+        };
         let (mut left_out, mut ended, mut repeats) = (Falls::new(), End::None, 0);
         loop {
             let start = Instant::now();
@@ -431,6 +442,7 @@ impl Stage {
         };
         let records: Vec<Record> = timers.iter().map(as_record).collect();
         let mut chained = Chained::begin(&records, left_out);
+        let before = self.cpu();
         let (plan, running) = (&self.plan, &mut self.steps[step]);
         let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
         let flows = std::mem::take(&mut chained.flows);
@@ -451,6 +463,11 @@ impl Stage {
         // Those that were not tried were taken out all the same.
         chained.touched = records.len();
         self.chain_from(step + 1, &mut chained, |_| 0, Head::Timers, sink, home)?;
+        if chained.deadline_missed {
+            self.timer_pace.missed(timers.len());
+        } else {
+            self.timer_pace.kept(chained.done, self.longest_since(&before), self.plan.limits.deadline);
+        }
         Ok((Fired { timers, records }, chained))
     }
 
@@ -481,14 +498,28 @@ impl Stage {
         let retried = self.retry.filter(|(offset, _)| records.first().is_some_and(|r| r.offset == *offset));
         let attempt = retried.map_or(0, |(_, attempt)| u16::try_from(attempt).unwrap_or(u16::MAX));
         let head = records.first().map_or(Head::Timers, |record| Head::Record(record.offset));
+        let before = self.cpu();
         self.chain_from(0, &mut chained, |source| if source == 0 { attempt } else { 0 }, head, sink, home)?;
-        let missed = chained.deadline_missed;
-        if missed {
-            self.batch_records = (records.len() / 2).max(1);
-        } else if retried.is_none() {
-            self.batch_records = (self.batch_records * 2).min(self.plan.batch_records);
+        if chained.deadline_missed {
+            self.pace.missed(records.len());
+        } else {
+            self.pace.kept(chained.done, self.longest_since(&before), self.plan.limits.deadline);
+            if retried.is_none() {
+                self.batch_records = (self.batch_records * 2).min(self.plan.batch_records);
+            }
         }
         Ok(chained)
+    }
+
+    /// Processor time of each step's calls.
+    fn cpu(&self) -> Vec<Duration> {
+        self.steps.iter().map(|running| running.counters.cpu).collect()
+    }
+
+    /// That of the step that took longest since then.
+    fn longest_since(&self, before: &[Duration]) -> Duration {
+        let took = self.steps.iter().zip(before).map(|(running, before)| running.counters.cpu.saturating_sub(*before));
+        took.max().unwrap_or_default()
     }
 
     /// The steps from `first` on over the flows.
@@ -511,14 +542,23 @@ impl Stage {
                 chained.flows.retain(|flow| prefilter.wants(&flow.record));
             }
             let (mut batch, mut held) = (std::mem::take(&mut running.batch), running.instance.take());
-            let flows = std::mem::take(&mut chained.flows);
+            let mut flows = std::mem::take(&mut chained.flows);
+            let lateness = plan.state.as_ref().map_or(0, |state| state.lateness);
+            let crowd = running.brings_crowd(&flows, CROWD, lateness, home)?;
+            let bringer = crowd.map(|at| flows[at].source).filter(|source| *source > 0 || !cleared);
+            if let Some(bringer) = bringer {
+                flows.truncate(flows.partition_point(|flow| flow.source < bringer));
+            }
             let ran = bisect::run(flows, &mut batch, &attempt, Bounds { falls, room }, |batch, part| {
                 let called = running.call(plan, &mut held, batch, home)?;
                 let cleared = cleared && part[0].source == 0;
                 Ok::<_, Error>(Called { timers: called.timers && !cleared, ..called })
             });
             (running.batch, running.instance) = (batch, held);
-            let ran = ran?;
+            let mut ran = ran?;
+            if ran.cut.is_none() && ran.bringer.is_none() {
+                ran.bringer = bringer;
+            }
             running.count(&ran);
             chained.ran(index, running.keeps_state(), ran);
             chained.fit(index, &room);
@@ -727,13 +767,6 @@ struct Fired {
     records: Vec<Record>,
 }
 
-impl Work<'_> {
-    /// Most that the turn takes of it.
-    fn most(&self) -> usize {
-        if let Work::Records(records) = self { records.len() } else { usize::MAX }
-    }
-}
-
 /// Of how many records a turn makes as much as it is to make, where so many made these.
 fn fitting(records: usize, made: &[Flow]) -> usize {
     let bytes = made.iter().map(|flow| flow.record.size() as u64).sum::<u64>();
@@ -748,18 +781,26 @@ fn changes(records: &[Record], home: &mut Home) -> Result<Option<Bytes>, StateEr
     home.as_mut().map_or(Ok(None), |partition| partition.end_turn(now))
 }
 
-/// The turn's changes stand in the log. Now and then what they did goes to the state's file, for which the log has to have them on its disk.
+/// The turn's changes stand in the log. Now and then what they did goes to the state's file, for which the log has to have them on its disk;
+/// and the state is carried forward in the log.
 fn committed(changed: bool, sink: &mut dyn Sink, home: &mut Home) -> Result<(), Error> {
     let Some(partition) = home else { return Ok(()) };
     partition.committed(changed);
-    if !partition.is_untidy() {
+    let carries = partition.is_to_be_carried(|| sink.fading_changes())?;
+    if !carries && !partition.is_untidy() {
         return Ok(());
     }
     match settle(partition, sink) {
         // It is as urgent after the next turn.
-        Err(PortError::Busy(_)) => Ok(()),
-        settled => Ok(settled.map(|()| partition.tidy(sink.durable_changes()))??),
+        Err(PortError::Busy(_)) => return Ok(()),
+        settled => settled?,
     }
+    let durable = sink.durable_changes();
+    partition.tidy(durable)?;
+    if carries {
+        partition.begin_round(durable)?;
+    }
+    Ok(())
 }
 
 /// Waits until the log has on its disk what is in the state.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::batch::Batch;
-use crate::bisect::{Answer, Called, Fall, Ran};
+use crate::bisect::{Answer, Called, Fall, Flow, Ran};
 use crate::counters::{Meter, StepCounters, StepStatus};
 use crate::error::{Error, Failure};
 use crate::grants::Grants;
@@ -158,6 +158,24 @@ impl Running {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Which of the records is the first to bring its processor more than so many event-time timers together with those before it.
+    pub(crate) fn brings_crowd(
+        &self,
+        flows: &[Flow],
+        crowd: usize,
+        lateness: u64,
+        home: &mut Home,
+    ) -> Result<Option<usize>, StateError> {
+        let Some(first) = self.next_timer(Domain::EventTime, home)? else { return Ok(None) };
+        let newest = self.clock(home)?;
+        let until = |time: u64| time.max(newest).saturating_sub(lateness);
+        let last = flows.iter().map(|flow| flow.record.event_time()).max().map_or(0, until);
+        let (Some(partition), true) = (home, first <= last) else { return Ok(None) };
+        let timers = partition.store(&timers_name(&self.keeps_as));
+        let due = partition.due_after(timers, Domain::EventTime, crowd, last)?;
+        Ok(due.and_then(|due| flows.iter().position(|flow| until(flow.record.event_time()) >= due)))
     }
 
     /// The newest producer's time that its processor has seen; 0 if it is none.

@@ -59,7 +59,7 @@ fn said(pairs: &[(&str, &str)]) -> Vec<Record> {
 
 /// Turns until there is nothing to do at this time.
 fn run(stage: &mut Stage, queue: &mut Queue, store: &mut Store, now: u64) {
-    for _ in 0..200 {
+    for _ in 0..5_000 {
         match stage.turn(queue, store, now) {
             Turn::Idle => return,
             Turn::Stopped(reason) => panic!("{reason}"),

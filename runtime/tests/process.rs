@@ -354,6 +354,35 @@ fn windows_close_when_the_watermark_has_passed_them_wherever_batches_are_cut() {
 }
 
 #[test]
+fn a_crowd_of_windows_that_end_at_once_has_turns_of_its_own() {
+    const KEYS: usize = 2_000;
+    let mut expected = None;
+    for batch in [50, 256] {
+        let mut world = World::new();
+        world.batch = batch;
+        for key in 0..KEYS {
+            world.put(&format!("{key:04}"), 1, "ten");
+        }
+        // Those in the middle bring the crowd, the others are to be in time for their own windows.
+        world.put("x", 9, "ten").put("y", 12, "ten").put("y", 13, "ten").put("z", 30, "ten").put("y", 14, "ten");
+        let said = world.run();
+        assert_eq!(said.len(), KEYS + 2, "in batches of {batch}");
+        // By the time, then by the length of the key, then by the key.
+        assert_eq!(
+            (&*said[0], &said[KEYS..]),
+            ("x 0..10 1", &["1999 0..10 1".to_owned(), "y 10..20 2".to_owned()][..])
+        );
+        assert_eq!(&said, expected.get_or_insert_with(|| said.clone()), "batches of {batch}");
+        let log = world.log.lock();
+        let at_once = log.units.iter().map(|unit| unit.outputs.len()).max();
+        assert!(at_once <= Some(256), "{at_once:?} at once");
+        assert!(log.units.iter().all(|unit| unit.dead_letters.is_empty()));
+        drop(log);
+        assert_eq!(world.open().0.counters().traps, 0, "in batches of {batch}");
+    }
+}
+
+#[test]
 fn a_record_that_fails_moves_no_watermark_and_a_turn_in_pieces_is_as_good_as_a_whole_one() {
     let mut expected = None;
     for (batch, crashes) in [1, 2, 3, 4, 256].into_iter().flat_map(|batch| [(batch, false), (batch, true)]) {

@@ -100,7 +100,7 @@ fn a_trap_is_narrowed_down_to_its_record_and_the_others_go_on() {
     let (store, stage, end, _) = run(plan(policy(0, Then::DeadLetter)), &values);
     assert_eq!((store.sent().len(), end), (198, Turn::Idle));
     assert_eq!(store.dead(), [(77, "trap".to_owned(), 1), (150, "deadline".to_owned(), 1)]);
-    let reason = &store.units[0].dead_letters[0].reason;
+    let reason = &store.units.iter().find_map(|unit| unit.dead_letters.first()).unwrap().reason;
     assert!(reason.starts_with("the plugin trapped: ") && reason.contains("explode"), "{reason}");
     assert!((10..=40).contains(&stage.counters().traps), "{} traps", stage.counters().traps);
 }
@@ -225,7 +225,8 @@ fn a_step_that_makes_many_of_each_is_given_fewer_at_once() {
     let (store, stage, end, _) = run(in_mode("sixty"), &["x"; 300]);
     assert_eq!((end, stage.position()), (Turn::Idle, 300));
     let made: Vec<usize> = store.units.iter().map(|unit| unit.outputs.len() / 60).collect();
-    assert_eq!(made, [256, 17, 17, 10], "records of each unit");
+    assert!(made[0] == 64 && made[1..].iter().all(|records| *records <= 17), "records of each unit: {made:?}");
+    assert_eq!(made.iter().sum::<usize>(), 300);
 }
 
 #[test]

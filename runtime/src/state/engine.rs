@@ -158,11 +158,16 @@ impl Engine {
         })
     }
 
-    /// Rows of the wheel of one owner and clock, the earliest first, for as long as `each` wants more.
-    pub(super) fn wheel(&self, prefix: &[u8], mut each: impl FnMut(Row) -> bool) -> Result<(), StateError> {
+    /// Rows of the wheel of one owner and clock, from this one on or from the first, the earliest first, for as long as `each` wants more.
+    pub(super) fn wheel(
+        &self,
+        prefix: &[u8],
+        from: Option<&[u8]>,
+        mut each: impl FnMut(Row) -> bool,
+    ) -> Result<(), StateError> {
         self.look(|read| {
             let table = read.open_table(WHEEL)?;
-            for found in table.range::<&[u8]>((Bound::Included(prefix), Bound::Unbounded))? {
+            for found in table.range::<&[u8]>((Bound::Included(from.unwrap_or(prefix)), Bound::Unbounded))? {
                 let (key, _) = found?;
                 let Some(rest) = key.value().strip_prefix(prefix) else { break };
                 let Some((at, what)) = rest.split_first_chunk::<8>() else { break };

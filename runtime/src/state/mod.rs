@@ -16,6 +16,7 @@ mod tests;
 mod wheel;
 
 pub use engine::Engine;
+pub(crate) use partition::TIMERS_AT_ONCE;
 pub use partition::{KeyValue, Page, Partition, Shared};
 
 pub(crate) use places::{clock_name, store_name, timers_name};

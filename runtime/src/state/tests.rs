@@ -25,19 +25,21 @@ impl Dice {
     }
 }
 
-/// Changes as they stand in a log, of which the newest are not on its disk yet.
+/// Changes as they stand in a log, of which the newest are not on its disk yet, and the first are gone.
 #[derive(Default)]
 struct Log {
     changes: Vec<Bytes>,
     durable: usize,
+    first: u64,
 }
 
 impl Changelog for &mut Log {
     fn bounds(&self) -> Result<(u64, u64), PortError> {
-        Ok((0, self.changes.len() as u64))
+        Ok((self.first, self.changes.len() as u64))
     }
 
     fn read(&mut self, from: u64) -> Result<Vec<Bytes>, PortError> {
+        assert!(from >= self.first, "{from} is gone");
         Ok(self.changes.iter().skip(usize::try_from(from).unwrap()).take(5).cloned().collect())
     }
 }
@@ -176,6 +178,7 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
         let mut log = Log::default();
         let mut model = Model::default();
         let mut partition = open(&path, &mut log);
+        let mut rounds = 0;
         for turn in 0..400_u64 {
             model.now += dice.roll(4);
             let before = model.clone();
@@ -194,15 +197,32 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
                 model = Model { now: model.now, ..before };
             } else {
                 partition.expire(model.now).unwrap();
+                let carried = partition.carried().unwrap();
+                let page = dice.roll(if seed % 2 == 0 { 200_000 } else { 2_000 });
+                partition.carry(usize::try_from(page).unwrap()).unwrap();
                 let change = partition.changes();
+                if dice.roll(8) == 0 {
+                    // It does not get that far: what was to be carried is carried with the next one.
+                    partition.roll_back().unwrap();
+                    model = Model { now: model.now, ..before };
+                    continue;
+                }
                 log.changes.extend(change.clone());
                 partition.committed(change.is_some());
+                rounds += u64::from(partition.carried().unwrap() > carried);
                 if dice.roll(2) == 0 {
                     log.durable = log.changes.len();
                 }
                 partition.tidy(log.durable as u64).unwrap();
                 if dice.roll(20) == 0 {
                     partition.save(log.durable as u64).unwrap();
+                }
+                if dice.roll(10) == 0 {
+                    partition.begin_round(log.durable as u64).unwrap();
+                }
+                if dice.roll(10) == 0 {
+                    // The log lets go of what it does not need for the state.
+                    log.first = partition.carried().unwrap();
                 }
             }
             match dice.roll(40) {
@@ -222,6 +242,7 @@ fn a_partition_is_its_log_whatever_is_evicted_lost_or_taken_back() {
             }
         }
         check(&mut partition, &model);
+        assert!(rounds >= 3 && log.first > 0, "seed {seed}: {rounds} rounds, from {}", log.first);
     }
 }
 
@@ -321,6 +342,63 @@ fn changes_that_the_log_no_longer_holds_are_missed_only_without_the_file() {
     assert!(Partition::open(engine(&path), 7, MEMORY, &mut Cut(vec![change.clone()], 1)).is_ok());
     let lost = Partition::open(engine(&dir.path().join("other")), 7, MEMORY, &mut Cut(vec![change], 1));
     assert!(lost.err().unwrap().to_string().contains("reset the pipeline"));
+}
+
+#[test]
+fn a_state_is_made_from_what_was_carried_forward_and_only_from_a_whole_round() {
+    const ENTRIES: u64 = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let mut log = Log::default();
+    let mut partition = open(&path, &mut log);
+    let store = partition.store(STORES[0]);
+    let end_turn = |partition: &mut Partition, log: &mut Log, carried: usize| {
+        partition.carry(carried).unwrap();
+        let change = partition.changes();
+        log.changes.extend(change.clone());
+        partition.committed(change.is_some());
+    };
+    for at in 0..ENTRIES {
+        partition.put(store, &at.to_be_bytes(), b"old", 0).unwrap();
+    }
+    partition.put(store, b"gone", b"old", 0).unwrap();
+    end_turn(&mut partition, &mut log, 0);
+    partition.delete(store, b"gone").unwrap();
+    end_turn(&mut partition, &mut log, 0);
+    // Nothing is to be carried while the log has it all, nor before it is on its disk.
+    assert!(!partition.is_to_be_carried(|| 0).unwrap());
+    partition.begin_round(1).unwrap();
+    end_turn(&mut partition, &mut log, 1_000);
+    assert_eq!((log.changes.len(), partition.page_bytes()), (2, 0));
+    partition.begin_round(2).unwrap();
+
+    let opened = |log: &Log, first: u64, file_has: usize| {
+        let engine = Arc::new(Engine::in_memory().unwrap());
+        let mut before = Log { changes: log.changes[..file_has].to_vec(), ..Log::default() };
+        Partition::open(engine.clone(), 7, MEMORY, &mut &mut before).unwrap().save(file_has as u64).unwrap();
+        let mut cut = Log { changes: log.changes.clone(), first, ..Log::default() };
+        Partition::open(engine, 7, MEMORY, &mut &mut cut)
+    };
+    let mut turns = 0_u64;
+    while partition.carried().unwrap() == 0 {
+        partition.put(store, &turns.to_be_bytes(), b"new", 0).unwrap();
+        partition.delete(store, &(ENTRIES - 1 - turns).to_be_bytes()).unwrap();
+        end_turn(&mut partition, &mut log, 300);
+        turns += 1;
+        assert_eq!(opened(&log, 2, 0).is_ok(), partition.carried().unwrap() > 0, "after {turns} turns");
+    }
+    assert!(turns > 5, "{turns} turns");
+    assert_eq!(partition.carried().unwrap(), 2);
+    assert!(opened(&log, 3, 2).is_err(), "the round began before");
+    // A file that is lost, one that stands before what the log has, and one that goes on from there.
+    for file_has in [0, 1, 2, 5] {
+        let mut partition = opened(&log, 2, file_has).unwrap();
+        let store = partition.store(STORES[0]);
+        let found = partition.scan(store, b"", None, (1_000, usize::MAX), 0).unwrap().entries;
+        let value = |at: u64| if at < turns { b"new".to_vec() } else { b"old".to_vec() };
+        let expected: Vec<_> = (0..ENTRIES - turns).map(|at| (at.to_be_bytes().to_vec(), value(at))).collect();
+        assert_eq!(found, expected, "a file with {file_has} changes");
+    }
 }
 
 #[test]

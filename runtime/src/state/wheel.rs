@@ -77,8 +77,16 @@ pub(super) struct Due {
 pub(super) struct Wheel {
     added: BTreeSet<Due>,
     removed: BTreeSet<Due>,
-    /// The first on disk that is not removed, as far as it was looked for.
-    on_disk: HashMap<(u16, Domain), Option<Due>>,
+    on_disk: HashMap<(u16, Domain), OnDisk>,
+}
+
+/// What is known of what stands on disk of one clock.
+#[derive(Default)]
+struct OnDisk {
+    /// The first that is not removed, once it was looked for.
+    first: Option<Option<Due>>,
+    /// All before this one are removed: they are not looked through again.
+    from: Option<Due>,
 }
 
 impl Wheel {
@@ -100,27 +108,35 @@ impl Wheel {
         if self.added.remove(&due) {
             return;
         }
-        if self.on_disk.get(&(due.whose, due.domain)).is_some_and(|head| head.as_ref() == Some(&due)) {
-            self.on_disk.remove(&(due.whose, due.domain));
+        if let Some(on_disk) = self.on_disk.get_mut(&(due.whose, due.domain))
+            && on_disk.first.as_ref().is_some_and(|first| first.as_ref() == Some(&due))
+        {
+            on_disk.first = None;
         }
         self.removed.insert(due);
     }
 
-    /// The earliest; `read` gives the first on disk for which its argument does not hold.
+    /// From where on it is to be looked for what is on disk of a clock and not removed; `None`: from its beginning.
+    pub fn from(&self, whose: u16, domain: Domain) -> Option<&Due> {
+        self.on_disk.get(&(whose, domain))?.from.as_ref()
+    }
+
+    /// The earliest; `read` gives the first on disk, from its first argument on, for which its second does not hold.
     pub fn first<E>(
         &mut self,
         whose: u16,
         domain: Domain,
-        read: impl FnOnce(&dyn Fn(&Due) -> bool) -> Result<Option<Due>, E>,
+        read: impl FnOnce(Option<&Due>, &dyn Fn(&Due) -> bool) -> Result<Option<Due>, E>,
     ) -> Result<Option<Due>, E> {
         let from = Due { whose, domain, at: 0, what: Box::default() };
         let added = self.added.range(from..).next().filter(|due| due.whose == whose && due.domain == domain);
-        let on_disk = match self.on_disk.get(&(whose, domain)) {
-            Some(known) => known.clone(),
+        let known = self.on_disk.entry((whose, domain)).or_default();
+        let on_disk = match &known.first {
+            Some(first) => first.clone(),
             None => {
-                let found = read(&|due| self.removed.contains(due))?;
-                self.on_disk.insert((whose, domain), found.clone());
-                found
+                let found = read(known.from.as_ref(), &|due| self.removed.contains(due))?;
+                known.from = found.clone().or(known.from.take());
+                known.first.insert(found).clone()
             }
         };
         Ok(match (added, on_disk) {

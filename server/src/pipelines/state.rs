@@ -8,8 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use sluice_broker::{Fetch, Filter, Reader, state_topic};
-use sluice_model::{Kind, QueueId, QueueOffset, RecordView, TopicName, limits};
+use sluice_broker::{Boundary, Fetch, Filter, Reader, Retention, state_topic};
+use sluice_model::{Kind, LogOffset, QueueId, QueueOffset, RecordView, Timestamp, TopicName, limits};
 use sluice_runtime::{
     ports::{Changelog, PortError},
     state::{Engine, Page, Partition, Shared, StateError},
@@ -136,6 +136,32 @@ impl States {
     /// How many changes of a queue are on the log's disk.
     pub(super) fn durable(reader: &Reader, topic: &TopicName, queue: QueueId) -> u64 {
         reader.bounds(topic, queue).1.0
+    }
+
+    /// The first change of a queue that retention leaves alone for as long again as it has left it alone.
+    pub(super) fn fading(
+        reader: &Reader,
+        topic: &TopicName,
+        queue: QueueId,
+        retention: &Retention,
+        now: Timestamp,
+    ) -> u64 {
+        let (min, end) = reader.bounds(topic, queue);
+        let by_age = retention.max_age_ms.and_then(|age| {
+            // A queue that is not there any more has nothing to carry.
+            reader.offset_at_time(topic, queue, now.plus_ms(-age / 2), Boundary::Lower).ok()
+        });
+        let by_size = retention.max_bytes.map(|most| {
+            let from = LogOffset(reader.store().appended().0.saturating_sub(most / 2));
+            let before = |offset: u64| reader.log_offset(topic, queue, QueueOffset(offset)).is_none_or(|at| at < from);
+            let (mut low, mut high) = (min.0, end.0);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if before(middle) { low = middle + 1 } else { high = middle }
+            }
+            low
+        });
+        by_age.map_or(0, |offset| offset.0).max(by_size.unwrap_or(0))
     }
 
     /// Names of the stores, `step/store`. Fails, as those below do, with `Busy` while the pipeline is being changed, and with `Unavailable` or `Corrupt`
@@ -290,6 +316,48 @@ mod tests {
             }
             after = found.last().map(|found| found.key[0]);
         }
+    }
+
+    #[test]
+    fn changes_fade_when_they_are_half_as_old_as_retention_leaves_them_or_half_as_far_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(sluice_broker::RealDisk::open(dir.path()).unwrap());
+        let store = sluice_broker::StoreConfig { segment_len: 1 << 20, reserve_bytes: 0, ..Default::default() };
+        let mut log = sluice_broker::open(disk, store, sluice_broker::Config::default()).unwrap();
+        let topic = TopicName::parse("t").unwrap();
+        let at = |n: u64| Timestamp(1_000_000 + 1_000 * n as i64);
+        log.broker.put_topic(sluice_broker::Topic::new(topic.clone(), 1), at(0)).unwrap();
+        for n in 0..40 {
+            let message = sluice_model::Message {
+                born_host: sluice_model::Host::LOCAL,
+                ..sluice_model::Message::new(
+                    topic.clone(),
+                    QueueId(0),
+                    at(n),
+                    Default::default(),
+                    vec![b'.'; 1_000].into(),
+                )
+            };
+            let send = sluice_broker::Send {
+                messages: vec![message],
+                queue: Some(QueueId(0)),
+                template: None,
+                max_reconsume_times: None,
+            };
+            log.broker.send(send, at(n)).unwrap();
+            let written = log.broker.write().unwrap().unwrap();
+            log.applier.sync().unwrap();
+            log.applier.apply(&written, &mut Vec::new()).unwrap();
+            log.broker.recycle(written.bytes);
+        }
+        let fading = |max_age_ms, max_bytes| {
+            let retention = Retention { max_age_ms, max_bytes };
+            States::fading(&log.reader, &topic, QueueId(0), &retention, at(40))
+        };
+        assert_eq!([fading(None, None), fading(Some(20_000), None), fading(Some(200_000), None)], [0, 30, 0]);
+        let by_size = fading(None, Some(20_000));
+        assert!((30..33).contains(&by_size), "the last 10,000 bytes are young, {by_size}");
+        assert_eq!([fading(None, Some(1 << 20)), fading(Some(2_000), Some(20_000))], [0, 39]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The state of one queue of a pipeline, in turns that stand or are taken back.
 
+mod carry;
 mod entries;
 mod look;
 mod timers;
@@ -13,13 +14,13 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use carry::Carry;
 pub use look::{KeyValue, Page};
-use timers::owner;
 
 use super::{
     Domain, Engine, StateError,
     change::{self, Became},
-    engine::{Write, wheel_prefix},
+    engine::Write,
     journal::{Before, Journal},
     places::{self, Places},
     wheel::{ALL_STORES, Due, Wheel},
@@ -78,6 +79,7 @@ pub struct Partition {
     dirty: BTreeSet<Box<[u8]>>,
     dirty_bytes: usize,
     wheel: Wheel,
+    carry: Carry,
     journal: Journal,
     call: u64,
     /// The number that calls of the running turn have at least.
@@ -108,7 +110,7 @@ impl Partition {
     /// Brings a queue's state up to the log's. `memory` bounds what is kept in memory, roughly, in bytes.
     ///
     /// # Errors
-    /// [`StateError::Gap`] when the log does not hold the changes that are missing.
+    /// [`StateError::Gap`] when the log does not hold the changes that are missing, and nothing that was carried forward instead.
     pub fn open(
         engine: Arc<Engine>,
         queue: u32,
@@ -124,7 +126,17 @@ impl Partition {
             (stands, newest) = (0, 0);
         }
         if stands < first {
-            return Err(StateError::Gap { stands, first, end });
+            if !carry::is_whole(changes, first, end)? {
+                return Err(StateError::Gap { stands, first, end });
+            }
+            tracing::warn!(
+                queue,
+                stands,
+                first,
+                "the state's file is lost or old: it is made anew from what was carried forward"
+            );
+            engine.clear(queue)?;
+            (stands, newest) = (first, 0);
         }
         let now = Instant::now();
         let mut partition = Self {
@@ -138,6 +150,7 @@ impl Partition {
             dirty: BTreeSet::new(),
             dirty_bytes: 0,
             wheel: Wheel::default(),
+            carry: Carry::default(),
             journal: Journal::default(),
             call: 1,
             turn: 1,
@@ -300,6 +313,7 @@ impl Partition {
 
     /// Takes the whole turn back.
     pub(crate) fn roll_back(&mut self) -> Result<(), StateError> {
+        self.carry.roll_back();
         self.take_back(Mark { journal: 0 })?;
         self.written = 0;
         Ok(())
@@ -318,12 +332,14 @@ impl Partition {
             let (value, expires_at) = (entry.value.as_deref(), entry.expires_at);
             writer.push(&Became { name: self.places.name(store), key: own, value, expires_at });
         }
+        self.carry.write(&self.places, &mut writer);
         (!writer.is_empty()).then(|| writer.finish(self.newest).into())
     }
 
     /// The turn's changes stand in the log, if it made some.
     pub(crate) fn committed(&mut self, changed: bool) {
         self.journal.clear();
+        self.carry.committed();
         self.written = 0;
         self.applied += u64::from(changed);
         self.begin_turn();
@@ -341,9 +357,10 @@ impl Partition {
         self.turn = self.call;
     }
 
-    /// Deletes what has expired; answers what the turn changed.
+    /// Deletes what has expired; answers what the turn changed, and what it carries forward.
     pub(crate) fn end_turn(&mut self, now: u64) -> Result<Option<Bytes>, StateError> {
         self.expire(now)?;
+        self.carry(self.page_bytes())?;
         Ok(self.changes())
     }
 
@@ -407,16 +424,7 @@ impl Partition {
             let (store, own) = places::split(key);
             places::outer(queue, places.name(store), own)
         };
-        let row = |due: &Due| {
-            let mut row = wheel_prefix(queue, owner(places, due.whose), due.domain);
-            row.extend_from_slice(&due.at.to_be_bytes());
-            if due.domain == Domain::Expiry {
-                row.extend(on_disk(&due.what))
-            } else {
-                row.extend_from_slice(&due.what)
-            }
-            row
-        };
+        let row = |due: &Due| timers::row(queue, places, due);
         let entry = |key: &[u8]| self.young.get(key).or_else(|| self.old.get(key));
         let (added, removed) = self.wheel.changes();
         let write = Write {

@@ -6,7 +6,7 @@ use super::{
     super::{
         Domain, StateError, Timer,
         engine::wheel_prefix,
-        places::Places,
+        places::{self, Places},
         wheel::{ALL_STORES, Due},
     },
     Partition, TIMERS_AT_ONCE,
@@ -42,9 +42,10 @@ impl Partition {
     pub(super) fn first_due(&mut self, whose: u16, domain: Domain) -> Result<Option<u64>, StateError> {
         let Self { engine, places, wheel, watch, .. } = self;
         let prefix = wheel_prefix(self.queue, owner(places, whose), domain);
-        let first = wheel.first(whose, domain, |gone| {
+        let first = wheel.first(whose, domain, |from, gone| {
             let (mut first, mut late) = (None, false);
-            engine.wheel(&prefix, |row| {
+            let from = from.map(|from| row(self.queue, places, from));
+            engine.wheel(&prefix, from.as_deref(), |row| {
                 let due = what(places, domain, row.what).map(|what| Due { whose, domain, at: row.at, what });
                 first = due.filter(|due| !gone(due));
                 late = watch.as_ref().is_some_and(Watch::is_over);
@@ -76,6 +77,17 @@ impl Partition {
         Ok(taken)
     }
 
+    /// When the first timer is due behind so many others, if that is before a time or at it.
+    pub(crate) fn due_after(
+        &mut self,
+        timers: u16,
+        domain: Domain,
+        others: usize,
+        until: u64,
+    ) -> Result<Option<u64>, StateError> {
+        Ok(self.due(timers, domain, until, others + 1)?.get(others).map(|due| due.at))
+    }
+
     /// What is due at a time, the earliest first, at most `most`.
     pub(super) fn due(&mut self, whose: u16, domain: Domain, now: u64, most: usize) -> Result<Vec<Due>, StateError> {
         let Self { engine, places, wheel, watch, .. } = self;
@@ -84,7 +96,9 @@ impl Partition {
         let added = added.range(from..).take_while(|due| due.whose == whose && due.domain == domain && due.at <= now);
         let mut found: BTreeSet<Due> = added.take(most).cloned().collect();
         let mut read = 0;
-        engine.wheel(&wheel_prefix(self.queue, owner(places, whose), domain), |row| {
+        let prefix = wheel_prefix(self.queue, owner(places, whose), domain);
+        let from = wheel.from(whose, domain).map(|from| row(self.queue, places, from));
+        engine.wheel(&prefix, from.as_deref(), |row| {
             if row.at > now || watch.as_ref().is_some_and(Watch::is_over) {
                 return false;
             }
@@ -101,8 +115,21 @@ impl Partition {
     }
 }
 
+/// What is due, as it stands on disk.
+pub(super) fn row(queue: u32, places: &Places, due: &Due) -> Vec<u8> {
+    let mut row = wheel_prefix(queue, owner(places, due.whose), due.domain);
+    row.extend_from_slice(&due.at.to_be_bytes());
+    if due.domain == Domain::Expiry {
+        let (store, own) = places::split(&due.what);
+        row.extend(places::outer(queue, places.name(store), own));
+    } else {
+        row.extend_from_slice(&due.what);
+    }
+    row
+}
+
 /// The name under which what is due stands on disk.
-pub(super) fn owner(places: &Places, whose: u16) -> &str {
+fn owner(places: &Places, whose: u16) -> &str {
     if whose == ALL_STORES { "" } else { places.name(whose) }
 }
 

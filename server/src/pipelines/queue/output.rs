@@ -12,7 +12,7 @@ use super::{
     message::{self, Origin, dead_letter, outgoing},
     trouble,
 };
-use crate::{pipelines::state::States, priority, shell::Shell};
+use crate::{clock, pipelines::state::States, priority, shell::Shell};
 
 /// The most that a turn makes: its outputs, its dead letters and what goes with them are one unit. Entries that expire, and timers that
 /// are taken out, are part of the change of the state besides.
@@ -137,6 +137,12 @@ impl Sink for Output {
 
     fn durable_changes(&self) -> u64 {
         self.state.as_ref().map_or(0, |topic| States::durable(self.reader(), topic, self.queue))
+    }
+
+    fn fading_changes(&self) -> u64 {
+        let now = clock::now();
+        let fading = |topic| States::fading(self.reader(), topic, self.queue, &self.shell.retention, now);
+        self.state.as_ref().map_or(0, fading)
     }
 
     fn settle(&mut self) -> Result<(), PortError> {
