@@ -36,7 +36,14 @@ mod transactions;
 mod trial;
 mod usage;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::{
     Json, Router,
@@ -82,11 +89,14 @@ struct Rest {
     measuring: Arc<Semaphore>,
     /// True when event streams are to end.
     stopping: watch::Receiver<bool>,
+    /// The same for requests that run plugins: those ask no other servers any more.
+    stopped: Arc<AtomicBool>,
 }
 
 /// Serves until `shutdown`; requests in work end, event streams are cut.
 pub async fn serve(listener: TcpListener, parts: Parts, shutdown: impl Future<Output = ()> + Send + 'static) {
     let (stop, stopping) = watch::channel(false);
+    let stopped = Arc::new(AtomicBool::new(false));
     let (routes, document) = api();
     let rest = Rest {
         rates: Arc::new(PipelineRates::default()),
@@ -96,12 +106,14 @@ pub async fn serve(listener: TcpListener, parts: Parts, shutdown: impl Future<Ou
         guests: Arc::new(Semaphore::new(GUESTS_LIMIT)),
         measuring: Arc::new(Semaphore::new(1)),
         stopping: stopping.clone(),
+        stopped: stopped.clone(),
         parts,
     };
     let sampler = tokio::spawn(rates::sample(rest.rates.clone(), rest.parts.pipelines.clone(), stopping));
     let shutdown = async move {
         shutdown.await;
         stop.send_replace(true);
+        stopped.store(true, Ordering::Release);
     };
     let service = app(routes, rest).into_make_service_with_connect_info::<SocketAddr>();
     if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(shutdown).await {

@@ -130,10 +130,10 @@ pub async fn run(rest: &Rest, name: String, headers: &HeaderMap, body: Body) -> 
     }
     let version = rest.parts.plugins.resolve(&name)?;
     let role = role(&version.plugin, trial.role.as_deref())?;
-    let plugins = rest.parts.plugins.clone();
+    let (plugins, stopping) = (rest.parts.plugins.clone(), rest.stopped.clone());
     let view = rest.run_guest(move || {
         let (granter, digest) = (plugins.granter(), version.plugin.digest().to_owned());
-        let site = Site { kind: "try", name: name.clone(), hurried: None, stopping: Arc::default() };
+        let site = Site { kind: "try", name: name.clone(), hurried: None, stopping };
         granter.check(&trial.grants, &site, |part| format!("grants.{part}"))?;
         let grants = granter.grant(&trial.grants, &site, &name, &digest)?;
         let holding = site.holding(&trial.grants, &name, &digest);
