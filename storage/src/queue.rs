@@ -213,20 +213,29 @@ impl Queue {
         !self.dirty.lock().is_empty()
     }
 
-    /// Makes what was written durable, names of files included; the topic may be deleted meanwhile.
+    /// Makes what was written durable, names of files included.
+    ///
+    /// The topic may be deleted meanwhile, or retention take files: what is not there any more needs no sync.
     pub fn sync(&self, disk: &dyn Disk) -> Result<(), Error> {
-        let needed =
-            |error: &io::Error| error.kind() != io::ErrorKind::NotFound || !self.dropped.load(Ordering::Acquire);
-        for number in self.take_dirty() {
+        self.sync_files(disk, self.take_dirty())
+    }
+
+    fn sync_files(&self, disk: &dyn Disk, numbers: BTreeSet<u64>) -> Result<(), Error> {
+        let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound && self.dropped.load(Ordering::Acquire);
+        let cut = |error: &io::Error, number: u64| {
+            error.kind() == io::ErrorKind::NotFound && number < self.state.read().min / FILE_ENTRIES
+        };
+        for number in numbers {
             if let Err(error) = self.file(number).and_then(|file| file.sync())
-                && needed(&error)
+                && !gone(&error)
+                && !cut(&error, number)
             {
                 return Err(Error::io("sync", &self.path(number), error));
             }
         }
         for dir in [self.dir(), topic_dir(&self.topic), QUEUE_DIR.to_owned()] {
             if let Err(error) = disk.sync_dir(&dir)
-                && needed(&error)
+                && !gone(&error)
             {
                 return Err(Error::io("sync", &dir, error));
             }
@@ -387,4 +396,31 @@ pub(crate) fn end_of_file(offset: u64) -> u64 {
 
 pub(crate) fn topic_dir(topic: &TopicName) -> String {
     format!("{QUEUE_DIR}/{topic}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeDisk;
+
+    #[test]
+    fn what_retention_took_before_it_was_synced_is_not_missed_and_what_is_lost_is() {
+        let disk = FakeDisk::new();
+        let handles = Arc::new(Handles::new(Arc::new(disk.clone()), 8));
+        let name = (TopicName::parse("t").unwrap(), QueueId(0));
+        let queue = Queue::new(name, LogOffset(0), (QueueOffset(0), QueueOffset(FILE_ENTRIES + 2)), handles);
+        for first in [0, FILE_ENTRIES] {
+            queue.write(&disk, first, &[1; ENTRY_LEN]).unwrap();
+        }
+        let dirty = queue.take_dirty();
+        assert_eq!(dirty.len(), 2);
+        queue.set_min(QueueOffset(FILE_ENTRIES + 1));
+        queue.remove_files(&disk, 1);
+        queue.sync_files(&disk, dirty.clone()).unwrap();
+        disk.remove(&queue.path(1)).unwrap();
+        queue.handles.close_all(queue.owner);
+        assert!(queue.sync_files(&disk, dirty.clone()).is_err());
+        queue.drop_all();
+        queue.sync_files(&disk, dirty).unwrap();
+    }
 }

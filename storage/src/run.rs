@@ -53,6 +53,7 @@ pub(crate) struct Run {
     pub extent: Extent,
     owner: u64,
     synced: AtomicBool,
+    removed: AtomicBool,
 }
 
 impl Run {
@@ -64,7 +65,7 @@ impl Run {
         let _ = disk.remove(&path);
         let written = disk.create(&path, bytes.len() as u64).and_then(|file| file.write_at(&bytes, 0));
         written.map_err(|error| Error::io("write", &path, error))?;
-        Ok(Self { extent, owner, synced: AtomicBool::new(false) })
+        Ok(Self { extent, owner, synced: AtomicBool::new(false), removed: AtomicBool::new(false) })
     }
 
     /// Takes a durable run that a checkpoint names; `None` when the file is not there or not what it must be.
@@ -76,7 +77,7 @@ impl Run {
         crc.copy_from_slice(&header[48..52]);
         let whole = file.len().ok()? == HEADER as u64 + extent.count.checked_mul(ENTRY as u64)?;
         let known = header == encode_header(&extent, u32::from_be_bytes(crc));
-        (whole && known).then_some(Self { extent, owner, synced: AtomicBool::new(true) })
+        (whole && known).then(|| Self { extent, owner, synced: AtomicBool::new(true), removed: AtomicBool::new(false) })
     }
 
     /// Whether the entries are those that were written; reads all of them.
@@ -89,19 +90,24 @@ impl Run {
         read().unwrap_or(false)
     }
 
-    /// Makes the run durable; `false` when it was already.
+    /// Makes the run durable; `false` when it was already, or is not there any more.
     pub fn sync(&self, handles: &Handles) -> Result<bool, Error> {
         if self.synced.load(Ordering::Acquire) {
             return Ok(false);
         }
-        let synced = self.file(handles).and_then(|file| file.sync());
-        synced.map_err(|error| Error::io("sync", &self.extent.path(), error))?;
+        match self.file(handles).and_then(|file| file.sync()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.removed.load(Ordering::Acquire) => {
+                return Ok(false);
+            }
+            synced => synced.map_err(|error| Error::io("sync", &self.extent.path(), error))?,
+        }
         self.synced.store(true, Ordering::Release);
         Ok(true)
     }
 
     /// A run that is not there any more at the next start was rebuilt or is not needed: failures do no harm.
     pub fn remove(&self, disk: &dyn Disk, handles: &Handles) {
+        self.removed.store(true, Ordering::Release);
         handles.close_all(self.owner);
         let _ = disk.remove(&self.extent.path());
     }
@@ -174,4 +180,26 @@ fn encode_header(extent: &Extent, crc: u32) -> [u8; HEADER] {
     let sum = crc32fast::hash(&header[..52]);
     header[52..].copy_from_slice(&sum.to_be_bytes());
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeDisk;
+
+    #[test]
+    fn a_run_that_retention_took_needs_no_sync_and_one_that_is_lost_is_missed() {
+        let disk = FakeDisk::new();
+        let handles = Handles::new(Arc::new(disk.clone()), 8);
+        let extent = Extent { from: 0, to: 9, oldest: Timestamp(1), latest: Timestamp(2), count: 1 };
+        disk.create_dir(RUN_DIR).unwrap();
+        let write = || Run::write(&disk, handles.new_owner(), extent, &[KeyEntry { hash: 1, at: 2 }]).unwrap();
+        assert!(write().sync(&handles).unwrap());
+        let lost = write();
+        disk.remove(&extent.path()).unwrap();
+        assert!(lost.sync(&handles).is_err());
+        let taken = write();
+        taken.remove(&disk, &handles);
+        assert!(!taken.sync(&handles).unwrap());
+    }
 }
