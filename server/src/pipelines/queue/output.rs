@@ -136,13 +136,14 @@ impl Sink for Output {
     }
 
     fn durable_changes(&self) -> u64 {
-        self.state.as_ref().map_or(0, |topic| States::durable(self.reader(), topic, self.queue))
+        let durable = |topic| priority::upright(|| States::durable(self.reader(), topic, self.queue));
+        self.state.as_ref().map_or(0, durable)
     }
 
     fn fading_changes(&self) -> u64 {
         let now = clock::now();
         let fading = |topic| States::fading(self.reader(), topic, self.queue, &self.shell.retention, now);
-        self.state.as_ref().map_or(0, fading)
+        self.state.as_ref().map_or(0, |topic| priority::upright(|| fading(topic)))
     }
 
     fn settle(&mut self) -> Result<(), PortError> {
