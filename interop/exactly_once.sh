@@ -35,7 +35,7 @@ start() {
   echo "FAIL start: the broker does not get ready"; tail -5 "$work/log"; exit 1
 }
 client() {
-  "${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -Duser.home="$work" -cp "$here/java/target/interop-java-1.jar:$here/java/target/lib/*" \
+  "${JAVA_HOME:+$JAVA_HOME/bin/}java" -Xmx1g -XX:+ExitOnOutOfMemoryError -Duser.home="$work" -cp "$here/java/target/interop-java-1.jar:$here/java/target/lib/*" \
     interop.ExactlyOnce "$@"
 }
 # NAME SINKS FILTER

@@ -9,6 +9,7 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Consumer;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
@@ -109,18 +110,22 @@ public final class ExactlyOnce {
         long outputs = 0;
         long inWindows = 0;
         for (int sink = 0; sink < SINKS[0].length; sink++) {
-            Map<Integer, List<MessageExt>> killed = read(reader, SINKS[0][sink]);
-            Map<Integer, List<MessageExt>> reference = read(reader, SINKS[1][sink]);
-            for (int queue : killed.keySet()) {
-                boolean ofRecords = sink < TOTALS;
-                List<String> got = killed.get(queue).stream().map(message -> whole(message, ofRecords)).toList();
-                List<String> other = reference.get(queue).stream().map(message -> whole(message, ofRecords)).toList();
-                List<String> bodies = killed.get(queue).stream().map(ExactlyOnce::body).toList();
-                String where = SINKS[0][sink] + " queue " + queue;
+            boolean ofRecords = sink < TOTALS;
+            Map<Integer, MessageQueue> reference = queues(reader, SINKS[1][sink]);
+            for (Map.Entry<Integer, MessageQueue> killed : queues(reader, SINKS[0][sink]).entrySet()) {
+                List<String> got = new ArrayList<>();
+                List<String> bodies = new ArrayList<>();
+                read(reader, killed.getValue(), message -> {
+                    got.add(whole(message, ofRecords));
+                    bodies.add(body(message));
+                });
+                List<String> other = new ArrayList<>();
+                read(reader, reference.get(killed.getKey()), message -> other.add(whole(message, ofRecords)));
+                String where = SINKS[0][sink] + " queue " + killed.getKey();
                 problems += differ(where + ", beside the reference run", got, other);
                 if (ofRecords) {
                     problems += differ(where + ", beside what the source says", bodies,
-                        expected.getOrDefault(SINKS[0][sink] + "/" + queue, List.of()));
+                        expected.getOrDefault(SINKS[0][sink] + "/" + killed.getKey(), List.of()));
                 }
                 outputs += got.size();
                 inWindows += ofRecords ? 0 : got.size();
@@ -157,15 +162,15 @@ public final class ExactlyOnce {
     /** What each queue of each sink must hold: paid sales only, with the customer's count and sum so far. */
     private static Map<String, List<String>> expected(DefaultMQPullConsumer reader) throws Exception {
         Map<String, List<String>> expected = new HashMap<>();
-        for (Map.Entry<Integer, List<MessageExt>> queue : read(reader, SOURCE).entrySet()) {
+        for (Map.Entry<Integer, MessageQueue> queue : queues(reader, SOURCE).entrySet()) {
             Map<Integer, long[]> totals = new HashMap<>();
-            for (MessageExt message : queue.getValue()) {
+            read(reader, queue.getValue(), message -> {
                 Matcher sale = SALE.matcher(body(message));
                 if (!sale.matches()) {
-                    throw new IOException("the source holds " + body(message));
+                    throw new IllegalStateException("the source holds " + body(message));
                 }
                 if (!sale.group(2).equals("paid")) {
-                    continue;
+                    return;
                 }
                 int customer = Integer.parseInt(sale.group(1));
                 long[] total = totals.computeIfAbsent(customer, none -> new long[2]);
@@ -173,30 +178,35 @@ public final class ExactlyOnce {
                 total[1] += Long.parseLong(sale.group(3));
                 expected.computeIfAbsent(SINKS[0][customer % 2] + "/" + queue.getKey(), none -> new ArrayList<>())
                     .add("{\"count\":" + total[0] + ",\"key\":\"c" + customer + "\",\"sum\":" + total[1] + "}");
-            }
+            });
         }
         return expected;
     }
 
-    private static Map<Integer, List<MessageExt>> read(DefaultMQPullConsumer reader, String topic) throws Exception {
-        Map<Integer, List<MessageExt>> all = new TreeMap<>();
+    private static Map<Integer, MessageQueue> queues(DefaultMQPullConsumer reader, String topic) throws Exception {
+        Map<Integer, MessageQueue> queues = new TreeMap<>();
         for (MessageQueue queue : reader.fetchSubscribeMessageQueues(topic)) {
-            List<MessageExt> messages = new ArrayList<>();
-            long end = reader.maxOffset(queue);
-            long at = 0;
-            while (at < end) {
-                PullResult pulled = reader.pull(queue, "*", at, BATCH);
-                if (pulled.getPullStatus() == PullStatus.FOUND) {
-                    messages.addAll(pulled.getMsgFoundList());
-                }
-                at = pulled.getNextBeginOffset();
-            }
-            if (messages.size() != end) {
-                throw new IOException(topic + " queue " + queue.getQueueId() + " holds " + messages.size() + " of " + end);
-            }
-            all.put(queue.getQueueId(), messages);
+            queues.put(queue.getQueueId(), queue);
         }
-        return all;
+        return queues;
+    }
+
+    /** All messages of a queue, none of them kept: there may be a million. */
+    private static void read(DefaultMQPullConsumer reader, MessageQueue queue, Consumer<MessageExt> each) throws Exception {
+        long end = reader.maxOffset(queue);
+        long at = 0;
+        long read = 0;
+        while (at < end) {
+            PullResult pulled = reader.pull(queue, "*", at, BATCH);
+            if (pulled.getPullStatus() == PullStatus.FOUND) {
+                pulled.getMsgFoundList().forEach(each);
+                read += pulled.getMsgFoundList().size();
+            }
+            at = pulled.getNextBeginOffset();
+        }
+        if (read != end) {
+            throw new IOException(queue + " holds " + read + " of " + end);
+        }
     }
 
     private static String body(MessageExt message) {
