@@ -101,6 +101,8 @@ pub struct LogTopic {
 
 impl LogTopic {
     pub fn start(shell: Shell, pipeline: &str, topic: TopicName, outbox: Arc<Outbox>) -> Result<Self> {
+        // Who sends for a plugin is no other that pipelines would give way to.
+        let shell = shell.standing_back();
         let sender = Sender { shell, pipeline: pipeline.to_owned(), topic, outbox: outbox.clone(), told: false };
         let thread = std::thread::Builder::new()
             .name(format!("logs {pipeline}"))
