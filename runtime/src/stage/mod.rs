@@ -382,7 +382,10 @@ impl Stage {
         if chained.deadline_missed {
             self.pace.missed(records.len());
         } else {
-            self.pace.kept(chained.done, self.longest_since(&before), self.plan.limits.deadline);
+            // A turn that ends early says nothing: its calls took what they took for more records than it has.
+            if chained.done == records.len() {
+                self.pace.kept(records.len(), self.longest_since(&before), self.plan.limits.deadline);
+            }
             if retried.is_none() {
                 self.batch_records = (self.batch_records * 2).min(self.plan.batch_records);
             }

@@ -149,8 +149,8 @@ impl Stage {
         self.chain_from(step + 1, &mut chained, |_| 0, Head::Timers, sink, home)?;
         if chained.deadline_missed {
             self.timer_pace.missed(timers.len());
-        } else {
-            self.timer_pace.kept(chained.done, self.longest_since(&before), self.plan.limits.deadline);
+        } else if chained.done == timers.len() {
+            self.timer_pace.kept(timers.len(), self.longest_since(&before), self.plan.limits.deadline);
         }
         Ok((Fired { timers, records }, chained))
     }
