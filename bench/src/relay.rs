@@ -21,6 +21,8 @@ const IN_FLIGHT: usize = 1_024;
 const BATCH: usize = 160;
 /// How long the broker may hold a pull.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// How long messages are sent that do not count: the first find no connection, and code that is not in memory yet.
+const WARM_UP: Duration = Duration::from_millis(500);
 /// How long the last messages are waited for.
 const STRAGGLERS: Duration = Duration::from_secs(20);
 
@@ -35,10 +37,11 @@ pub struct Relay {
     pub rate: u32,
     /// Bytes of a body, which is JSON with a `status` of `paid`.
     pub size: usize,
+    /// How long, behind half a second of messages that do not count.
     pub duration: Duration,
 }
 
-/// What came of it.
+/// What came of it, once it was under way.
 #[derive(Clone, Debug, Serialize)]
 pub struct RelayReport {
     pub sent: u64,
@@ -64,13 +67,17 @@ pub async fn relay(plan: Relay) -> Result<RelayReport, Error> {
     let producer = Arc::new(client("out")?.producer("sluice-bench")?);
     let consumer = Arc::new(client("in")?.pull_consumer("sluice-bench")?);
     let queues = Arc::new(producer.queues(&plan.topic).await?);
+    let mut ends = Vec::new();
+    for queue in consumer.queues(&plan.sink).await? {
+        let end = consumer.max_offset(&queue).await?;
+        ends.push((queue, end));
+    }
     let clock = Instant::now();
     let mut readers = JoinSet::new();
-    let until = clock + plan.duration + STRAGGLERS;
-    let total = plan.duration.as_millis() as u64 * u64::from(plan.rate) / 1_000;
+    let until = clock + WARM_UP + plan.duration + STRAGGLERS;
+    let total = (WARM_UP + plan.duration).as_millis() as u64 * u64::from(plan.rate) / 1_000;
     let left = Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS)));
-    for queue in consumer.queues(&plan.sink).await? {
-        let from = consumer.max_offset(&queue).await?;
+    for (queue, from) in ends {
         readers.spawn(read(consumer.clone(), queue, from, clock, until, left.clone()));
     }
     let (sends, failed) = send(&plan, &producer, &queues, clock, total).await;
@@ -97,24 +104,26 @@ async fn send(
     clock: Instant,
     total: u64,
 ) -> (Histogram, u64) {
-    let mut turns = pace(Duration::from_secs(1) / plan.rate, total);
+    let mut turns = pace(clock, Duration::from_secs(1) / plan.rate, total);
     let room = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut waiting = JoinSet::new();
     for turn in 0..total {
         let Some(due) = turns.recv().await else { break };
         let Ok(permit) = room.clone().acquire_owned().await else { break };
         let (producer, queues) = (producer.clone(), queues.clone());
-        let message = Message::new(plan.topic.clone(), body(due.duration_since(clock), plan.size));
+        let since = due.duration_since(clock);
+        let message = Message::new(plan.topic.clone(), body(since, plan.size));
         waiting.spawn(async move {
             let _permit = permit;
             let queue = &queues[turn as usize % queues.len()];
-            producer.send_to(queue, message).await.map(|_| due.elapsed())
+            producer.send_to(queue, message).await.map(|_| (counts(since), due.elapsed()))
         });
     }
     let (mut latencies, mut failed) = (Histogram::default(), 0);
     while let Some(sent) = waiting.join_next().await {
         match sent {
-            Ok(Ok(took)) => latencies.record(took),
+            Ok(Ok((true, took))) => latencies.record(took),
+            Ok(Ok((false, _))) => {}
             _ => failed += 1,
         }
     }
@@ -123,10 +132,9 @@ async fn send(
 
 /// The times at which messages are due. A thread of its own sleeps until each: the runtime's timers are good to a millisecond or two, which
 /// is as much as what is measured.
-fn pace(period: Duration, total: u64) -> mpsc::Receiver<Instant> {
+fn pace(mut turn: Instant, period: Duration, total: u64) -> mpsc::Receiver<Instant> {
     let (turns, due) = mpsc::channel(IN_FLIGHT);
     std::thread::spawn(move || {
-        let mut turn = Instant::now();
         for _ in 0..total {
             std::thread::sleep(turn.saturating_duration_since(Instant::now()));
             if turns.blocking_send(turn).is_err() {
@@ -153,12 +161,19 @@ async fn read(
         offset = pulled.next_offset;
         for message in &pulled.messages {
             if let Some(sent) = sent_at(&message.body) {
-                latencies.record(clock.elapsed().saturating_sub(sent));
+                if counts(sent) {
+                    latencies.record(clock.elapsed().saturating_sub(sent));
+                }
                 left.forget_permits(1);
             }
         }
     }
     Ok(latencies)
+}
+
+/// Whether a message counts that was due so long after the start.
+fn counts(due: Duration) -> bool {
+    due >= WARM_UP
 }
 
 /// The time since the start at which it was due, and what fills it up.
