@@ -73,6 +73,11 @@ pub trait Sink {
         Room::default()
     }
 
+    /// How much the next turn is to make, asked once for each.
+    fn portion(&mut self) -> Portion {
+        Portion::default()
+    }
+
     /// Why a record cannot be stored in a sink as it is, for one that a plugin made too large.
     ///
     /// # Errors
@@ -113,6 +118,22 @@ impl Default for Room {
     /// As much as there is memory.
     fn default() -> Self {
         Self { outputs: usize::MAX, bytes: usize::MAX, state: usize::MAX }
+    }
+}
+
+/// About how much a turn makes, unless a single record makes more: whoever else writes waits for a whole unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// Dead letters among them.
+    pub outputs: u64,
+    /// Of all of these together, and of the change of the state.
+    pub bytes: u64,
+}
+
+impl Default for Portion {
+    /// 1,024 outputs and 2 MiB.
+    fn default() -> Self {
+        Self { outputs: 1_024, bytes: 2 * 1024 * 1024 }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::ports::{Queue, Store};
 use common::{PLUGIN, mode, records};
+use sluice_runtime::ports::Portion;
 use sluice_runtime::{
     Compared, Counters, Grants, Limits, Plan, Policy, Record, Shadow, Silent, Stage, Step, Then, Turn,
 };
@@ -41,10 +42,14 @@ fn policy(retries: u32, then: Then) -> Policy {
 
 /// Turns until idle or stopped; gives the last turn and the waits that were asked for.
 fn run(plan: Plan, values: &[&str]) -> (Store, Stage, Turn, Vec<u64>) {
-    let (mut store, mut queue) = (Store::default(), Queue(records(values)));
+    run_into(Store::default(), plan, values)
+}
+
+fn run_into(mut store: Store, plan: Plan, values: &[&str]) -> (Store, Stage, Turn, Vec<u64>) {
+    let mut queue = Queue(records(values));
     let mut stage = Stage::open(plan, &mut store).unwrap();
     let mut waits = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         match stage.turn(&mut queue, &mut store, 0) {
             Turn::Wait(wait) | Turn::Progressed { wait: Some(wait), .. } => waits.push(wait.as_secs()),
             Turn::Progressed { .. } => {}
@@ -227,6 +232,24 @@ fn a_step_that_makes_many_of_each_is_given_fewer_at_once() {
     let made: Vec<usize> = store.units.iter().map(|unit| unit.outputs.len() / 60).collect();
     assert!(made[0] == 64 && made[1..].iter().all(|records| *records <= 17), "records of each unit: {made:?}");
     assert_eq!(made.iter().sum::<usize>(), 300);
+}
+
+#[test]
+fn a_turn_makes_as_much_as_its_sink_has_others_wait_for() {
+    let units = |portion, mode, values: &[&str]| {
+        let store = Store { portion: Some(portion), ..Store::default() };
+        let (store, stage, end, _) = run_into(store, in_mode(mode), values);
+        assert_eq!((end, stage.position()), (Turn::Idle, 300));
+        store.units.iter().map(|unit| unit.outputs.len()).collect::<Vec<_>>()
+    };
+    let few = Portion { outputs: 120, ..Portion::default() };
+    let made = units(few, "sixty", &["x"; 300]);
+    assert!(made[1..].iter().all(|outputs| *outputs <= 120) && made.len() > 100, "outputs of each unit: {made:?}");
+    let short = Portion { bytes: 100, ..Portion::default() };
+    let made = units(short, "", &["ten bytes."; 300]);
+    assert!(made[1..].iter().all(|outputs| *outputs <= 10) && made.len() > 20, "outputs of each unit: {made:?}");
+    let least = Portion { outputs: 0, bytes: 0 };
+    assert!(units(least, "", &["x"; 300])[1..].iter().take(90).all(|outputs| *outputs == 1), "one at a time");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::counters::{Counters, StepStatus};
 use crate::error::Error;
 use crate::pace::Pace;
 use crate::plan::{Plan, Then};
-use crate::ports::{DeadLetter, Outgoing, PortError, Progress, Sink, Source, Unit};
+use crate::ports::{DeadLetter, Outgoing, PortError, Portion, Progress, Sink, Source, Unit};
 use crate::state::{Partition, StateError, TIMERS_AT_ONCE, Timer};
 use crate::step::{Home, Running};
 
@@ -33,9 +33,6 @@ const BRINGER_TURNS: u32 = 4_096;
 /// How much longer than they have to entries stay while nothing comes, milliseconds: what was stored before they expired may be on its way to
 /// the disk, and is to find them.
 const EXPIRY_MARGIN: u64 = 60_000;
-/// What a turn makes, about: whoever else writes to the log waits for a whole unit. How many records make so much is told by the turn before.
-const TURN_OUTPUTS: u64 = 1_024;
-const TURN_BYTES: u64 = 2 * 1024 * 1024;
 /// How soon a busy port is tried again.
 const PORT_WAIT: Duration = Duration::from_millis(50);
 
@@ -67,8 +64,8 @@ pub struct Stage {
     /// The same: as many as keep their deadline, and of timers.
     pace: Pace,
     timer_pace: Pace,
-    /// The same: fewer where each makes many, or large ones.
-    fitting: usize,
+    /// What was made of how many records last: where each makes many, or large ones, a turn takes fewer.
+    yielded: Yield,
     /// The last turn fired timers: records come first in the next.
     fired: bool,
     /// By when timers are due, milliseconds since 1970: the last tick of their clock.
@@ -110,7 +107,7 @@ impl Stage {
             batch_records,
             pace: Pace::new(batch_records),
             timer_pace: Pace::new(TIMERS_AT_ONCE),
-            fitting: usize::MAX,
+            yielded: Yield::default(),
             fired: false,
             tick: 0,
             bringer: None,
@@ -219,7 +216,11 @@ impl Stage {
         }
         let mut records = Vec::new();
         // What comes behind a record that is tried again would be done for nothing should it fail.
-        let most = if self.retry.is_some() { 1 } else { self.batch_records.min(self.fitting).min(self.pace.records()) };
+        let most = if self.retry.is_some() {
+            1
+        } else {
+            self.batch_records.min(self.yielded.records_for(sink.portion())).min(self.pace.records())
+        };
         let next = match source.read(self.position, most, self.plan.batch_bytes, &mut records) {
             Ok(next) => next,
             Err(e) => return self.port_trouble("reading", e),
@@ -555,7 +556,7 @@ impl Stage {
             };
             let changed = state.is_some();
             if moves {
-                self.fitting = fitting(chained.done, &chained.flows);
+                self.yielded = Yield::of(chained.done, &chained.flows, &dead_letters, state.as_ref());
             }
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
@@ -631,12 +632,27 @@ enum Work<'a> {
     Timers(&'a DueTimers),
 }
 
-/// Of how many records a turn makes as much as it is to make, where so many made these.
-fn fitting(records: usize, made: &[Flow]) -> usize {
-    let bytes = made.iter().map(|flow| flow.record.size() as u64).sum::<u64>();
-    let most = |aim: u64, got: u64| (records as u64).saturating_mul(aim).checked_div(got).unwrap_or(u64::MAX);
-    let most = most(TURN_OUTPUTS, made.len() as u64).min(most(TURN_BYTES, bytes));
-    usize::try_from(most).unwrap_or(usize::MAX).max(1)
+/// What was made of so many records: outputs and dead letters, and their bytes with those of the state's change.
+#[derive(Default)]
+struct Yield {
+    records: u64,
+    outputs: u64,
+    bytes: u64,
+}
+
+impl Yield {
+    fn of(records: usize, made: &[Flow], dead: &[DeadLetter], state: Option<&Bytes>) -> Self {
+        let all = made.iter().map(|flow| &flow.record).chain(dead.iter().map(|letter| &letter.record));
+        let bytes = all.map(Record::size).sum::<usize>() + state.map_or(0, Bytes::len);
+        Self { records: records as u64, outputs: (made.len() + dead.len()) as u64, bytes: bytes as u64 }
+    }
+
+    /// Of how many records as much is made as a turn is to make.
+    fn records_for(&self, portion: Portion) -> usize {
+        let most = |aim: u64, got: u64| self.records.saturating_mul(aim).checked_div(got).unwrap_or(u64::MAX);
+        let most = most(portion.outputs, self.outputs).min(most(portion.bytes, self.bytes));
+        usize::try_from(most).unwrap_or(usize::MAX).max(1)
+    }
 }
 
 /// What a turn changed in the state.

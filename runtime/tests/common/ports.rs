@@ -1,7 +1,7 @@
 //! Fake ports of a stage.
 
 use sluice_runtime::Record;
-use sluice_runtime::ports::{PortError, Progress, Room, Sink, Source, Unit};
+use sluice_runtime::ports::{PortError, Portion, Progress, Room, Sink, Source, Unit};
 
 /// A queue, and everything that was committed.
 #[derive(Default)]
@@ -22,6 +22,8 @@ pub struct Store {
     /// Most outputs of a unit, and longest value, where it matters.
     pub most: Option<usize>,
     pub longest: Option<usize>,
+    /// How much a turn is to make, where it matters.
+    pub portion: Option<Portion>,
 }
 
 impl Sink for Store {
@@ -35,6 +37,10 @@ impl Sink for Store {
 
     fn room(&self) -> Room {
         Room { outputs: self.most.unwrap_or(usize::MAX), ..Room::default() }
+    }
+
+    fn portion(&mut self) -> Portion {
+        self.portion.unwrap_or_default()
     }
 
     fn check(&self, record: &Record) -> Result<(), String> {

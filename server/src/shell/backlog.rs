@@ -1,14 +1,14 @@
 //! What is written and waits for the disk, and the brake on it.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 use sluice_broker::Written;
 
-use super::Ack;
+use super::{Ack, others::Others};
 
 /// Bytes that may wait for the disk.
 const BYTES_LIMIT: usize = 32 * 1024 * 1024;
@@ -20,8 +20,6 @@ const GATHER: Duration = Duration::from_millis(2);
 const CALM_BYTES: usize = 4 * 1024 * 1024;
 /// The same while there are others: their messages come behind all of it.
 const CALM_BESIDE_OTHERS: usize = 64 * 1024;
-/// For how long others are there after they sent something, milliseconds.
-const OTHERS_FOR: u64 = 200;
 /// How long their messages go before: where they never end, who gives way must get on as well.
 const OTHERS_FIRST: Duration = Duration::from_millis(10);
 /// Bytes after which they do not gather any longer.
@@ -41,9 +39,7 @@ impl Batch {
 
 pub(super) struct Backlog {
     state: Mutex<State>,
-    began: Instant,
-    /// Until when there are others, milliseconds since it began.
-    others_until: AtomicU64,
+    others: Arc<Others>,
     /// There is something for the disk's thread.
     filled: Condvar,
     shrunk: Condvar,
@@ -70,31 +66,14 @@ impl State {
     }
 }
 
-impl Default for Backlog {
-    fn default() -> Self {
-        let (filled, shrunk, calm) = Default::default();
-        let (state, others_until) = (Mutex::default(), AtomicU64::new(0));
-        Self { state, began: Instant::now(), others_until, filled, shrunk, calm }
-    }
-}
-
 impl Backlog {
-    fn millis(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Somebody sends who gives way to nobody.
-    pub fn others_send(&self) {
-        self.others_until.store(self.millis() + OTHERS_FOR, Ordering::Relaxed);
-    }
-
-    /// Whether somebody sent a moment ago who gives way to nobody.
-    pub fn has_others(&self) -> bool {
-        self.millis() < self.others_until.load(Ordering::Relaxed)
+    pub fn new(others: Arc<Others>) -> Self {
+        let (state, filled, shrunk, calm) = Default::default();
+        Self { state, others, filled, shrunk, calm }
     }
 
     fn calm_bytes(&self) -> usize {
-        if self.has_others() { CALM_BESIDE_OTHERS } else { CALM_BYTES }
+        if self.others.are_there() { CALM_BESIDE_OTHERS } else { CALM_BYTES }
     }
 
     /// Whether another batch may be written now.
@@ -209,7 +188,7 @@ impl Backlog {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed test panics")]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
 
     use sluice_broker::Durability;
     use sluice_model::LogOffset;
@@ -224,7 +203,7 @@ mod tests {
 
     #[test]
     fn who_gives_way_waits_until_little_waits_for_the_disk() {
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Arc::new(Backlog::new(Arc::default()));
         backlog.wait_for_calm();
         let large = || Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; CALM_BYTES] };
         for _ in 0..2 {
@@ -254,11 +233,12 @@ mod tests {
 
     #[test]
     fn who_gives_way_waits_for_less_while_others_send() {
-        let backlog = Backlog::default();
+        let others = Arc::new(Others::default());
+        let backlog = Backlog::new(others.clone());
         let small = Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; 2 * CALM_BESIDE_OTHERS] };
         backlog.push(Batch { written: Some(small), acks: Vec::new() });
         backlog.wait_for_calm();
-        backlog.others_send();
+        others.sent(1, 1);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut taken = Vec::new();
@@ -272,7 +252,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_on_a_backlog_that_is_abandoned() {
-        let backlog = Arc::new(Backlog::default());
+        let backlog = Arc::new(Backlog::new(Arc::default()));
         let (answered, answers) = mpsc::channel();
         (0..BATCHES_LIMIT).for_each(|_| backlog.push(batch(&answered)));
         assert!(!backlog.has_room() && !backlog.is_abandoned());

@@ -9,6 +9,7 @@ mod backlog;
 mod checkpoints;
 mod commands;
 mod disk;
+mod others;
 mod turns;
 mod writer;
 
@@ -24,11 +25,13 @@ use std::{
 use parking_lot::Mutex;
 use sluice_broker::{Broker, Durability, Effect, Opened, Reader, Retention, Send, Sent};
 use sluice_model::{Kind, Timestamp};
+use sluice_runtime::ports::Portion;
 use tokio::sync::oneshot;
 
 use crate::failure::{Failure, Result};
 
-use self::turns::Turns;
+pub use self::others::SentByThen;
+use self::{others::Others, turns::Turns};
 
 /// Buffers kept for the next batches.
 const BUFFERS_LIMIT: usize = 4;
@@ -93,6 +96,7 @@ pub struct Shell {
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
     /// What is sent is left to the writer's own thread.
     standing_back: bool,
+    others: Arc<Others>,
     pub reader: Reader,
     /// When the log lets go of old messages.
     pub retention: Retention,
@@ -102,7 +106,8 @@ impl Shell {
     /// Starts the threads.
     pub fn start(opened: Opened, retention: Retention, effects: Effects) -> std::io::Result<Self> {
         let (buffers, receive_buffers) = sync_channel(BUFFERS_LIMIT);
-        let backlog = Arc::new(backlog::Backlog::default());
+        let others = Arc::new(Others::default());
+        let backlog = Arc::new(backlog::Backlog::new(others.clone()));
         let failed = Arc::new(AtomicBool::new(false));
         let reader = opened.reader;
         let checkpoints = checkpoints::Checkpoints::start(opened.checkpointer, failed.clone())?;
@@ -115,7 +120,8 @@ impl Shell {
             std::thread::Builder::new().name("writer".to_owned()).spawn(move || own.run())?,
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run())?,
         ];
-        Ok(Self { turns, failed, threads: Arc::new(Mutex::new(threads)), standing_back: false, reader, retention })
+        let threads = Arc::new(Mutex::new(threads));
+        Ok(Self { turns, failed, threads, standing_back: false, others, reader, retention })
     }
 
     /// Whether the log still takes records; once it failed it never does again.
@@ -128,10 +134,12 @@ impl Shell {
     /// The caller is to call [`Self::work`] when he has no more to send for now: several messages go with one write so. The
     /// answer learns whether it is one of few, whose clients may be told by the calling thread.
     pub fn send(&self, send: Send, answer: impl FnOnce(Result<Sent>, bool) + std::marker::Send + 'static) {
+        let count = send.messages.len();
+        let command = Command::Send(send, Box::new(answer));
         if !self.standing_back {
-            self.turns.others_send();
+            self.others.sent(count, command.bytes());
         }
-        if let Err(refused) = self.turns.push(Command::Send(send, Box::new(answer)))
+        if let Err(refused) = self.turns.push(command)
             && let (Command::Send(_, answer), failure) = *refused
         {
             answer(Err(failure), false);
@@ -145,7 +153,12 @@ impl Shell {
 
     /// Whether others sent something a moment ago that do not stand back.
     pub fn has_others(&self) -> bool {
-        self.turns.has_others()
+        self.others.are_there()
+    }
+
+    /// How much somebody who stands back is to write next beside them, who asks each time.
+    pub fn portion(&self, last: &mut SentByThen) -> Portion {
+        self.others.portion(last)
     }
 
     /// Does what was sent, or sees to it that it is done.

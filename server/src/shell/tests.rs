@@ -15,16 +15,16 @@ pub(crate) fn start(dir: &std::path::Path) -> Shell {
     Shell::start(opened, Retention::default(), Arc::new(|_| {})).unwrap()
 }
 
-fn topic() -> TopicName {
+pub(crate) fn topic() -> TopicName {
     TopicName::parse("t").unwrap()
 }
 
-fn make(shell: &Shell, durability: Durability) {
+pub(crate) fn make(shell: &Shell, durability: Durability) {
     let topic = sluice_broker::Topic { durability: Some(durability), ..sluice_broker::Topic::new(topic(), 1) };
     shell.ask_blocking(move |broker, now| broker.put_topic(topic, now)).unwrap();
 }
 
-fn one(body: String) -> Send {
+pub(crate) fn one(body: String) -> Send {
     let message = Message {
         born_host: Host::LOCAL,
         ..Message::new(topic(), QueueId(0), Timestamp(1), Properties::default(), Bytes::from(body))

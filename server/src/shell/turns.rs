@@ -67,16 +67,6 @@ impl Turns {
         }
     }
 
-    /// Somebody sends who gives way to nobody.
-    pub fn others_send(&self) {
-        self.backlog.others_send();
-    }
-
-    /// Whether somebody did a moment ago.
-    pub fn has_others(&self) -> bool {
-        self.backlog.has_others()
-    }
-
     /// Waits until little waits for the disk.
     pub fn wait_for_calm(&self) {
         self.backlog.wait_for_calm();

@@ -4,7 +4,7 @@ use sluice_broker::{Broker, Position, Reader, StageUnit, Token};
 use sluice_model::{GroupName, QueueId, QueueOffset, TopicName, limits};
 use sluice_runtime::{
     Batch, Record,
-    ports::{PortError, Progress, Room, Sink, Unit},
+    ports::{PortError, Portion, Progress, Room, Sink, Unit},
 };
 
 use super::{
@@ -12,7 +12,12 @@ use super::{
     message::{self, Origin, dead_letter, outgoing},
     trouble,
 };
-use crate::{clock, pipelines::state::States, priority, shell::Shell};
+use crate::{
+    clock,
+    pipelines::state::States,
+    priority,
+    shell::{SentByThen, Shell},
+};
 
 /// The most that a turn makes: its outputs, its dead letters and what goes with them are one unit. Entries that expire, and timers that
 /// are taken out, are part of the change of the state besides.
@@ -35,6 +40,8 @@ pub struct Output {
     state: Option<TopicName>,
     /// Where the last committed unit ended.
     position: QueueOffset,
+    /// What others had sent when the last turn began.
+    sent_by_others: SentByThen,
 }
 
 impl Output {
@@ -50,6 +57,7 @@ impl Output {
             sinks: checked.sinks.clone(),
             dead_letters: TopicName::dead_letter_of(&checked.group),
             position: QueueOffset(0),
+            sent_by_others: SentByThen::default(),
         }
     }
 
@@ -131,6 +139,10 @@ impl Sink for Output {
         ROOM
     }
 
+    fn portion(&mut self) -> Portion {
+        self.shell.portion(&mut self.sent_by_others)
+    }
+
     fn check(&self, record: &Record) -> Result<(), String> {
         message::check(record)
     }
@@ -148,5 +160,42 @@ impl Sink for Output {
 
     fn settle(&mut self) -> Result<(), PortError> {
         priority::upright(|| self.shell.ask_blocking(|_, _| Ok(()))).map_err(|failure| trouble(&failure))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::tests;
+
+    #[test]
+    fn what_a_turn_is_to_make_depends_on_what_others_send_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let shell = tests::start(dir.path());
+        tests::make(&shell, sluice_broker::Durability::Async);
+        let (group, topic) = (GroupName::parse("pipeline-p").unwrap(), tests::topic());
+        let mut output = Output {
+            shell: shell.standing_back(),
+            dead_letters: TopicName::dead_letter_of(&group),
+            group,
+            topic,
+            queue: QueueId(0),
+            start: Start::Earliest,
+            sinks: Vec::new(),
+            state: None,
+            position: QueueOffset(0),
+            sent_by_others: SentByThen::default(),
+        };
+        let send = |shell: &Shell, count| {
+            (0..count).for_each(|n: u32| shell.send(tests::one(n.to_string()), |sent, _| drop(sent.unwrap())));
+        };
+        send(&output.shell, 300);
+        assert_eq!(output.portion(), Portion::default(), "nobody else sends");
+        send(&shell, 300);
+        let beside = output.portion();
+        assert!((beside.outputs, beside.bytes < Portion::default().bytes) == (600, true), "{beside:?}");
+        assert!(output.portion().outputs < 100);
+        shell.work();
+        shell.stop();
     }
 }
