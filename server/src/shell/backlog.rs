@@ -18,9 +18,7 @@ const BATCHES_LIMIT: usize = 4_096;
 const GATHER: Duration = Duration::from_millis(2);
 /// Bytes that may wait for the disk when somebody brings more who gives way to others.
 const CALM_BYTES: usize = 4 * 1024 * 1024;
-/// The same while there are others: their messages come behind all of it.
-const CALM_BESIDE_OTHERS: usize = 64 * 1024;
-/// How long their messages go before: where they never end, who gives way must get on as well.
+/// How long he waits beside others for what he wrote last.
 const OTHERS_FIRST: Duration = Duration::from_millis(10);
 /// Bytes after which they do not gather any longer.
 const GATHER_BYTES: usize = 1024 * 1024;
@@ -52,6 +50,9 @@ struct State {
     batches: Vec<Batch>,
     /// Bytes written and not yet visible, those that the disk's thread has in hand among them.
     bytes: usize,
+    /// Bytes written since the start, and those of them that are on disk.
+    written: u64,
+    durable: u64,
     /// Somebody waits for one of the batches, or they are many.
     urgent: bool,
     /// No more come.
@@ -72,10 +73,6 @@ impl Backlog {
         Self { state, others, filled, shrunk, calm }
     }
 
-    fn calm_bytes(&self) -> usize {
-        if self.others.are_there() { CALM_BESIDE_OTHERS } else { CALM_BYTES }
-    }
-
     /// Whether another batch may be written now.
     pub fn has_room(&self) -> bool {
         self.state.lock().has_room()
@@ -93,13 +90,19 @@ impl Backlog {
         }
     }
 
-    /// Waits until little waits for the disk.
-    pub fn wait_for_calm(&self) {
+    /// Bytes written since the start.
+    pub fn written(&self) -> u64 {
+        self.state.lock().written
+    }
+
+    /// Waits until little waits for the disk. While there are others, whose messages come behind all that waits, also until the first `last`
+    /// bytes that were written are there, which is not for long.
+    pub fn wait_for_calm(&self, last: u64) {
         let mut state = self.state.lock();
         let others_until = Instant::now() + OTHERS_FIRST;
         while !state.abandoned {
-            let patient = Instant::now() < others_until;
-            if state.bytes <= if patient { self.calm_bytes() } else { CALM_BYTES } {
+            let patient = state.durable < last && self.others.are_there() && Instant::now() < others_until;
+            if state.bytes <= CALM_BYTES && !patient {
                 break;
             }
             // Then what gathers is not to gather any longer.
@@ -121,6 +124,7 @@ impl Backlog {
             return;
         }
         state.bytes += batch.bytes();
+        state.written += batch.bytes() as u64;
         let first = state.batches.is_empty();
         let urgent = !batch.acks.is_empty() || state.bytes >= GATHER_BYTES;
         let news = first || (urgent && !state.urgent);
@@ -178,10 +182,9 @@ impl Backlog {
     pub fn shrink(&self, bytes: usize) {
         let mut state = self.state.lock();
         state.bytes = state.bytes.saturating_sub(bytes);
+        state.durable += bytes as u64;
         self.shrunk.notify_one();
-        if state.bytes <= CALM_BYTES {
-            self.calm.notify_all();
-        }
+        self.calm.notify_all();
     }
 }
 
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn who_gives_way_waits_until_little_waits_for_the_disk() {
         let backlog = Arc::new(Backlog::new(Arc::default()));
-        backlog.wait_for_calm();
+        backlog.wait_for_calm(0);
         let large = || Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; CALM_BYTES] };
         for _ in 0..2 {
             backlog.push(Batch { written: Some(large()), acks: Vec::new() });
@@ -212,7 +215,7 @@ mod tests {
         let (told, tell) = mpsc::channel();
         let (waiting, calm) = (backlog.clone(), told.clone());
         let waiter = std::thread::spawn(move || {
-            waiting.wait_for_calm();
+            waiting.wait_for_calm(0);
             calm.send("calm").unwrap();
         });
         // It gathers no longer.
@@ -226,28 +229,46 @@ mod tests {
 
         backlog.push(Batch { written: Some(large()), acks: Vec::new() });
         let waiting = backlog.clone();
-        let waiter = std::thread::spawn(move || waiting.wait_for_calm());
+        let waiter = std::thread::spawn(move || waiting.wait_for_calm(0));
         backlog.abandon();
         waiter.join().unwrap();
     }
 
     #[test]
-    fn who_gives_way_waits_for_less_while_others_send() {
+    fn who_gives_way_has_his_last_write_on_disk_before_the_next_while_others_send() {
         let others = Arc::new(Others::default());
         let backlog = Backlog::new(others.clone());
-        let small = Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; 2 * CALM_BESIDE_OTHERS] };
-        backlog.push(Batch { written: Some(small), acks: Vec::new() });
-        backlog.wait_for_calm();
+        let write = |len| {
+            let written = Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; len] };
+            backlog.push(Batch { written: Some(written), acks: Vec::new() });
+        };
+        write(300);
+        let last = backlog.written();
+        write(1 << 20);
+        backlog.wait_for_calm(last);
+        assert_eq!(backlog.state.lock().durable, 0, "nobody else sends");
         others.sent(1, 1);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut taken = Vec::new();
                 assert!(backlog.take(&mut taken, Duration::from_secs(60)));
-                backlog.shrink(2 * CALM_BESIDE_OTHERS);
+                backlog.shrink(300);
             });
-            backlog.wait_for_calm();
+            backlog.wait_for_calm(last);
         });
-        assert_eq!(backlog.state.lock().bytes, 0);
+        let state = backlog.state.lock();
+        assert_eq!((state.durable, state.bytes), (300, 1 << 20), "what others wrote behind it is not waited for");
+    }
+
+    #[test]
+    fn who_gives_way_does_not_do_so_for_ever() {
+        let others = Arc::new(Others::default());
+        let backlog = Backlog::new(others.clone());
+        let written = Written { base: LogOffset(0), end: LogOffset(0), bytes: vec![0; 300] };
+        backlog.push(Batch { written: Some(written), acks: Vec::new() });
+        others.sent(1, 1);
+        backlog.wait_for_calm(300);
+        assert_eq!(backlog.state.lock().durable, 0);
     }
 
     #[test]

@@ -30,8 +30,10 @@ use tokio::sync::oneshot;
 
 use crate::failure::{Failure, Result};
 
-pub use self::others::SentByThen;
-use self::{others::Others, turns::Turns};
+use self::{
+    others::{GivingWay, Others},
+    turns::Turns,
+};
 
 /// Buffers kept for the next batches.
 const BUFFERS_LIMIT: usize = 4;
@@ -94,9 +96,9 @@ pub struct Shell {
     turns: Arc<Turns>,
     failed: Arc<AtomicBool>,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
-    /// What is sent is left to the writer's own thread.
-    standing_back: bool,
     others: Arc<Others>,
+    /// What is sent is left to the writer's own thread, and gives way to others.
+    standing_back: Option<Arc<GivingWay>>,
     pub reader: Reader,
     /// When the log lets go of old messages.
     pub retention: Retention,
@@ -121,7 +123,7 @@ impl Shell {
             std::thread::Builder::new().name("disk".to_owned()).spawn(move || disk.run())?,
         ];
         let threads = Arc::new(Mutex::new(threads));
-        Ok(Self { turns, failed, threads, standing_back: false, others, reader, retention })
+        Ok(Self { turns, failed, threads, others, standing_back: None, reader, retention })
     }
 
     /// Whether the log still takes records; once it failed it never does again.
@@ -136,7 +138,7 @@ impl Shell {
     pub fn send(&self, send: Send, answer: impl FnOnce(Result<Sent>, bool) + std::marker::Send + 'static) {
         let count = send.messages.len();
         let command = Command::Send(send, Box::new(answer));
-        if !self.standing_back {
+        if self.standing_back.is_none() {
             self.others.sent(count, command.bytes());
         }
         if let Err(refused) = self.turns.push(command)
@@ -146,9 +148,10 @@ impl Shell {
         }
     }
 
-    /// A handle for threads that stand back: they never write themselves, since they may lose the processor at any moment, for long.
+    /// A handle for threads that stand back: they never write themselves, since they may lose the processor at any moment, for long. Those that
+    /// have clones of one handle give way to others together.
     pub fn standing_back(&self) -> Self {
-        Self { standing_back: true, ..self.clone() }
+        Self { standing_back: Some(Arc::default()), ..self.clone() }
     }
 
     /// Whether others sent something a moment ago that do not stand back.
@@ -156,14 +159,14 @@ impl Shell {
         self.others.are_there()
     }
 
-    /// How much somebody who stands back is to write next beside them, who asks each time.
-    pub fn portion(&self, last: &mut SentByThen) -> Portion {
-        self.others.portion(last)
+    /// How much to write next beside them, asked each time.
+    pub fn portion(&self) -> Portion {
+        self.standing_back.as_ref().map_or_else(Portion::default, |of| self.others.portion(of))
     }
 
     /// Does what was sent, or sees to it that it is done.
     pub fn work(&self) {
-        if self.standing_back { self.turns.leave() } else { self.turns.work() }
+        if self.standing_back.is_some() { self.turns.leave() } else { self.turns.work() }
     }
 
     /// Runs a verb on the writer; `answer` is called once with its result, when what it staged is on disk.
@@ -233,15 +236,20 @@ impl Shell {
     }
 
     /// [`Self::ask_blocking`] that does not wait for the disk, as [`Self::ask_async`], but while much is on its way there: readers see what others
-    /// send behind that only.
+    /// send behind that only. Who stands back has one such write on its way at a time while others send.
     pub fn ask_blocking_async<T: std::marker::Send + 'static>(
         &self,
         verb: impl FnOnce(&mut Broker, Timestamp) -> sluice_broker::Result<T> + std::marker::Send + 'static,
     ) -> Result<T> {
-        self.turns.wait_for_calm();
+        let last = self.standing_back.as_ref().map_or(0, |of| of.written.load(Ordering::Relaxed));
+        self.turns.wait_for_calm(last);
         let (answer, receive) = sync_channel(1);
         self.call_with(Durability::Async, verb, move |result| drop(answer.try_send(result)));
-        receive.recv().unwrap_or_else(|_| Err(stopped()))
+        let done = receive.recv().unwrap_or_else(|_| Err(stopped()));
+        if let Some(of) = &self.standing_back {
+            of.written.store(self.turns.written(), Ordering::Relaxed);
+        }
+        done
     }
 
     /// Takes no more commands, finishes those it has, writes a checkpoint and ends the threads. Blocks until then.

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use parking_lot::Mutex;
 use sluice_runtime::ports::Portion;
 
 /// For how long others are there after they sent something, milliseconds.
@@ -22,9 +23,17 @@ pub(super) struct Others {
     bytes: AtomicU64,
 }
 
-/// What they had sent at some moment.
+/// Threads that give way to them together.
+#[derive(Default)]
+pub(super) struct GivingWay {
+    sent: Mutex<SentByThen>,
+    /// Bytes that were written to the log by the end of what they wrote last.
+    pub written: AtomicU64,
+}
+
+/// What others had sent when those who give way were told how much to write.
 #[derive(Clone, Copy, Default)]
-pub struct SentByThen {
+struct SentByThen {
     messages: u64,
     bytes: u64,
 }
@@ -53,19 +62,20 @@ impl Others {
         self.millis() < self.until.load(Ordering::Relaxed)
     }
 
-    /// How much to write next for somebody who gives way, and asks each time.
-    pub fn portion(&self, last: &mut SentByThen) -> Portion {
+    /// How much those are to write next who give way, and ask each time.
+    pub fn portion(&self, of: &GivingWay) -> Portion {
         let now =
             SentByThen { messages: self.messages.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) };
-        let before = std::mem::replace(last, now);
+        let before = std::mem::replace(&mut *of.sent.lock(), now);
         if !self.are_there() {
             return Portion::default();
         }
         let most = Portion::default();
-        let of = |now: u64, before: u64, least: u64, most: u64| (now.saturating_sub(before) * TIMES).clamp(least, most);
+        let times =
+            |now: u64, before: u64, least: u64, most: u64| (now.saturating_sub(before) * TIMES).clamp(least, most);
         Portion {
-            outputs: of(now.messages, before.messages, LEAST.outputs, most.outputs),
-            bytes: of(now.bytes, before.bytes, LEAST.bytes, most.bytes),
+            outputs: times(now.messages, before.messages, LEAST.outputs, most.outputs),
+            bytes: times(now.bytes, before.bytes, LEAST.bytes, most.bytes),
         }
     }
 }
@@ -76,15 +86,15 @@ mod tests {
 
     #[test]
     fn who_gives_way_writes_little_beside_others_and_more_the_more_they_send() {
-        let (others, mut last) = (Others::default(), SentByThen::default());
-        assert_eq!(others.portion(&mut last), Portion::default());
+        let (others, who) = (Others::default(), GivingWay::default());
+        assert_eq!(others.portion(&who), Portion::default());
         others.sent(1, 100);
-        assert_eq!(others.portion(&mut last), LEAST);
+        assert_eq!(others.portion(&who), LEAST);
         others.sent(100, 10);
         others.sent(100, 100_000);
-        assert_eq!(others.portion(&mut last), Portion { outputs: 400, bytes: 200_020 });
-        assert_eq!(others.portion(&mut last), LEAST, "what they sent before counts no more");
+        assert_eq!(others.portion(&who), Portion { outputs: 400, bytes: 200_020 });
+        assert_eq!(others.portion(&who), LEAST, "what they sent before counts no more");
         others.sent(1_000_000, 1 << 40);
-        assert_eq!(others.portion(&mut last), Portion::default());
+        assert_eq!(others.portion(&who), Portion::default());
     }
 }

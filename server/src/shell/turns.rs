@@ -67,9 +67,14 @@ impl Turns {
         }
     }
 
-    /// Waits until little waits for the disk.
-    pub fn wait_for_calm(&self) {
-        self.backlog.wait_for_calm();
+    /// Waits until little waits for the disk, see [`Backlog::wait_for_calm`].
+    pub fn wait_for_calm(&self, last: u64) {
+        self.backlog.wait_for_calm(last);
+    }
+
+    /// Bytes written since the start.
+    pub fn written(&self) -> u64 {
+        self.backlog.written()
     }
 
     /// Leaves what was pushed to the writer's own thread.

@@ -4,7 +4,7 @@ use sluice_broker::{Broker, Position, Reader, StageUnit, Token};
 use sluice_model::{GroupName, QueueId, QueueOffset, TopicName, limits};
 use sluice_runtime::{
     Batch, Record,
-    ports::{PortError, Portion, Progress, Room, Sink, Unit},
+    ports::{PortError, Portion, Progress, Room, Sink, Unfit, Unit},
 };
 
 use super::{
@@ -12,12 +12,7 @@ use super::{
     message::{self, Origin, dead_letter, outgoing},
     trouble,
 };
-use crate::{
-    clock,
-    pipelines::state::States,
-    priority,
-    shell::{SentByThen, Shell},
-};
+use crate::{clock, pipelines::state::States, priority, shell::Shell};
 
 /// The most that a turn makes: its outputs, its dead letters and what goes with them are one unit. Entries that expire, and timers that
 /// are taken out, are part of the change of the state besides.
@@ -40,8 +35,6 @@ pub struct Output {
     state: Option<TopicName>,
     /// Where the last committed unit ended.
     position: QueueOffset,
-    /// What others had sent when the last turn began.
-    sent_by_others: SentByThen,
 }
 
 impl Output {
@@ -57,7 +50,6 @@ impl Output {
             sinks: checked.sinks.clone(),
             dead_letters: TopicName::dead_letter_of(&checked.group),
             position: QueueOffset(0),
-            sent_by_others: SentByThen::default(),
         }
     }
 
@@ -140,10 +132,10 @@ impl Sink for Output {
     }
 
     fn portion(&mut self) -> Portion {
-        self.shell.portion(&mut self.sent_by_others)
+        self.shell.portion()
     }
 
-    fn check(&self, record: &Record) -> Result<(), String> {
+    fn check(&self, record: &Record) -> Result<(), Unfit> {
         message::check(record)
     }
 
@@ -184,7 +176,6 @@ mod tests {
             sinks: Vec::new(),
             state: None,
             position: QueueOffset(0),
-            sent_by_others: SentByThen::default(),
         };
         let send = |shell: &Shell, count| {
             (0..count).for_each(|n: u32| shell.send(tests::one(n.to_string()), |sent, _| drop(sent.unwrap())));
