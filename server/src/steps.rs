@@ -69,24 +69,11 @@ pub fn start(step: &StepSpec, plugin: &Plugin, setup: Setup) -> std::result::Res
     plugin.instance(Setup { config: step.config.clone(), context, ..setup }).map(drop)
 }
 
-/// Finds every plugin, with `pins` exactly those, and all that it is granted, and starts each once with its config under its limits. `field`
-/// names a part of a step in errors; `setup` is what the step with this index starts with, but for its own name and config.
+/// Finds every plugin, with `pins` exactly those, and all that it is granted. `field` names a part of a step in errors; `start` starts the plugin
+/// of the step with this index, if it is to be started.
 ///
 /// Fails with `Busy` when no instance is to be had for that.
 pub fn check(
-    plugins: &Plugins,
-    pins: Option<&Pins>,
-    steps: &[StepSpec],
-    field: impl Fn(usize, &str) -> String,
-    roles: &[Role],
-    site: &Site,
-    setup: impl Fn(usize) -> Setup,
-) -> Result<Vec<Found>> {
-    check_started(plugins, pins, steps, field, roles, site, |at, plugin| start(&steps[at], plugin, setup(at)))
-}
-
-/// [`check`] where `start` starts the plugin of the step with this index, if it is to be started.
-pub fn check_started(
     plugins: &Plugins,
     pins: Option<&Pins>,
     steps: &[StepSpec],

@@ -111,7 +111,7 @@ pub fn check_steps(
         }
         started => started,
     };
-    let found = steps::check_started(plugins, pins, steps, field, roles, &site, start)?;
+    let found = steps::check(plugins, pins, steps, field, roles, &site, start)?;
     let step = |(step, Found { version, prefilter, grants, holding }): (&StepSpec, Found)| Step {
         reference: step.plugin.clone(),
         label: format!("{}@{}", version.name, version.version()),

@@ -558,7 +558,10 @@ impl Work {
             Turn::Progressed { wait: Some(wait), .. } | Turn::Wait(wait) => Next::Wait(Instant::now() + wait),
             Turn::Stopped(reason) => {
                 tracing::error!(pipeline, queue = %output.id(), reason, "a stage stopped");
-                stage.save(output);
+                // Without its file there is nowhere to save it to.
+                if !self.states.as_ref().is_some_and(|states| states.have_failed()) {
+                    stage.save(output);
+                }
                 Next::Never(reason)
             }
         };

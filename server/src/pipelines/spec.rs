@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sluice_broker::Filter;
 use sluice_model::{GroupName, Timestamp, TopicName};
-use sluice_runtime::{Context, Level, Limits, Policy, Role, Setup, Step, Then};
+use sluice_runtime::{Context, Level, Limits, Plugin, Policy, Role, Setup, Step, Then};
 
 use crate::{
     audit::Holding,
@@ -259,7 +259,8 @@ impl Spec {
         let field = |at: usize, part: &str| format!("steps[{at}].{part}");
         let site = Site { kind: "pipeline", name: self.name.clone(), hurried: None, stopping: stopping.clone() };
         let roles = [Role::Filter, Role::Transform, Role::Process];
-        let found = steps::check(plugins, pins, &self.steps, field, &roles, &site, setup)?;
+        let start = |at: usize, plugin: &Plugin| steps::start(&self.steps[at], plugin, setup(at));
+        let found = steps::check(plugins, pins, &self.steps, field, &roles, &site, start)?;
         let holdings = found.iter().filter_map(|found| found.holding.clone()).collect();
         let step = |(step, found): (&StepSpec, Found)| Step {
             name: step.plugin.clone(),
