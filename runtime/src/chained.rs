@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::batch::Record;
 use crate::bindings::Action;
 use crate::bisect::{Fall, Flow, Ran};
-use crate::ports::{DeadLetter, Room};
+use crate::ports::{DeadLetter, Room, Unfit};
 use crate::state::Timer;
 
 /// By source record: the step that failed on it, and how.
@@ -147,10 +147,11 @@ impl Chained {
     }
 
     /// Has records fall of which something came that no sink takes.
-    pub(crate) fn check(&mut self, step: usize, check: impl Fn(&Record) -> Result<(), String>) {
+    pub(crate) fn check(&mut self, step: usize, check: impl Fn(&Record) -> Result<(), Unfit>) {
         let refused = |flow: &Flow| Some((flow.source, check(&flow.record).err()?));
-        for (source, reason) in self.flows.iter().filter_map(refused).collect::<Vec<_>>() {
-            let fall = Fall { action: Action::DeadLetter, code: "too-large".into(), reason };
+        for (source, unfit) in self.flows.iter().filter_map(refused).collect::<Vec<_>>() {
+            let code = unfit.code().into();
+            let fall = Fall { action: Action::DeadLetter, code, reason: unfit.into_reason() };
             self.fall(source, step, fall);
         }
         self.drop_flows();

@@ -78,11 +78,11 @@ pub trait Sink {
         Portion::default()
     }
 
-    /// Why a record cannot be stored in a sink as it is, for one that a plugin made too large.
+    /// Whether a record that a plugin made can be stored in a sink.
     ///
     /// # Errors
-    /// The reason, as it is to stand in the dead letter.
-    fn check(&self, _record: &Record) -> Result<(), String> {
+    /// Why not, as it is to stand in the dead letter.
+    fn check(&self, _record: &Record) -> Result<(), Unfit> {
         Ok(())
     }
 
@@ -118,6 +118,31 @@ impl Default for Room {
     /// As much as there is memory.
     fn default() -> Self {
         Self { outputs: usize::MAX, bytes: usize::MAX, state: usize::MAX }
+    }
+}
+
+/// Why no message can be made of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// What is too large, and how large it may be.
+    TooLarge(String),
+    /// What headers no message can have.
+    Headers(String),
+}
+
+impl Unfit {
+    /// The code that the record's dead letter has.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "too-large",
+            Self::Headers(_) => "bad-headers",
+        }
+    }
+
+    pub(crate) fn into_reason(self) -> String {
+        match self {
+            Self::TooLarge(reason) | Self::Headers(reason) => reason,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Fake ports of a stage.
 
 use sluice_runtime::Record;
-use sluice_runtime::ports::{PortError, Portion, Progress, Room, Sink, Source, Unit};
+use sluice_runtime::ports::{PortError, Portion, Progress, Room, Sink, Source, Unfit, Unit};
 
 /// A queue, and everything that was committed.
 #[derive(Default)]
@@ -43,9 +43,9 @@ impl Sink for Store {
         self.portion.unwrap_or_default()
     }
 
-    fn check(&self, record: &Record) -> Result<(), String> {
+    fn check(&self, record: &Record) -> Result<(), Unfit> {
         let fits = self.longest.is_none_or(|longest| record.value.len() <= longest);
-        if fits { Ok(()) } else { Err("the value is too long".into()) }
+        if fits { Ok(()) } else { Err(Unfit::TooLarge("the value is too long".into())) }
     }
 
     fn durable_changes(&self) -> u64 {

@@ -11,7 +11,7 @@ use sluice_broker::{Fetch, Filter, StageUnit};
 use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, TopicName, limits};
 use sluice_runtime::{
     Begin, Given, Plan, Policy, Record, Stage, Then, Turn,
-    ports::{PortError, Room, Sink, Unit},
+    ports::{PortError, Room, Sink, Unfit, Unit},
 };
 
 use super::{super::Pipelines, DeadLetters, KIND, Marks};
@@ -431,7 +431,7 @@ impl Sink for Outbox<'_> {
         ROOM
     }
 
-    fn check(&self, record: &Record) -> std::result::Result<(), String> {
+    fn check(&self, record: &Record) -> std::result::Result<(), Unfit> {
         queue::check(record)
     }
 

@@ -9,7 +9,7 @@ use sluice_model::{
 use sluice_protocol::compress;
 use sluice_runtime::{
     Record,
-    ports::{DeadLetter, Outgoing, PortError},
+    ports::{DeadLetter, Outgoing, PortError, Unfit},
 };
 
 use super::trouble;
@@ -97,22 +97,24 @@ pub fn later_id(group: &GroupName, unique: &str, count: u32) -> String {
 }
 
 /// Why no message can be made of a record.
-pub fn check(record: &Record) -> Result<(), String> {
+pub fn check(record: &Record) -> Result<(), Unfit> {
     if body(record).0.len() > limits::BODY_LEN {
         let (limit, got) = (limits::BODY_LEN, record.value.len());
-        return Err(format!("the value has {got} bytes and more than {limit} when it is compressed"));
+        let reason = format!("the value has {got} bytes and more than {limit} when it is compressed");
+        return Err(Unfit::TooLarge(reason));
     }
-    let own = properties(record, true).map_err(|error| error.to_string())?;
+    let own = properties(record, true).map_err(|error| Unfit::Headers(error.to_string()))?;
     let size = own.as_bytes().len();
     if size + ADDED > limits::PROPERTIES_LEN {
         let limit = limits::PROPERTIES_LEN - ADDED;
-        return Err(format!("headers, key and tag have {size} bytes together, expected at most {limit}"));
+        let reason = format!("headers, key and tag have {size} bytes together, expected at most {limit}");
+        return Err(Unfit::TooLarge(reason));
     }
     // What has an id goes as it came.
     if own.get(key::UNIQUE_KEY).is_none()
         && let Some((name, _)) = own.iter().find(|pair| !is_storable(pair))
     {
-        return Err(format!("the headers hold a pair that cannot be stored again, named {name:?}"));
+        return Err(Unfit::Headers(format!("the headers hold a pair that cannot be stored again, named {name:?}")));
     }
     Ok(())
 }
@@ -245,7 +247,7 @@ pub(super) mod tests {
             let changed = Record { key: Some("l".into()), ..as_it_came };
             let without_id = record(format!("KEYS\u{1}k\u{2}TAGS\u{1}t\u{2}{pair}").leak());
             for record in [changed, without_id] {
-                assert!(check(&record).is_err());
+                assert!(matches!(check(&record), Err(Unfit::Headers(_))));
                 let dead = letter(record, None).properties;
                 assert_eq!(dead.get("SLUICE_ERROR"), Some("[its headers are left out] why"));
                 assert_eq!((dead.get(key::TAGS), dead.get("SLUICE_ERROR_CODE")), (Some("t"), Some("c")));
@@ -253,7 +255,7 @@ pub(super) mod tests {
         }
         // A timer's key may be anything.
         let timer = Record { key: Some("\u{1}".into()), ..Record::default() };
-        assert!(check(&timer).is_err());
+        assert!(matches!(check(&timer), Err(Unfit::Headers(_))));
         assert_eq!(letter(timer, Some("wake")).properties.get(TIMER_KEY), Some("wake"));
     }
 
@@ -309,7 +311,7 @@ pub(super) mod tests {
         assert_eq!(plain.unwrap(), large.value);
 
         let larger = Record { value: noise(limits::BODY_LEN + 1), key: Some("k".into()), ..Record::default() };
-        assert!(check(&larger).unwrap_err().contains("4194305 bytes"));
+        assert!(matches!(check(&larger), Err(Unfit::TooLarge(reason)) if reason.contains("4194305 bytes")));
         let dead = letter(larger, None);
         assert_eq!((dead.body.len(), dead.properties.get(key::KEYS)), (0, Some("k")));
         assert_eq!(dead.properties.get("SLUICE_ERROR"), Some("[its body of 4194305 bytes is left out] why"));
@@ -350,7 +352,7 @@ pub(super) mod tests {
         };
         assert_eq!(check(&record(limits::PROPERTIES_LEN - ADDED - 20)), Ok(()));
         let full = record(limits::PROPERTIES_LEN - 20);
-        assert!(check(&full).unwrap_err().contains("headers, key and tag"));
+        assert!(matches!(check(&full), Err(Unfit::TooLarge(reason)) if reason.contains("headers, key and tag")));
         let dead = letter(full, Some("wake\u{1}"));
         let said = FAILURE_KEYS.map(|name| dead.properties.get(name).unwrap());
         assert_eq!(said, ["c", "[its headers are left out] why", "s", "d", "t", "3", "9", "2"]);
