@@ -1,11 +1,12 @@
+mod alone;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Instance as WasmInstance;
 use wasmtime::{PoolConcurrencyLimitError, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace};
 
-use crate::batch::{Batch, Record};
-use crate::bindings::Action;
+use crate::batch::Batch;
 use crate::bindings::exports::sluice::plugin as exports;
 use crate::bindings::sluice::plugin::types as wit;
 use crate::error::{Error, Failure, RefusalCode};
@@ -13,7 +14,7 @@ use crate::grants::NotNow;
 use crate::host::{Context, DeadlineReached, Silent, State};
 use crate::keep;
 use crate::limits::Limits;
-use crate::output::{self, Output, Produced, RecordFailure, Verdict};
+use crate::output::{self, Output, Verdict};
 use crate::plugin::{Plugin, Program, Setup};
 use crate::state::{self, Partition, Timer};
 use crate::watch::Watch;
@@ -161,68 +162,6 @@ impl Instance {
             let raw = answer.map_err(as_fault)?;
             output::check_output(raw, count, outputs, &instance.store.data().limits)
         })
-    }
-
-    /// Lets a processor handle records as a turn by itself, without a log. As in a stage, what comes of the others stands when a record
-    /// fails: it is called again without it.
-    ///
-    /// # Errors
-    /// A [`Failure`]. Then nothing of what the turn wrote stays.
-    pub fn process_alone(
-        &mut self,
-        records: &[Record],
-        outputs: usize,
-        home: &mut Option<Box<Partition>>,
-    ) -> Result<Output, Failure> {
-        let done = self.process_around(records, outputs, home);
-        let Some(partition) = home else { return done };
-        let settled = match &done {
-            Ok(_) => partition.keep(records.iter().map(|record| record.stored_at).max().unwrap_or(0)),
-            Err(_) => partition.roll_back(),
-        };
-        settled.map_err(|problem| Failure::State(problem.to_string()))?;
-        done
-    }
-
-    /// Calls a processor with all of the records, and around each that fails.
-    fn process_around(
-        &mut self,
-        records: &[Record],
-        outputs: usize,
-        home: &mut Option<Box<Partition>>,
-    ) -> Result<Output, Failure> {
-        let mut batch = Batch::new(self.plugin.manifest().needs, self.store.data().context.queue);
-        let mut whole = Output::default();
-        // The next on top.
-        let mut todo = vec![(0, records.len())];
-        while let Some((from, to)) = todo.pop() {
-            if from == to {
-                continue;
-            }
-            batch.clear();
-            let end = from + batch.extend(records[from..to].iter().map(|record| (record, 0)));
-            if end == from {
-                let reason = format!("the record has {} bytes, more than a batch may hold", records[from].size());
-                let (action, code) = (Action::DeadLetter, "too-large".to_owned());
-                whole.failed.push(RecordFailure { index: from, action, code, reason });
-                todo.push((from + 1, to));
-                continue;
-            }
-            todo.push((end, to));
-            let Output { produced, failed } = self.process(&batch, outputs, home)?;
-            match failed.into_iter().min_by_key(|failed| failed.index) {
-                None => {
-                    let shifted = produced.into_iter().map(|one| Produced { origin: from + one.origin, ..one });
-                    whole.produced.extend(shifted);
-                }
-                Some(failed) => {
-                    let index = from + failed.index;
-                    todo.extend([(index + 1, end), (from, index)]);
-                    whole.failed.push(RecordFailure { index, ..failed });
-                }
-            }
-        }
-        Ok(whole)
     }
 
     /// Tells a processor that timers are due.

@@ -20,7 +20,7 @@ pub(crate) use partition::TIMERS_AT_ONCE;
 pub use partition::{KeyValue, Page, Partition, Shared};
 
 pub(crate) use places::{clock_name, store_name, timers_name};
-pub(crate) use wheel::{Domain, Timer};
+pub use wheel::{Domain, Timer};
 
 /// Why a state cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// Which clock a timer goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Domain {
+pub enum Domain {
     EventTime,
     ProcessingTime,
     /// Not a plugin's: an entry expires.
@@ -29,9 +29,9 @@ impl Domain {
     }
 }
 
-/// A timer that a plugin set.
+/// A timer that a plugin set: one of each name and clock for a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Timer {
+pub struct Timer {
     pub domain: Domain,
     pub key: Vec<u8>,
     pub name: String,

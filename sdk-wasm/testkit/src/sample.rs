@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use sluice_runtime::{HalfMessage, Record};
+use sluice_runtime::{HalfMessage, Record, state::Timer};
 
 /// A record to test with. Born and stored at 1 700 000 000 000 unless said otherwise.
 #[derive(Clone, Debug)]
@@ -47,6 +47,11 @@ impl Sample {
     pub fn stored_at(mut self, time: u64) -> Sample {
         self.0.stored_at = time;
         self
+    }
+
+    /// What a timer counts as: its key and nothing else.
+    pub(crate) fn of_timer(timer: Timer) -> Sample {
+        Sample(Record { key: Some(timer.key.into()), ..Record::default() })
     }
 
     #[must_use]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use sluice_testkit::{
-    Error, Kit, Run, Sample, record,
+    Error, Kit, Run, Sample, Transformed, record,
     runtime::{Failure, Limits},
 };
 
@@ -67,4 +67,35 @@ fn what_earlier_calls_wrote_does_not_count_for_this_one() {
         let key = "k".repeat(4_000);
         run.process(&[of("v", &format!("put {at}{key}"))]).unwrap();
     }
+}
+
+#[test]
+fn timers_by_the_clock_fire_when_the_test_says_what_time_it_is() {
+    let (mut run, start) = (run(), 1_700_000_000_000_u64);
+    let wake = |key: &str, at: u64| of(key, &format!("wake-at {}", start + at));
+    assert_eq!(said(&mut run, &[wake("b", 20), wake("a", 10), wake("tell hello", 5), wake("c", 99)]), [""; 0]);
+    assert_eq!(run.fire_timers(start + 4).unwrap(), Transformed::default());
+    let fired = run.fire_timers(start + 20).unwrap();
+    let made = fired.made.iter().map(|made| (made.from, made.record.key.as_deref(), made.text()));
+    let woke = |at: u64| format!("woke at {}", start + at);
+    let expected: [(usize, Option<&[u8]>, String); 3] =
+        [(0, Some(b"tell hello"), "hello".into()), (1, Some(b"a"), woke(10)), (2, Some(b"b"), woke(20))];
+    assert_eq!((made.collect::<Vec<_>>(), fired.failed), (expected.to_vec(), vec![]));
+    assert_eq!(run.look("totals", "told").unwrap(), Some(1_i64.to_le_bytes().to_vec()));
+    // One that sets itself again is due the next millisecond, so this comes to an end.
+    run.process(&[wake("again", 50), wake("again x", 50)]).unwrap();
+    assert_eq!(run.fire_timers(start + 60).unwrap().made.len(), 1);
+    assert_eq!(run.fire_timers(start + 200).unwrap().made.len(), 1);
+}
+
+#[test]
+fn a_timer_that_fails_leaves_nothing_behind_and_one_that_traps_is_due_as_before() {
+    let mut run = run();
+    run.process(&[of("flaky", "wake-at 10"), of("tell hello", "wake-at 10")]).unwrap();
+    let fired = run.fire_timers(10).unwrap();
+    assert_eq!((fired.made.len(), fired.failed.len()), (1, 1), "{fired:?}");
+    assert_eq!(fired.failed[0].1, "flaky");
+    assert_eq!(run.look("totals", "told").unwrap(), Some(1_i64.to_le_bytes().to_vec()));
+    run.process(&[of("trap", "wake-at 10")]).unwrap();
+    assert!(matches!(run.fire_timers(10), Err(Error::Failed(Failure::Trap { .. }))));
 }
