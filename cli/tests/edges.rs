@@ -24,6 +24,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("sdk-wasm/build", &[], &[]),
     ("sdk-wasm/testkit", &["guest-build", "runtime"], &[]),
     ("plugins/aggregate", &["sdk"], &[]),
+    ("plugins/dedup", &["sdk"], &[]),
     ("plugins/json-filter", &["sdk"], &[]),
     ("plugins/json-map", &["sdk"], &[]),
     ("plugins/ledger-checker", &["sdk"], &[]),

@@ -28,6 +28,7 @@ pub const READY_MADE: &[ReadyMade] = &[
     ready_made!("json-map"),
     ready_made!("route"),
     ready_made!("aggregate"),
+    ready_made!("dedup"),
     ready_made!("ledger-checker"),
 ];
 
