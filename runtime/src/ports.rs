@@ -151,7 +151,7 @@ impl Unfit {
 pub struct Portion {
     /// Dead letters among them.
     pub outputs: u64,
-    /// Of all of these together, and of the change of the state.
+    /// Of all of these together, and of what processors write to their state.
     pub bytes: u64,
 }
 

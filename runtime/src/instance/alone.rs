@@ -6,7 +6,7 @@ use crate::error::Failure;
 use crate::output::{Output, Produced, RecordFailure};
 use crate::state::{self, Domain, Partition, StateError, TIMERS_AT_ONCE, Timer};
 
-use super::Instance;
+use super::{Instance, no_processor};
 
 impl Instance {
     /// Lets a processor handle records as a turn by itself, without a log. As in a stage, what comes of the others stands when a record
@@ -98,6 +98,9 @@ impl Instance {
         outputs: usize,
         home: &mut Option<Box<Partition>>,
     ) -> Result<(Vec<Timer>, Output), Failure> {
+        if self.process.is_none() {
+            return Err(no_processor());
+        }
         let Some(partition) = home else { return Err(Failure::State("it is away".into())) };
         let timers = partition.store(&state::timers_name(&self.keeps_as));
         let due = partition.take_timers(timers, Domain::ProcessingTime, now, TIMERS_AT_ONCE).map_err(broken)?;

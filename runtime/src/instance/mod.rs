@@ -193,11 +193,10 @@ impl Instance {
         newest: u64,
         call: impl FnOnce(&mut Self, &exports::process::Guest) -> Result<Output, Failure>,
     ) -> Result<Output, Failure> {
-        if home.is_none() {
+        let guest = self.process.take().ok_or_else(no_processor)?;
+        let Some(mut partition) = home.take() else {
+            self.process = Some(guest);
             return Err(Failure::State("it is away".into()));
-        }
-        let Some((guest, mut partition)) = self.process.take().and_then(|guest| Some((guest, home.take()?))) else {
-            return Err(Failure::Nonsense("this plugin is no processor".into()));
         };
         if self.store.data().keep.stores.is_empty() {
             let declared = self.plugin.manifest().stores.iter().map(|store| {
@@ -291,6 +290,10 @@ impl Instance {
             explain(&self.store, deadline, &e)
         })
     }
+}
+
+fn no_processor() -> Failure {
+    Failure::Nonsense("this plugin is no processor".into())
 }
 
 fn as_fault(fault: wit::Fault) -> Failure {

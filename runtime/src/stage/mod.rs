@@ -550,13 +550,14 @@ impl Stage {
             let moves = position > self.position;
             // Timers are no records of the source, by whose time entries expire.
             let read = if moves { done } else { &[] };
+            let kept = home.as_ref().map_or(0, |partition| partition.written());
             let state = match changes(read, home) {
                 Ok(state) => state,
                 Err(problem) => return self.trouble(problem.into(), home),
             };
             let changed = state.is_some();
             if moves {
-                self.yielded = Yield::of(chained.done, &chained.flows, &dead_letters, state.as_ref());
+                self.yielded = Yield::of(chained.done, &chained.flows, &dead_letters, kept);
             }
             let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
@@ -632,7 +633,7 @@ enum Work<'a> {
     Timers(&'a DueTimers),
 }
 
-/// What was made of so many records: outputs and dead letters, and their bytes with those of the state's change.
+/// What was made of so many records: outputs and dead letters, and their bytes with those that processors wrote to their state.
 #[derive(Default)]
 struct Yield {
     records: u64,
@@ -641,9 +642,9 @@ struct Yield {
 }
 
 impl Yield {
-    fn of(records: usize, made: &[Flow], dead: &[DeadLetter], state: Option<&Bytes>) -> Self {
+    fn of(records: usize, made: &[Flow], dead: &[DeadLetter], kept: usize) -> Self {
         let all = made.iter().map(|flow| &flow.record).chain(dead.iter().map(|letter| &letter.record));
-        let bytes = all.map(Record::size).sum::<usize>() + state.map_or(0, Bytes::len);
+        let bytes = all.map(Record::size).sum::<usize>() + kept;
         Self { records: records as u64, outputs: (made.len() + dead.len()) as u64, bytes: bytes as u64 }
     }
 

@@ -99,3 +99,13 @@ fn a_timer_that_fails_leaves_nothing_behind_and_one_that_traps_is_due_as_before(
     run.process(&[of("trap", "wake-at 10")]).unwrap();
     assert!(matches!(run.fire_timers(10), Err(Error::Failed(Failure::Trap { .. }))));
 }
+
+#[test]
+fn what_is_no_processor_has_no_timers_to_fire() {
+    let filter = Kit::build(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/json-filter")).unwrap();
+    let mut run = filter.start(&json!({ "path": "/a", "equals": "b" })).unwrap();
+    let told = run.fire_timers(10).unwrap_err().to_string();
+    assert!(told.contains("no processor"), "{told}");
+    let told = run.process(&[of("a", "b")]).unwrap_err().to_string();
+    assert!(told.contains("no processor"), "{told}");
+}
