@@ -49,7 +49,7 @@ pub use manifest::{Manifest, Outputs, Param, Port, Report, Role, StoreDeclared};
 pub use output::{Output, Produced, RecordFailure, Verdict};
 pub use plan::{Plan, Policy, StatePlan, Then};
 pub use plugin::{Plugin, Setup};
-pub use shadow::{Compared, Difference, Fate, Shadow};
+pub use shadow::{Compared, Difference, Fate, Shadow, Sinks};
 pub use stage::{Stage, Turn};
 pub use step::Step;
 pub use urls::UrlGrant;

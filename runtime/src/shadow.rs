@@ -8,13 +8,22 @@ use crate::counters::Counters;
 use crate::error::Error;
 use crate::given::{Begin, Given};
 use crate::plan::{Plan, Policy, Then};
-use crate::ports::{DeadLetter, Outgoing, PortError, Sink, Unit};
+use crate::ports::{DeadLetter, Outgoing, PortError, Room, Sink, Unfit, Unit};
 use crate::stage::{Stage, Turn};
 
 /// The live version of a chain and the one that may follow it, on one queue.
 pub struct Shadow {
     live: Side,
     candidate: Side,
+}
+
+/// What the sinks would take that nothing goes to.
+#[derive(Clone, Copy, Debug)]
+pub struct Sinks {
+    /// Of one turn of one version: so much is kept until it is compared.
+    pub room: Room,
+    /// As [`Sink::check`].
+    pub check: fn(&Record) -> Result<(), Unfit>,
 }
 
 /// What became of one record in one version.
@@ -36,8 +45,8 @@ pub struct Difference {
 /// How far a comparison came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compared {
-    /// All records, with those that became different things.
-    Whole(Vec<Difference>),
+    /// So many more records were compared, with those of them that became different things.
+    On { records: u64, differences: Vec<Difference> },
     /// There was no room for an instance; call again with the same records after this time.
     Wait(Duration),
     /// A version that stops goes no further; with its own reason.
@@ -52,11 +61,11 @@ impl Shadow {
     ///
     /// # Errors
     /// As [`Stage::open`].
-    pub fn open(live: Plan, candidate: Plan, position: u64) -> Result<Self, Error> {
-        Ok(Self { live: Side::open(live, position)?, candidate: Side::open(candidate, position)? })
+    pub fn open(live: Plan, candidate: Plan, position: u64, sinks: Sinks) -> Result<Self, Error> {
+        Ok(Self { live: Side::open(live, position, sinks)?, candidate: Side::open(candidate, position, sinks)? })
     }
 
-    /// Offset that both read next.
+    /// Offset that the one reads next that is behind the other: all records before it are compared.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.live.stage.position().min(self.candidate.stage.position())
@@ -74,16 +83,27 @@ impl Shadow {
         self.live.stage.wasted() + self.candidate.stage.wasted()
     }
 
-    /// Runs both over the records before `next`, which lie at the position or behind it. `now` is the broker's time, milliseconds since 1970.
-    pub fn run(&mut self, records: &[Record], next: u64, now: u64) -> Compared {
-        for (name, side) in [("the live version", &mut self.live), ("the candidate", &mut self.candidate)] {
-            match side.run(records, next, now) {
-                Ok(None) => {}
-                Ok(Some(wait)) => return Compared::Wait(wait),
-                Err(reason) => return Compared::Stopped(format!("{name} stopped: {reason}")),
+    /// Runs the one that is behind for a turn over the records before `next`, which lie at the position or behind it. Both have read them once the
+    /// position is `next`; until then they are to be given again. `now` is the broker's time, milliseconds since 1970.
+    pub fn turn(&mut self, records: &[Record], next: u64, now: u64) -> Compared {
+        let before = self.position();
+        let (name, side) = if self.live.stage.position() == before {
+            ("the live version", &mut self.live)
+        } else {
+            ("the candidate", &mut self.candidate)
+        };
+        let reason = match side.stage.turn(&mut Given { records, next }, &mut side.made, now) {
+            Turn::Progressed { .. } => {
+                let after = self.position();
+                let records = records.iter().filter(|record| (before..after).contains(&record.offset)).count() as u64;
+                let (live, candidate) = (self.live.made.take_before(after), self.candidate.made.take_before(after));
+                return Compared::On { records, differences: differences(live, candidate) };
             }
-        }
-        Compared::Whole(differences(self.live.made.take(), self.candidate.made.take()))
+            Turn::Wait(wait) => return Compared::Wait(wait),
+            Turn::Idle => format!("it does not go past offset {before}"),
+            Turn::Stopped(reason) => reason,
+        };
+        Compared::Stopped(format!("{name} stopped: {reason}"))
     }
 }
 
@@ -94,40 +114,28 @@ struct Side {
 }
 
 impl Side {
-    fn open(plan: Plan, position: u64) -> Result<Self, Error> {
+    fn open(plan: Plan, position: u64, sinks: Sinks) -> Result<Self, Error> {
         let policy = Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter };
         let home = plan.state.as_ref().map(|state| state.partition.clone());
         let changes = home.and_then(|home| home.lock().as_ref().map(|partition| partition.applied())).unwrap_or(0);
         let stage = Stage::open(Plan { policy, ..plan }, &mut Begin(position))?;
-        Ok(Self { stage, made: Made { changes, ..Made::default() } })
-    }
-
-    /// `Some`: there is more to do, after this time.
-    fn run(&mut self, records: &[Record], next: u64, now: u64) -> Result<Option<Duration>, String> {
-        let mut given = Given { records, next };
-        while self.stage.position() < next {
-            match self.stage.turn(&mut given, &mut self.made, now) {
-                Turn::Progressed { .. } => {}
-                Turn::Idle => return Err(format!("it does not go past offset {}", self.stage.position())),
-                Turn::Wait(wait) => return Ok(Some(wait)),
-                Turn::Stopped(reason) => return Err(reason),
-            }
-        }
-        Ok(None)
+        Ok(Self { stage, made: Made { by_offset: BTreeMap::new(), changes, sinks } })
     }
 }
 
 /// Keeps what was made until it is compared.
-#[derive(Default)]
 struct Made {
     by_offset: BTreeMap<u64, Fate>,
     /// Changes of the state so far, with those that it began with: there is no log that they would wait for.
     changes: u64,
+    sinks: Sinks,
 }
 
 impl Made {
-    fn take(&mut self) -> BTreeMap<u64, Fate> {
-        std::mem::take(&mut self.by_offset)
+    /// What became of the records before this one.
+    fn take_before(&mut self, position: u64) -> BTreeMap<u64, Fate> {
+        let behind = self.by_offset.split_off(&position);
+        std::mem::replace(&mut self.by_offset, behind)
     }
 }
 
@@ -142,6 +150,14 @@ impl Sink for Made {
         }
         self.changes += u64::from(unit.state.is_some());
         Ok(())
+    }
+
+    fn room(&self) -> Room {
+        self.sinks.room
+    }
+
+    fn check(&self, record: &Record) -> Result<(), Unfit> {
+        (self.sinks.check)(record)
     }
 
     fn durable_changes(&self) -> u64 {

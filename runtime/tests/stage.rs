@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use common::ports::{Queue, Store};
 use common::{PLUGIN, mode, records};
-use sluice_runtime::ports::Portion;
+use sluice_runtime::ports::{Portion, Room, Unfit};
 use sluice_runtime::{
-    Compared, Counters, Grants, Limits, Plan, Policy, Record, Shadow, Silent, Stage, Step, Then, Turn,
+    Compared, Counters, Difference, Grants, Limits, Plan, Policy, Record, Shadow, Silent, Sinks, Stage, Step, Then,
+    Turn,
 };
 
 fn plan(policy: Policy) -> Plan {
@@ -252,23 +253,42 @@ fn a_turn_makes_as_much_as_its_sink_has_others_wait_for() {
     assert!(units(least, "", &["x"; 300])[1..].iter().take(90).all(|outputs| *outputs == 1), "one at a time");
 }
 
+fn side_by_side(live: Plan, candidate: Plan, position: u64) -> Shadow {
+    Shadow::open(live, candidate, position, Sinks { room: Room::default(), check: |_| Ok(()) }).unwrap()
+}
+
+/// Turns until both have read the records; how many were compared, and those that differ.
+fn compare(shadow: &mut Shadow, given: &[Record], next: u64, now: u64) -> Result<(u64, Vec<Difference>), String> {
+    let (mut count, mut all) = (0, Vec::new());
+    while shadow.position() < next {
+        match shadow.turn(given, next, now) {
+            Compared::On { records, differences } => {
+                count += records;
+                all.extend(differences);
+            }
+            Compared::Wait(wait) => panic!("it waits for {wait:?}"),
+            Compared::Stopped(reason) => return Err(reason),
+        }
+    }
+    Ok((count, all))
+}
+
 #[test]
 fn two_versions_are_compared_record_by_record_and_failures_end_neither() {
-    let mut shadow = Shadow::open(in_mode(""), in_mode(""), 0).unwrap();
+    let mut shadow = side_by_side(in_mode(""), in_mode(""), 0);
     let values = ["a", "drop", "retry", "trap", "b"];
-    assert_eq!(shadow.run(&records(&values), 5, 0), Compared::Whole(Vec::new()));
+    assert_eq!(compare(&mut shadow, &records(&values), 5, 0), Ok((5, Vec::new())));
     let (live, candidate) = shadow.counters();
     let counts = |of: &Counters| (of.read, of.sent, of.dropped, of.dead_lettered, of.retries);
     assert_eq!((counts(&live), counts(&candidate)), ((5, 2, 1, 2, 0), (5, 2, 1, 2, 0)));
 
     // Here the candidate writes the time in the place of the value, and fails on what is too much.
     let differs = |mode: &str| {
-        let mut shadow = Shadow::open(in_mode(""), in_mode(mode), 10).unwrap();
+        let mut shadow = side_by_side(in_mode(""), in_mode(mode), 10);
         let given = records(&["a", "drop", "b"]).into_iter().map(|r| Record { offset: r.offset + 10, ..r });
-        match shadow.run(&given.collect::<Vec<_>>(), 15, 7) {
-            Compared::Whole(differences) => (differences, shadow.position()),
-            other => panic!("{other:?}"),
-        }
+        let (count, differences) = compare(&mut shadow, &given.collect::<Vec<_>>(), 15, 7).unwrap();
+        assert_eq!(count, 3);
+        (differences, shadow.position())
     };
     let (changed, position) = differs("now");
     assert_eq!((changed.iter().map(|d| d.offset).collect::<Vec<_>>(), position), (vec![10, 12], 15));
@@ -279,7 +299,34 @@ fn two_versions_are_compared_record_by_record_and_failures_end_neither() {
 
 #[test]
 fn a_version_that_stops_ends_the_comparison_and_is_named() {
-    let mut shadow = Shadow::open(in_mode(""), in_mode(""), 0).unwrap();
-    let stopped = shadow.run(&records(&["a", "stop"]), 2, 0);
-    assert!(matches!(&stopped, Compared::Stopped(reason) if reason.contains("the live version")), "{stopped:?}");
+    let mut shadow = side_by_side(in_mode(""), in_mode(""), 0);
+    let stopped = compare(&mut shadow, &records(&["a", "stop"]), 2, 0).unwrap_err();
+    assert!(stopped.contains("the live version"), "{stopped}");
+}
+
+#[test]
+fn a_comparison_keeps_no_more_than_a_turn_of_each_and_fails_what_no_sink_takes() {
+    // Of 60 outputs each ten records fit into a turn.
+    let sinks = Sinks { room: Room { outputs: 600, ..Room::default() }, check: |_| Ok(()) };
+    let mut shadow = Shadow::open(in_mode("sixty"), in_mode(""), 0, sinks).unwrap();
+    let (given, mut compared) = (records(&["x"; 300]), 0);
+    while shadow.position() < 300 {
+        match shadow.turn(&given, 300, 0) {
+            Compared::On { records, differences } => {
+                assert!(records <= 10 && differences.len() as u64 == records, "{records} at once");
+                assert!(differences.iter().all(|d| (d.live.outputs.len(), d.candidate.outputs.len()) == (60, 1)));
+                compared += records;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(compared, 300);
+
+    let sinks = Sinks {
+        room: Room::default(),
+        check: |record| if record.value == "b" { Err(Unfit::TooLarge("b".into())) } else { Ok(()) },
+    };
+    let mut shadow = Shadow::open(in_mode(""), in_mode("now"), 0, sinks).unwrap();
+    let (_, differences) = compare(&mut shadow, &records(&["b"]), 1, 7).unwrap();
+    assert_eq!(differences[0].live.failed.as_ref().map(|dead| dead.code.as_str()), Some("too-large"));
 }

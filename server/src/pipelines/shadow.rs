@@ -11,13 +11,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use sluice_model::{Kind, QueueId, Timestamp};
 use sluice_runtime::{
-    Compared, Counters, Difference, Fate, Observer, Record, Silent,
+    Compared, Counters, Difference, Fate, Observer, Record, Silent, Sinks,
     ports::{Outgoing, PortError, Source},
     state::{Engine, Shared},
 };
 
 use super::{
-    queue::{Input, first, start_of},
+    queue::{Input, ROOM, check, first, start_of},
     run::{not_opened, plan},
     share::{Share, Taken},
     spec::{Checked, Start, parse_start},
@@ -307,7 +307,9 @@ impl Work {
             };
             // What the live version logs is logged by the live pipeline.
             let plans = (plan(&live, &live_side, Arc::new(Silent))?, plan(&candidate, &candidate_side, logs.clone())?);
-            let shadow = sluice_runtime::Shadow::open(plans.0, plans.1, from.0).map_err(|error| not_opened(&error))?;
+            let sinks = Sinks { room: ROOM, check };
+            let shadow = sluice_runtime::Shadow::open(plans.0, plans.1, from.0, sinks);
+            let shadow = shadow.map_err(|error| not_opened(&error))?;
             let input = Input::of_all_values(shell, &live, id);
             queues.push(Queue { id, input, shadow, from: from.0, read: None, wait: None, stopped: None });
         }
@@ -359,10 +361,11 @@ impl Work {
         if next == queue.shadow.position() {
             return false;
         }
-        let (id, count) = (queue.id, records.len() as u64);
-        match queue.shadow.run(&records, next, u64::try_from(clock::now().0).unwrap_or(0)) {
-            Compared::Whole(differences) => {
+        let id = queue.id;
+        match queue.shadow.turn(&records, next, u64::try_from(clock::now().0).unwrap_or(0)) {
+            Compared::On { records: count, differences } => {
                 queue.wait = None;
+                queue.read = (queue.shadow.position() < next).then_some((records, next));
                 self.publish(differences.into_iter().map(|difference| (id, difference)).collect(), count);
                 true
             }

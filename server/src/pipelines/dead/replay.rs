@@ -11,7 +11,7 @@ use sluice_broker::{Fetch, Filter, StageUnit};
 use sluice_model::{Kind, LogOffset, MessageId, Properties, QueueId, QueueOffset, RecordView, TopicName, limits};
 use sluice_runtime::{
     Begin, Given, Plan, Policy, Record, Stage, Then, Turn,
-    ports::{PortError, Room, Sink, Unfit, Unit},
+    ports::{PortError, Portion, Room, Sink, Unfit, Unit},
 };
 
 use super::{super::Pipelines, DeadLetters, KIND, Marks};
@@ -429,6 +429,10 @@ impl Sink for Outbox<'_> {
 
     fn room(&self) -> Room {
         ROOM
+    }
+
+    fn portion(&mut self) -> Portion {
+        self.letters.shell.portion()
     }
 
     fn check(&self, record: &Record) -> std::result::Result<(), Unfit> {
