@@ -99,6 +99,7 @@ Example:
         /// Size of a body, JSON; at least 64 bytes.
         #[arg(long, default_value = "200B")]
         size: Size,
+        /// How long, behind half a second of messages that do not count.
         #[arg(long, default_value = "10s", value_name = "DURATION")]
         duration: Span,
         #[command(flatten)]
