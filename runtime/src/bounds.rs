@@ -4,7 +4,7 @@
 use wasmparser::{BlockType, CompositeInnerType, FunctionBody, Operator, Parser, Payload, TypeSectionReader};
 
 /// Components and modules within each other.
-const MAX_DEPTH: usize = 16;
+pub(crate) const MAX_DEPTH: usize = 16;
 /// Functions of all modules together.
 const MAX_FUNCTIONS: u32 = 50_000;
 /// Code of one function, bytes.

@@ -82,6 +82,8 @@ fn settings(config: &Config) -> wasmtime::Config {
         .wasm_component_model(true)
         .epoch_interruption(true)
         .wasm_memory64(false)
+        // There is one memory for a component; `pieces` relies on it.
+        .wasm_multi_memory(false)
         .memory_init_cow(true);
     let instances = config.instances;
     let core = instances.saturating_mul(CORE_INSTANCES);

@@ -19,6 +19,7 @@ use crate::instance;
 use crate::limits::Compilers;
 use crate::manifest::{Manifest, Report, Role};
 use crate::packages;
+use crate::pieces;
 use crate::plugin::{Exports, Plugin, Program};
 use crate::wasi;
 
@@ -78,7 +79,7 @@ fn examine(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<(Plugin, Rep
 fn compile(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<Component, Refusal> {
     let refuse = |text: String| Refusal::new(RefusalCode::Invalid, format!("{hint}: does not compile: {text}"));
     bounds::check(&bytes).map_err(refuse)?;
-    let bytes = as_component(hint, bytes)?;
+    let bytes = pieces::component(&as_component(hint, bytes)?).map_err(|e| refuse(format!("{e:#}")))?;
     Component::new(&runtime.shared.engine, bytes).map_err(|e| refuse(format!("{e:#}")))
 }
 

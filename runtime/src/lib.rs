@@ -22,6 +22,7 @@ mod manifest;
 mod output;
 mod pace;
 mod packages;
+mod pieces;
 mod plan;
 mod plugin;
 pub mod ports;

@@ -280,7 +280,8 @@ fn count(plugin: &Plugin, records: &[Record]) -> Done<()> {
         let (mut source, mut sink) = (Nowhere { records }, Gone(0));
         let mut stage = Stage::open(plan, &mut sink)?;
         let mut whole = || {
-            for _ in 0..records.len() / size {
+            let end = stage.position() + records.len() as u64;
+            while stage.position() < end {
                 match stage.turn(&mut source, &mut sink, 1) {
                     Turn::Progressed { .. } => {}
                     other => return Err(format!("{other:?}").into()),

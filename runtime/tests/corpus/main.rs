@@ -75,9 +75,14 @@ fn limits() -> Limits {
     Limits { deadline: DEADLINE, check_deadline: DEADLINE, ..Limits::default() }
 }
 
-fn setup(patient: bool) -> Setup {
+fn limits_of(case: &Case) -> Limits {
+    let deadline = if case.patient { PATIENCE } else { DEADLINE };
+    let memory = if case.roomy { RUNTIME.config().memory } else { Limits::default().memory };
+    Limits { deadline, check_deadline: deadline, memory, ..Limits::default() }
+}
+
+fn setup(limits: Limits) -> Setup {
     let grants = Grants { lookup: Some(Arc::new(SlowLookup)), topics: vec!["ledger".into()], ..Grants::default() };
-    let limits = if patient { Limits { deadline: PATIENCE, check_deadline: PATIENCE, ..limits() } } else { limits() };
     Setup { limits, grants, observer: Arc::new(Listening), ..Setup::default() }
 }
 
@@ -114,7 +119,7 @@ fn run(case: &Case) -> Came {
             came(&code, says, Duration::ZERO, DEADLINE)
         }
         Act::Start | Act::Call(_) => {
-            let (started, busy) = timed(|| plugin.instance(setup(case.patient)));
+            let (started, busy) = timed(|| plugin.instance(setup(limits_of(case))));
             let mut instance = match started {
                 Ok(instance) => instance,
                 Err(error) => {
@@ -193,7 +198,6 @@ fn pass(cases: &[Case], verbose: bool) -> Vec<String> {
             wrong.push(format!("{}: a message of {} bytes", case.name, says.len()));
         }
         let over = busy.saturating_sub(*allowed);
-        // One instruction may take long, such as a fill of memory that was never touched.
         let over = if case.endless || over > LONGEST { over } else { Duration::ZERO };
         let text = format!("{}: {busy:?} on the processor, {allowed:?} allowed", case.name);
         if over > OVERSHOOT {
@@ -308,7 +312,7 @@ fn a_damaged_component_is_answered() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x55;
         if let Ok((plugin, _)) = RUNTIME.load("damaged", &damaged)
-            && let Ok(mut instance) = plugin.instance(setup(false))
+            && let Ok(mut instance) = plugin.instance(setup(limits()))
         {
             // Good or bad: it came back.
             let _ = call(&plugin, &mut instance, false);

@@ -38,8 +38,10 @@ pub(super) fn calling() -> Vec<Case> {
         ..filter()
     };
     let realloc = |realloc| Guest { realloc, ..filter() };
-    // One instruction cannot be interrupted, and the memory's first touch costs what the machine takes for its pages: it has the bound of all calls only.
-    let fill = "(loop $l (memory.fill (i32.const 65536) (i32.const 7) (i32.const 16000000)) (br $l)) unreachable";
+    let large = |body: String| Guest { body, memory: "(export \"memory\") 1000", ..filter() };
+    let fill = "(memory.fill (i32.const 65536) (i32.const 7) (i32.const 65000000))";
+    // Without a loop there is nothing but the instructions where it could be ended: they would all be done, and the answer given.
+    let lines = |line: &str| large(format!("{} (i32.const {ANSWER})", line.repeat(30)));
     let mut cases = Vec::new();
     let roles = [
         (
@@ -64,12 +66,46 @@ pub(super) fn calling() -> Vec<Case> {
         ]);
     }
     cases.extend([
+        call("fills its memory for ever", large(for_ever(fill)), "deadline", DEADLINE).endless().roomy(),
+        call("fills its memory in a straight line", lines(fill), "deadline", DEADLINE).endless().roomy(),
         call(
-            "fills its memory for ever",
-            Guest { body: fill.into(), memory: "(export \"memory\") 250", ..filter() },
+            "copies its memory in a straight line",
+            lines("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 65000000))"),
             "deadline",
             DEADLINE,
-        ),
+        )
+        .endless()
+        .roomy(),
+        call(
+            "copies its memory from the end in a straight line",
+            lines("(memory.copy (i32.const 131072) (i32.const 65536) (i32.const 65000000))"),
+            "deadline",
+            DEADLINE,
+        )
+        .endless()
+        .roomy(),
+        call(
+            "copies from a large segment in a straight line",
+            Guest {
+                fields: format!("(data $large \"{}\")", "x".repeat(7_000_000)),
+                ..large(
+                    (1..9)
+                        .map(|i| {
+                            format!(
+                                "(memory.init $large (i32.const {}) (i32.const 0) (i32.const 7000000))",
+                                i * 7_000_000
+                            )
+                        })
+                        .collect::<String>()
+                        .repeat(20)
+                        + &format!("(i32.const {ANSWER})"),
+                )
+            },
+            "deadline",
+            DEADLINE,
+        )
+        .endless()
+        .roomy(),
         call(
             "grows its table for ever",
             Guest {

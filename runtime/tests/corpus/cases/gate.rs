@@ -183,7 +183,7 @@ pub(super) fn compiling() -> Vec<Case> {
             "another memory of 64 bits",
             Guest { memory: "(export \"memory\") 4) (memory i64 1", ..filter() },
             "invalid",
-            "memory",
+            "multiple memories",
         ),
         refused(
             "a shared memory",

@@ -39,10 +39,12 @@ pub struct Case {
     pub endless: bool,
     /// It is to meet another limit than the deadline, however slow the machine is.
     pub patient: bool,
+    /// It may have all the memory that an operator may give.
+    pub roomy: bool,
 }
 
 fn case(name: &'static str, act: Act, bytes: Vec<u8>, code: &'static str, says: &'static str) -> Case {
-    Case { name, bytes, act, code, says, endless: false, patient: false }
+    Case { name, bytes, act, code, says, endless: false, patient: false, roomy: false }
 }
 
 fn refused(name: &'static str, guest: Guest, code: &'static str, says: &'static str) -> Case {
@@ -69,6 +71,10 @@ impl Case {
 
     fn patient(self) -> Case {
         Case { patient: true, ..self }
+    }
+
+    fn roomy(self) -> Case {
+        Case { roomy: true, ..self }
     }
 
     fn acts(self, act: Act) -> Case {
