@@ -50,7 +50,9 @@ fn windows_are_sent_when_they_are_over_and_late_records_are_dropped() {
 #[test]
 fn what_cannot_be_counted_is_a_dead_letter() {
     let mut run = kit().start(&json!({ "by": "/customer", "sum": "/amount" })).unwrap();
-    for (body, code) in [("{", "not-json"), ("{}", "no-key"), (r#"{"customer":1}"#, "no-number")] {
+    for (body, code) in
+        [("{", "not-json"), ("{}", "no-key"), (r#"{"customer":null}"#, "no-key"), (r#"{"customer":1}"#, "no-number")]
+    {
         let done = run.process(&[record(body)]).unwrap();
         assert_eq!(done.failed[0].1, code);
     }

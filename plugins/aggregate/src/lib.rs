@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use sluice_sdk::field::Pointer;
 use sluice_sdk::json::{Value, json};
 use sluice_sdk::window::{Window, Windows};
 use sluice_sdk::{Config, Context, Emit, Failure, Record, Timer, process};
@@ -9,9 +10,9 @@ use sluice_sdk::{Config, Context, Emit, Failure, Record, Timer, process};
 #[config(check = Aggregate::check)]
 struct Aggregate {
     /// JSON Pointer (RFC 6901) of the field to group by; the record's key when left out.
-    by: Option<String>,
+    by: Option<Pointer>,
     /// JSON Pointer of a number to add up; without it there are counts only.
-    sum: Option<String>,
+    sum: Option<Pointer>,
     /// Length of a window in milliseconds; without it the totals of all time are sent with every record.
     #[config(rename = "window-ms")]
     window_ms: Option<u64>,
@@ -22,11 +23,6 @@ struct Aggregate {
 
 impl Aggregate {
     fn check(&self) -> Result<(), String> {
-        for (name, pointer) in [("by", &self.by), ("sum", &self.sum)] {
-            if let Some(pointer) = pointer.as_ref().filter(|pointer| !pointer.starts_with('/')) {
-                return Err(format!("`{name}`: a JSON Pointer begins with `/`, got {pointer:?}; write \"/{pointer}\""));
-            }
-        }
         match (self.window_ms, self.hop_ms) {
             (Some(0), _) => Err("`window-ms`: expected at least 1".into()),
             (None, Some(_)) => Err("`hop-ms`: needs `window-ms`".into()),
@@ -78,26 +74,22 @@ impl Total {
 /// Counts and sums records by key, over all time or in windows.
 #[process(needs(key, value), stores("totals", "windows"), on_timer(closed))]
 fn aggregate(r: Record<'_>, cfg: &Aggregate, ctx: &mut Context<'_>) -> Result<(), Failure> {
-    let body = if cfg.by.is_some() || cfg.sum.is_some() { Some(r.json().map_err(not_json)?) } else { None };
-    let field = |pointer: &Option<String>| pointer.as_ref().and_then(|pointer| body.as_ref()?.pointer(pointer));
-    let key = match (&cfg.by, field(&cfg.by)) {
-        (None, _) => r.key().unwrap_or_default().to_owned(),
-        (Some(_), Some(Value::String(text))) => text.clone(),
-        (Some(_), Some(other)) => other.to_string(),
-        (Some(by), None) => return Err(Failure::dead_letter("no-key", format!("the body has no field {by}"))),
+    let key = match &cfg.by {
+        None => r.key().unwrap_or_default().to_owned(),
+        Some(by) => (r.text_at(by).map_err(not_json)?)
+            .ok_or_else(|| Failure::dead_letter("no-key", format!("the body has no field {by}")))?,
     };
     // Found now, not when its window is over and the record is gone.
     if key.contains(['\u{1}', '\u{2}']) {
         return Err(Failure::dead_letter("bad-key", "a key cannot hold the bytes 1 and 2, which separate properties"));
     }
-    let amount = match (&cfg.sum, field(&cfg.sum)) {
-        (None, _) => 0.0,
-        (Some(sum), found) => found.and_then(Value::as_f64).ok_or_else(|| {
-            Failure::dead_letter(
-                "no-number",
-                format!("expected a number at {sum}, got {}", found.unwrap_or(&Value::Null)),
-            )
-        })?,
+    let amount = match &cfg.sum {
+        None => 0.0,
+        Some(sum) => {
+            let found = r.json_at(sum).map_err(not_json)?.unwrap_or_default();
+            let expected = || Failure::dead_letter("no-number", format!("expected a number at {sum}, got {found}"));
+            found.as_f64().ok_or_else(expected)?
+        }
     };
     if let Some(windows) = cfg.windows() {
         windows.update(ctx, &key, r.born_at(), |total| Total::read(total.as_deref()).plus(amount).write());

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use sluice_sdk::json::Value;
+use sluice_sdk::field::Pointer;
 use sluice_sdk::{Config, Context, Failure, Record, process};
 
 /// What makes two records the same, and for how long.
@@ -8,7 +8,7 @@ use sluice_sdk::{Config, Context, Failure, Record, process};
 #[config(check = Dedup::check)]
 struct Dedup {
     /// JSON Pointer (RFC 6901) of the field that tells records apart; the record's key when this and `header` are left out.
-    by: Option<String>,
+    by: Option<Pointer>,
     /// Property that tells them apart.
     header: Option<String>,
     /// Milliseconds by the broker's clock for which the first of them is remembered.
@@ -21,9 +21,6 @@ impl Dedup {
         if self.by.is_some() && self.header.is_some() {
             return Err("give either `by` or `header`".into());
         }
-        if let Some(by) = self.by.as_ref().filter(|by| !by.starts_with('/')) {
-            return Err(format!("`by`: a JSON Pointer begins with `/`, got {by:?}; write \"/{by}\""));
-        }
         if self.within_ms == 0 {
             return Err("`within-ms`: expected at least 1".into());
         }
@@ -32,11 +29,7 @@ impl Dedup {
 
     fn key(&self, r: Record<'_>) -> Result<String, Failure> {
         let found = match (&self.by, &self.header) {
-            (Some(by), _) => match r.json_at(by).map_err(|e| Failure::dead_letter("not-json", e.to_string()))? {
-                None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(text),
-                Some(other) => Some(other.to_string()),
-            },
+            (Some(by), _) => r.text_at(by).map_err(|e| Failure::dead_letter("not-json", e.to_string()))?,
             (None, Some(header)) => r.header(header).map(str::to_owned),
             (None, None) => r.key().map(str::to_owned),
         };

@@ -1,3 +1,4 @@
+use sluice_sdk::field::Pointer;
 use sluice_sdk::json::Value;
 use sluice_sdk::{Config, ConfigValue, Failure, Record, filter};
 
@@ -6,7 +7,7 @@ use sluice_sdk::{Config, ConfigValue, Failure, Record, filter};
 #[config(check = Test::check)]
 struct Test {
     /// JSON Pointer (RFC 6901) of the field, as `/status` or `/items/0/price`; empty for the whole body.
-    path: String,
+    path: Pointer,
     /// The field equals this value. Numbers are compared as numbers.
     equals: Option<Value>,
     /// The field exists and is another value.
@@ -61,12 +62,6 @@ impl ConfigValue for OnInvalid {
 
 impl Test {
     fn check(&self) -> Result<(), String> {
-        if !self.path.is_empty() && !self.path.starts_with('/') {
-            return Err(format!(
-                "`path`: a JSON Pointer begins with `/`, got {:?}; write \"/{}\"",
-                self.path, self.path
-            ));
-        }
         let tests = [
             self.equals.is_some(),
             self.not_equals.is_some(),

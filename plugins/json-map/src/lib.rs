@@ -1,3 +1,4 @@
+use sluice_sdk::field::Pointer;
 use sluice_sdk::json::{self, Map, Value};
 use sluice_sdk::{Config, Emit, Failure, Out, Record, transform};
 
@@ -29,10 +30,10 @@ impl Changes {
         let mut any = false;
         for place in places {
             any = true;
-            if !place.starts_with('/') {
-                return Err(format!(
-                    "a place is a JSON Pointer and begins with `/`, got {place:?}; write \"/{place}\""
-                ));
+            if Pointer::new(place)?.is_empty() {
+                return Err(
+                    "a place is a JSON Pointer below the whole body: it begins with `/`, got an empty one".into()
+                );
             }
         }
         if any { Ok(()) } else { Err("give at least one of rename, set, remove, redact".into()) }

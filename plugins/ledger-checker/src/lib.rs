@@ -1,3 +1,4 @@
+use sluice_sdk::field::Pointer;
 use sluice_sdk::json::Value;
 use sluice_sdk::lookup::{self, Hit};
 use sluice_sdk::{Config, Decision, HalfMessage, check_transaction};
@@ -10,10 +11,9 @@ struct Ledger {
     /// Topic with the ledger's entries, as JSON, each under the transaction's key. It must be granted to the plugin.
     topic: String,
     /// JSON Pointer (RFC 6901) of the key in the message; without it, the message's own key.
-    key: Option<String>,
-    /// JSON Pointer of the state in an entry.
-    #[config(default = "/state".into())]
-    state: String,
+    key: Option<Pointer>,
+    /// JSON Pointer of the state in an entry, `/state` when left out.
+    state: Option<Pointer>,
     /// States that commit.
     #[config(default = vec!["committed".into(), "paid".into()])]
     commit: Vec<String>,
@@ -21,10 +21,10 @@ struct Ledger {
     #[config(default = vec!["rolled-back".into(), "cancelled".into()])]
     rollback: Vec<String>,
     /// JSON Pointer of an amount in the message. A message whose amount is not a number above 0 is rolled back at once.
-    amount: Option<String>,
+    amount: Option<Pointer>,
     /// JSON Pointer of the amount in an entry. It must be the message's own, or the transaction is rolled back.
     #[config(rename = "entry-amount")]
-    entry_amount: Option<String>,
+    entry_amount: Option<Pointer>,
     /// Milliseconds until the next question while the ledger says nothing; without it, the broker's own schedule.
     #[config(rename = "ask-again-ms")]
     ask_again_ms: Option<u64>,
@@ -35,10 +35,6 @@ struct Ledger {
 
 impl Ledger {
     fn check(&self) -> Result<(), String> {
-        let pointers = [&self.key, &Some(self.state.clone()), &self.amount, &self.entry_amount];
-        if let Some(pointer) = pointers.into_iter().flatten().find(|p| !p.starts_with('/')) {
-            return Err(format!("a JSON Pointer begins with `/`, got {pointer:?}; write \"/{pointer}\""));
-        }
         if self.entry_amount.is_some() && self.amount.is_none() {
             return Err("`entry-amount` needs `amount`".into());
         }
@@ -59,7 +55,7 @@ impl Ledger {
 
     fn judge(&self, entry: &Hit, amount: Option<f64>) -> Option<Decision> {
         let entry = entry.json().ok()?;
-        let state = entry.pointer(&self.state)?.as_str()?;
+        let state = entry.pointer(self.state.as_deref().unwrap_or("/state"))?.as_str()?;
         if self.rollback.iter().any(|s| s == state) {
             return Some(Decision::Rollback(format!("the ledger says {state}")));
         }

@@ -1,4 +1,4 @@
-use sluice_sdk::json::Value;
+use sluice_sdk::field::Pointer;
 use sluice_sdk::{Config, Failure, Out, Record, context, transform};
 
 /// Where records go. Give `header` or `field`, and the sinks by value.
@@ -8,7 +8,7 @@ struct Routes {
     /// Property whose value decides.
     header: Option<String>,
     /// JSON Pointer (RFC 6901) of the field whose value decides. A number or boolean is taken as its JSON text.
-    field: Option<String>,
+    field: Option<Pointer>,
     /// Name of a sink's topic by value.
     routes: Vec<(String, String)>,
     /// Sink's topic for every other value. Without it such records are dead letters; `drop` drops them.
@@ -21,9 +21,6 @@ impl Routes {
     fn check(&self) -> Result<(), String> {
         if self.header.is_some() == self.field.is_some() {
             return Err("give either `header` or `field`".into());
-        }
-        if let Some(field) = self.field.as_ref().filter(|field| !field.starts_with('/')) {
-            return Err(format!("`field`: a JSON Pointer begins with `/`, got {field:?}; write \"/{field}\""));
         }
         let topics = context::get().output_topics;
         // A dry check outside of a pipeline knows no sinks.
@@ -42,12 +39,7 @@ impl Routes {
             return Ok(r.header(header).map(str::to_owned));
         }
         let Some(field) = &self.field else { return Ok(None) };
-        let found = r.json_at(field).map_err(|e| Failure::dead_letter("not-json", e.to_string()))?;
-        Ok(match found {
-            None | Some(Value::Null) => None,
-            Some(Value::String(text)) => Some(text),
-            Some(other) => Some(other.to_string()),
-        })
+        r.text_at(field).map_err(|e| Failure::dead_letter("not-json", e.to_string()))
     }
 }
 

@@ -1,9 +1,62 @@
 //! One field of a JSON text, without making values of the rest.
 
 use std::fmt;
+use std::ops::Deref;
 
 use serde_core::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::config::ConfigValue;
+
+/// A JSON Pointer (RFC 6901), as `/items/0/price`, for a [`crate::Config`]; an empty one is the whole text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pointer(String);
+
+impl Pointer {
+    /// # Errors
+    /// It is neither empty nor begins with `/`.
+    pub fn new(text: impl Into<String>) -> Result<Pointer, String> {
+        let text = text.into();
+        if text.is_empty() || text.starts_with('/') {
+            return Ok(Pointer(text));
+        }
+        Err(format!("a JSON Pointer begins with `/`, got {text:?}; write \"/{text}\""))
+    }
+}
+
+impl Deref for Pointer {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ConfigValue for Pointer {
+    fn schema() -> Value {
+        json!({"type": "string"})
+    }
+
+    fn read(value: Value) -> Result<Pointer, String> {
+        String::read(value).and_then(Pointer::new)
+    }
+}
+
+/// A value as text, for a key or to be compared: a string as it is, anything else as its JSON text, `None` for null.
+#[must_use]
+pub fn text(value: Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    }
+}
 
 /// The field at a JSON Pointer (RFC 6901), as [`Value::pointer`] finds it; an empty pointer is the whole text.
 ///
@@ -151,6 +204,25 @@ mod tests {
             assert_eq!(at(TEXT.as_bytes(), pointer).unwrap(), whole.pointer(pointer).cloned(), "{pointer}");
         }
         assert_eq!(at(b"[[1,2],3]", "/0/1").unwrap(), Some(Value::from(2)));
+    }
+
+    #[test]
+    fn a_pointer_is_empty_or_begins_with_a_slash() {
+        for good in ["", "/", "/a/b"] {
+            assert_eq!(&*Pointer::new(good).unwrap(), good);
+        }
+        let said = "a JSON Pointer begins with `/`, got \"a/b\"; write \"/a/b\"";
+        assert_eq!(Pointer::read("a/b".into()).unwrap_err(), said);
+        assert_eq!(Pointer::read(Value::from(1)).unwrap_err(), "expected a string, got 1");
+    }
+
+    #[test]
+    fn a_value_as_text_has_no_quotes_and_null_is_none() {
+        let texts =
+            [(json!("x"), Some("x")), (json!(1.5), Some("1.5")), (json!([1]), Some("[1]")), (Value::Null, None)];
+        for (value, expected) in texts {
+            assert_eq!(text(value).as_deref(), expected);
+        }
     }
 
     #[test]

@@ -42,6 +42,14 @@ impl<'a> Record<'a> {
         field::at(self.value(), pointer)
     }
 
+    /// The same as text, see [`field::text`]: `None` for null as well.
+    ///
+    /// # Errors
+    /// Those of [`Record::json_at`].
+    pub fn text_at(&self, pointer: &str) -> Result<Option<String>, serde_json::Error> {
+        Ok(self.json_at(pointer)?.and_then(field::text))
+    }
+
     #[must_use]
     pub fn key(&self) -> Option<&'a str> {
         let key = self.item(&self.batch.keys, "key");
