@@ -32,6 +32,9 @@ impl Pipelines {
         let checked = spec.check(None, &self.shell, &self.plugins)?;
         match known {
             None => {
+                if unread.is_none() {
+                    self.expect_no_positions(&checked.group)?;
+                }
                 self.check_share(&checked.spec, None)?;
                 self.cut_over(&name, &checked, None, |from| {
                     Ok(Stored::new(Revision::new(1, &checked, Reason::Applied, from)))
@@ -45,6 +48,17 @@ impl Pipelines {
                 self.take_over(stored, &checked, Reason::Applied)
             }
         }
+    }
+
+    /// Fails with `Conflict` when somebody else keeps positions under the name of a new pipeline's group: it would go on from them, and move them.
+    fn expect_no_positions(&self, group: &GroupName) -> Result<()> {
+        if self.shell.reader.offsets_of(group).is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "group \"{group}\" has positions already, which are not this pipeline's: give it another name, or delete the group"
+        );
+        Err(Failure { field: Some("name".to_owned()), ..Failure::new(Kind::Conflict, text) })
     }
 
     /// What runs is applied once more: its stages start anew if one of them stopped or its plugins may have other secrets by now.

@@ -50,6 +50,23 @@ async fn a_change_of_a_pipeline_that_is_another_by_now_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_pipeline_does_not_go_on_from_somebody_elses_positions() {
+    let world = begin().await;
+    let mut other: Value = serde_json::from_str(&spec("paid")).unwrap();
+    other["name"] = json!("q");
+    world.put("/groups/pipeline-q", json!({})).await.expect(201);
+    world.post("/groups/pipeline-q/offsets:reset", json!({ "topic": "in", "to": "latest" })).await.expect(200);
+    let refused = world.put("/pipelines/q", other.clone()).await.problem(409, "conflict", Some("name"));
+    assert!(refused["detail"].as_str().unwrap().contains("group \"pipeline-q\" has positions already"), "{refused}");
+    world.get("/pipelines/q").await.expect(404);
+    world.delete("/groups/pipeline-q").await.expect(204);
+    for _ in 0..2 {
+        world.put("/pipelines/q", other.clone()).await.expect(201);
+        world.delete("/pipelines/q").await.expect(204);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_the_candidate_that_was_looked_at_is_promoted_or_given_up() {
     let world = begin().await;
     let path = "/pipelines/p/candidate?mode=shadow";
