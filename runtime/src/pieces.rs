@@ -160,47 +160,57 @@ impl Long {
     }
 }
 
-/// Copies 1 to 32 bytes and returns, as most copies do: the instruction asks the host, and not to do so makes up for the call. The first bytes
-/// are copied and the last ones, as many as fit into a value, which may be the same in part; all is read before anything is written, so that
-/// the two places may overlap.
+/// Copies 1 to 128 bytes and returns, as most copies do: the instruction asks the host, and not to do so makes up for the call. So many of the
+/// first bytes are copied, and so many of the last ones, that none is left between them; all are read before any is written, as the two
+/// places may overlap.
 fn few_bytes(code: &mut InstructionSink<'_>, to: u32, from: u32, length: u32) {
-    code.local_get(length).i32_const(1).i32_sub().i32_const(32).i32_lt_u().if_(BlockType::Empty);
-    for width in [16, 8, 4, 2, 1] {
-        let end = |code: &mut InstructionSink<'_>, of| {
-            code.local_get(of).local_get(length).i32_add().i32_const(width).i32_sub();
+    code.local_get(length).i32_const(1).i32_sub().i32_const(128).i32_lt_u().if_(BlockType::Empty);
+    for part in [64_u32, 32, 16, 8, 4, 2, 1] {
+        let width = part.min(WIDEST);
+        let last = |code: &mut InstructionSink<'_>, of| {
+            code.local_get(of).local_get(length).i32_add().i32_const(part.cast_signed()).i32_sub();
         };
-        code.local_get(length).i32_const(width).i32_ge_u().if_(BlockType::Empty);
-        code.local_get(to).local_get(from);
-        load(code, width);
-        end(code, to);
-        end(code, from);
-        load(code, width);
-        store(code, width);
-        store(code, width);
+        code.local_get(length).i32_const(part.cast_signed()).i32_ge_u().if_(BlockType::Empty);
+        let offsets = (0..part).step_by(width as usize);
+        for offset in offsets.clone() {
+            code.local_get(to).local_get(from);
+            load(code, width, offset);
+        }
+        for offset in offsets.clone() {
+            last(code, to);
+            last(code, from);
+            load(code, width, offset);
+        }
+        for offset in offsets.clone().chain(offsets).rev() {
+            store(code, width, offset);
+        }
         code.return_().end();
     }
     code.end();
 }
 
-const ANYWHERE: MemArg = MemArg { offset: 0, align: 0, memory_index: 0 };
+/// The most bytes that one value has.
+const WIDEST: u32 = 16;
 
-fn load(code: &mut InstructionSink<'_>, width: i32) {
+fn load(code: &mut InstructionSink<'_>, width: u32, offset: u32) {
+    let at = MemArg { offset: offset.into(), align: 0, memory_index: 0 };
     match width {
-        16 => code.v128_load(ANYWHERE),
-        8 => code.i64_load(ANYWHERE),
-        4 => code.i32_load(ANYWHERE),
-        2 => code.i32_load16_u(ANYWHERE),
-        _ => code.i32_load8_u(ANYWHERE),
+        WIDEST => code.v128_load(at),
+        8 => code.i64_load(at),
+        4 => code.i32_load(at),
+        2 => code.i32_load16_u(at),
+        _ => code.i32_load8_u(at),
     };
 }
 
-fn store(code: &mut InstructionSink<'_>, width: i32) {
+fn store(code: &mut InstructionSink<'_>, width: u32, offset: u32) {
+    let at = MemArg { offset: offset.into(), align: 0, memory_index: 0 };
     match width {
-        16 => code.v128_store(ANYWHERE),
-        8 => code.i64_store(ANYWHERE),
-        4 => code.i32_store(ANYWHERE),
-        2 => code.i32_store16(ANYWHERE),
-        _ => code.i32_store8(ANYWHERE),
+        WIDEST => code.v128_store(at),
+        8 => code.i64_store(at),
+        4 => code.i32_store(at),
+        2 => code.i32_store16(at),
+        _ => code.i32_store8(at),
     };
 }
 
@@ -389,12 +399,12 @@ mod tests {
             }
         }
         for (to, from, length) in
-            (1..40).flat_map(|length| [(100, 100 + length / 2, length), (70, 64, length), (9, 99, length)])
+            (1..140).flat_map(|length| [(100, 100 + length / 2, length), (70, 64, length), (9, 999, length)])
         {
             let expected = after(&whole, "copy", (to, from, length), &before);
             assert!(after(&pieces, "copy", (to, from, length), &before) == expected, "{to} {from} {length}");
         }
-        for length in 1..40 {
+        for length in 1..140 {
             let past = MEMORY + 1 - length;
             assert!(after(&pieces, "copy", (past, 0, length), &before).is_none(), "{length}");
             assert!(after(&pieces, "copy", (0, past, length), &before).is_none(), "{length}");
