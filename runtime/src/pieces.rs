@@ -117,8 +117,8 @@ impl Long {
         };
     }
 
-    /// The function that does it in pieces. Beyond the end of memory it traps as the instruction does, if not before it wrote anything: an instance
-    /// that trapped is never looked at again.
+    /// The function that does it in pieces. It traps beyond the end of memory as the instruction does, but may have written something by then: nobody
+    /// looks at an instance that trapped.
     fn in_pieces(self) -> Function {
         let [to, from, length] = [0, 1, 2];
         let piece = PIECE.cast_signed();
@@ -216,7 +216,7 @@ fn store(code: &mut InstructionSink<'_>, width: u32, offset: u32) {
 
 fn module(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
     let sections = sections(bytes)?;
-    let (mut types, mut functions, mut segments) = (0, 0, Vec::new());
+    let (mut types, mut functions, mut segments) = (0, 0_u32, Vec::new());
     for section in &sections {
         let reader = BinaryReader::new(section.contents, 0);
         match section.id {
@@ -230,7 +230,7 @@ fn module(bytes: &[u8]) -> Result<Cow<'_, [u8]>> {
                     functions += u32::from(matches!(import?.ty, TypeRef::Func(_) | TypeRef::FuncExact(_)));
                 }
             }
-            FUNCTIONS => functions += FunctionSectionReader::new(reader)?.count(),
+            FUNCTIONS => functions = functions.saturating_add(FunctionSectionReader::new(reader)?.count()),
             DATA => {
                 for segment in DataSectionReader::new(reader)? {
                     segments.push(segment?.data.len());
