@@ -160,9 +160,9 @@ impl Long {
     }
 }
 
-/// Copies 1 to 128 bytes and returns, as most copies do: the instruction asks the host, and not to do so makes up for the call. So many of the
-/// first bytes are copied, and so many of the last ones, that none is left between them; all are read before any is written, as the two
-/// places may overlap.
+/// Copies 1 to 128 bytes and returns: the instruction asks the host, which costs more than to copy so few, and what is gained makes up for the call.
+/// So many of the first bytes are copied, and so many of the last ones, that none is left between them; all are read before any is written,
+/// as the two places may overlap.
 fn few_bytes(code: &mut InstructionSink<'_>, to: u32, from: u32, length: u32) {
     code.local_get(length).i32_const(1).i32_sub().i32_const(128).i32_lt_u().if_(BlockType::Empty);
     for part in [64_u32, 32, 16, 8, 4, 2, 1] {
