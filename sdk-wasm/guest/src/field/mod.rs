@@ -1,5 +1,7 @@
 //! One field of a JSON text, without making values of the rest.
 
+mod scan;
+
 use std::fmt;
 use std::ops::Deref;
 
@@ -63,6 +65,30 @@ pub fn text(value: Value) -> Option<String> {
 /// # Errors
 /// It is no JSON. Of what is passed over, numbers may be larger and values nested deeper than a [`Value`] can hold.
 pub fn at(json: &[u8], pointer: &str) -> Result<Option<Value>, serde_json::Error> {
+    match scan::find(json, pointer) {
+        Some(None) => Ok(None),
+        Some(Some(found)) => value(found).map_or_else(|| by_library(json, pointer), |found| Ok(Some(found))),
+        None => by_library(json, pointer),
+    }
+}
+
+/// The value of a JSON text; `None` if it is none.
+fn value(text: &[u8]) -> Option<Value> {
+    whole_number(text).map_or_else(|| serde_json::from_slice(text).ok(), |number| Some(number.into()))
+}
+
+/// Of a JSON text that is digits only, and no more of them than any 64 bits hold.
+fn whole_number(text: &[u8]) -> Option<u64> {
+    if text.len() > 19 {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        (digit < 10).then(|| number * 10 + u64::from(digit))
+    })
+}
+
+fn by_library(json: &[u8], pointer: &str) -> Result<Option<Value>, serde_json::Error> {
     let Ok(text) = str::from_utf8(json) else {
         // It names the place.
         return serde_json::from_slice::<Value>(json).map(|body| body.pointer(pointer).cloned());
