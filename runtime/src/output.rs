@@ -62,16 +62,20 @@ impl Produced {
     /// The output record, which shares what was not changed with its input.
     #[must_use]
     pub fn applied_to(self, input: &Record) -> Record {
-        let mut record = input.clone();
-        if let Some(key) = self.key {
-            record.key = (!key.is_empty()).then_some(key);
+        let Produced { origin: _, target: _, key, tag, value, headers } = self;
+        // Field by field: to share what is replaced at once would cost as much as the rest.
+        let plain = value.is_some();
+        Record {
+            offset: input.offset,
+            key: key.map_or_else(|| input.key.clone(), |key| (!key.is_empty()).then_some(key)),
+            tag: tag.unwrap_or_else(|| input.tag.clone()),
+            headers: headers.unwrap_or_else(|| input.headers.clone()),
+            value: value.unwrap_or_else(|| input.value.clone()),
+            packed: if plain { 0 } else { input.packed },
+            born_at: input.born_at,
+            stored_at: input.stored_at,
+            unreadable: input.unreadable.clone(),
         }
-        record.tag = self.tag.unwrap_or(record.tag);
-        if let Some(value) = self.value {
-            (record.value, record.packed) = (value, 0);
-        }
-        record.headers = self.headers.unwrap_or(record.headers);
-        record
     }
 }
 

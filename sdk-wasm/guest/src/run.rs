@@ -59,19 +59,21 @@ pub fn filter(batch: &Batch, mut one: impl FnMut(Record<'_>) -> Result<bool, Fai
     let mut keep = vec![0_u8; batch.count.div_ceil(8) as usize];
     let mut failed = Vec::new();
     for (byte, eight) in keep.iter_mut().enumerate() {
+        let mut bits = 0;
         for bit in 0..8 {
             let index = byte * 8 + bit;
             if index >= batch.count as usize {
                 break;
             }
             match one(Record { batch, index }) {
-                Ok(kept) => *eight |= u8::from(kept) << bit,
+                Ok(kept) => bits |= u8::from(kept) << bit,
                 Err(Failure { action, code, reason }) => {
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     failed.push(types::Failure { index, action, code, reason });
                 }
             }
         }
+        *eight = bits;
     }
     Verdict { keep, failed }
 }

@@ -123,11 +123,19 @@ struct Grown {
     changed: Vec<u8>,
     data: Vec<u8>,
     ends: Vec<u32>,
+    /// How much room the first change makes, in bytes and items.
+    room: (usize, usize),
 }
 
 impl Grown {
     fn set(&mut self, index: usize, item: Option<&[u8]>) {
         let Some(item) = item else { return };
+        if self.changed.is_empty() {
+            let (bytes, items) = self.room;
+            self.data.reserve(bytes);
+            self.ends.reserve(items);
+            self.changed.reserve(items.div_ceil(8));
+        }
         self.pad(index);
         self.changed.resize(index / 8 + 1, 0);
         self.changed[index / 8] |= 1 << (index % 8);
@@ -169,6 +177,21 @@ impl Grown {
 }
 
 impl Output {
+    /// With room for as many records, and as many bytes of values, as the batch has.
+    pub(crate) fn for_batch(batch: &types::Batch) -> Output {
+        let records = batch.count as usize;
+        let bytes = batch.values.as_ref().map_or(0, |values| values.data.len());
+        let grown = |bytes| Grown { room: (bytes, records), ..Grown::default() };
+        Output {
+            origin: Vec::with_capacity(records),
+            target: Vec::with_capacity(records),
+            keys: grown(0),
+            tags: grown(0),
+            values: grown(bytes),
+            headers: grown(0),
+        }
+    }
+
     pub(crate) fn push(&mut self, origin: u32, emit: Emit) {
         let index = self.origin.len();
         let Emit { key, tag, value, headers, target } = emit;
@@ -212,7 +235,7 @@ pub(crate) fn each(
     batch: &types::Batch,
     mut one: impl FnMut(Record<'_>, &mut Out<'_>) -> Result<(), Failure>,
 ) -> types::Output {
-    let mut output = Output::default();
+    let mut output = Output::for_batch(batch);
     let mut failed = Vec::new();
     for index in 0..batch.count {
         let before = output.len();
