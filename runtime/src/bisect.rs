@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{Batch, Record};
 use crate::bindings::Action;
 use crate::error::Failure;
-use crate::output::{Output, RecordFailure, Verdict};
+use crate::output::{self, Output, RecordFailure, Verdict};
 use crate::ports::Room;
 
 /// Failures that a processor names in one turn: each costs a call with the records that are left.
@@ -61,9 +61,17 @@ impl Fall {
 
 fn reason_of(failure: &Failure) -> String {
     match failure {
-        Failure::Trap { stack, .. } if !stack.is_empty() => format!("{failure}, in {}", stack.join(" < ")),
+        Failure::Trap { stack, .. } if !stack.is_empty() => {
+            let names: Vec<String> = stack.iter().map(|name| rust_name(name)).collect();
+            format!("{failure}, in {}", names.join(" < "))
+        }
         other => other.to_string(),
     }
+}
+
+/// A Rust symbol without its hash; other names as they are.
+fn rust_name(symbol: &str) -> String {
+    output::short(format!("{:#}", rustc_demangle::demangle(symbol)), 200)
 }
 
 /// A plugin's answer to one batch.
@@ -280,7 +288,8 @@ mod tests {
                 calls += 1;
                 let last = usize::try_from(batch.time()).unwrap();
                 let answer = if (last + 1 - batch.len()..=last).contains(&700) {
-                    Err(Failure::Trap { message: "boom".into(), stack: vec!["inner".into(), "outer".into()] })
+                    let stack = ["_ZN4shop5inner17h0123456789abcdefE", "outer"].map(String::from);
+                    Err(Failure::Trap { message: "boom".into(), stack: stack.into() })
                 } else {
                     crate::output::check_verdict(
                         crate::bindings::sluice::plugin::types::Verdict { keep: vec![], failed: vec![] },
@@ -295,7 +304,7 @@ mod tests {
         .unwrap();
         assert_eq!(ran.flows.len(), 700);
         assert_eq!(ran.cut, Some(700));
-        assert_eq!(ran.failed[0].1.reason, "the plugin trapped: boom, in inner < outer");
+        assert_eq!(ran.failed[0].1.reason, "the plugin trapped: boom, in shop::inner < outer");
         assert!(calls <= 22, "{calls} calls");
     }
 

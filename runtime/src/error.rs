@@ -96,7 +96,7 @@ impl Refusal {
 /// [`Failure::TooMuch`], the instance goes on; [`crate::Instance::is_dead`] says so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// `stack` names the plugin's functions, innermost first, where the component carries names.
+    /// `stack` names the plugin's functions, innermost first, where the component carries names; those of Rust are symbols still.
     #[error("the plugin trapped: {message}")]
     Trap { message: String, stack: Vec<String> },
     #[error("the plugin ran longer than its deadline of {} ms", .limit.as_millis())]

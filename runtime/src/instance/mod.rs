@@ -20,6 +20,8 @@ use crate::state::{self, Partition, Timer};
 use crate::watch::Watch;
 
 const MAX_STACK_LINES: usize = 16;
+/// Bytes of a function's name in a stack.
+const MAX_SYMBOL: usize = 4096;
 /// Resources of the host that an instance may hold at a time: outputs, and clocks to wait for.
 const MAX_HANDLES: usize = 1024;
 
@@ -394,10 +396,5 @@ fn explain(store: &Store<State>, deadline: Duration, error: &wasmtime::Error) ->
 fn stack(error: &wasmtime::Error) -> Vec<String> {
     let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return Vec::new() };
     let names = trace.frames().iter().filter_map(|frame| frame.func_name());
-    names.take(MAX_STACK_LINES).map(rust_name).collect()
-}
-
-/// A Rust symbol without its hash; other names as they are.
-fn rust_name(mangled: &str) -> String {
-    output::short(format!("{:#}", rustc_demangle::demangle(mangled)), 200)
+    names.take(MAX_STACK_LINES).map(|name| output::short(name.to_owned(), MAX_SYMBOL)).collect()
 }
