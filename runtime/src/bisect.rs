@@ -1,5 +1,6 @@
 //! One step over a run of records: the call, and the search for the one record that ends it.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, Record};
@@ -16,8 +17,9 @@ const RUN_FOR: Duration = Duration::from_secs(1);
 
 /// A record between two steps.
 #[derive(Clone, Debug)]
-pub(crate) struct Flow {
-    pub(crate) record: Record,
+pub(crate) struct Flow<'r> {
+    /// The source's own until a step makes another of it: to share its bytes, and let go of them, costs as much as many a plugin does.
+    pub(crate) record: Cow<'r, Record>,
     /// Index of the source record in the turn's batch.
     pub(crate) source: usize,
     pub(crate) target: usize,
@@ -25,8 +27,8 @@ pub(crate) struct Flow {
 
 /// What a step made of its records.
 #[derive(Default)]
-pub(crate) struct Ran {
-    pub(crate) flows: Vec<Flow>,
+pub(crate) struct Ran<'r> {
+    pub(crate) flows: Vec<Flow<'r>>,
     /// Records that were tried; those behind `cut` were not.
     pub(crate) tried: u64,
     /// Failures by source record.
@@ -110,13 +112,13 @@ pub(crate) struct Bounds {
 ///
 /// # Errors
 /// Those of `call`'s outer result: no call was possible, for a reason that is not the records'.
-pub(crate) fn run<E>(
-    flows: Vec<Flow>,
+pub(crate) fn run<'r, E>(
+    flows: Vec<Flow<'r>>,
     batch: &mut Batch,
     attempt: impl Fn(usize) -> u16,
     bounds: Bounds,
-    mut call: impl FnMut(&Batch, &[Flow]) -> Result<Called, E>,
-) -> Result<Ran, E> {
+    mut call: impl FnMut(&Batch, &[Flow<'r>]) -> Result<Called, E>,
+) -> Result<Ran<'r>, E> {
     let (mut ran, mut falls, mut named, mut failing, mut made) = (Ran::default(), 0, 0, 0, 0);
     let began = Instant::now();
     let mut todo = Todo(vec![flows]);
@@ -125,7 +127,7 @@ pub(crate) fn run<E>(
             continue;
         }
         batch.clear();
-        let taken = batch.extend(part.iter().map(|flow| (&flow.record, attempt(flow.source))));
+        let taken = batch.extend(part.iter().map(|flow| (&*flow.record, attempt(flow.source))));
         if taken == 0 {
             let size = part[0].record.size();
             let reason = format!("the record has {size} bytes, more than a batch may hold");
@@ -209,9 +211,9 @@ pub(crate) fn run<E>(
 }
 
 /// Runs still to be tried, the next on top.
-struct Todo(Vec<Vec<Flow>>);
+struct Todo<'r>(Vec<Vec<Flow<'r>>>);
 
-impl Todo {
+impl Todo<'_> {
     /// Leaves away what came of sources behind this one; whether there was something.
     fn end_behind(&mut self, last: usize) -> bool {
         let count = |todo: &Self| todo.0.iter().map(Vec::len).sum::<usize>();
@@ -221,35 +223,37 @@ impl Todo {
     }
 }
 
-impl Ran {
+impl<'r> Ran<'r> {
     fn fall(&mut self, source: usize, fall: Fall) {
         self.tried += 1;
         self.failed.push((source, fall));
     }
 
-    fn fail_all(&mut self, part: &[Flow], failed: Vec<RecordFailure>) {
+    fn fail_all(&mut self, part: &[Flow<'r>], failed: Vec<RecordFailure>) {
         for RecordFailure { index, action, code, reason } in failed {
             self.failed.push((part[index].source, Fall { action, code, reason }));
         }
     }
 
     /// Gives how many bytes came of it.
-    fn accept(&mut self, part: Vec<Flow>, answer: Answer) -> usize {
+    fn accept(&mut self, mut part: Vec<Flow<'r>>, answer: Answer) -> usize {
         let before = self.flows.len();
         match answer {
             // Handled where the parts are made.
             Answer::Without { .. } => {}
             Answer::Verdict(verdict) => {
                 self.fail_all(&part, verdict.failed.clone());
-                let kept = part.into_iter().enumerate().filter(|(i, _)| verdict.keeps(*i));
-                self.flows.extend(kept.map(|(_, flow)| flow));
+                let mut index = 0..;
+                part.retain(|_| index.next().is_some_and(|index| verdict.keeps(index)));
+                self.flows.append(&mut part);
             }
             Answer::Output(Output { produced, failed }) => {
                 self.fail_all(&part, failed);
+                self.flows.reserve(produced.len());
                 for item in produced {
                     let from = &part[item.origin];
                     let target = item.target;
-                    let record = item.applied_to(&from.record);
+                    let record = Cow::Owned(item.applied_to(&from.record));
                     self.flows.push(Flow { record, source: from.source, target });
                 }
             }
@@ -269,9 +273,9 @@ mod tests {
         Bounds { falls, room: Room { outputs: 5_000, bytes: 1_000_000, state: usize::MAX } }
     }
 
-    fn flows(n: usize) -> Vec<Flow> {
+    fn flows(n: usize) -> Vec<Flow<'static>> {
         let record = |i: usize| Record { offset: i as u64, stored_at: i as u64, ..Record::default() };
-        (0..n).map(|i| Flow { record: record(i), source: i, target: 0 }).collect()
+        (0..n).map(|i| Flow { record: Cow::Owned(record(i)), source: i, target: 0 }).collect()
     }
 
     #[test]
@@ -327,16 +331,20 @@ mod tests {
     }
 
     /// A run whose calls answer so, full or not.
-    fn ran(flows: Vec<Flow>, most: usize, mut answer: impl FnMut(&[Flow]) -> (Result<Answer, Failure>, bool)) -> Ran {
+    fn ran(
+        flows: Vec<Flow<'static>>,
+        most: usize,
+        mut answer: impl FnMut(&[Flow<'_>]) -> (Result<Answer, Failure>, bool),
+    ) -> Ran<'static> {
         let mut batch = Batch::new(Columns::empty(), 0);
-        let call = |_: &Batch, part: &[Flow]| {
+        let call = |_: &Batch, part: &[Flow<'_>]| {
             let (answer, full) = answer(part);
             Ok::<_, Infallible>(Called { answer, full, timers: false })
         };
         run(flows, &mut batch, |_| 0, bounds(most), call).unwrap()
     }
 
-    fn passed(part: &[Flow]) -> Result<Answer, Failure> {
+    fn passed(part: &[Flow<'_>]) -> Result<Answer, Failure> {
         let all = crate::bindings::sluice::plugin::types::Verdict { keep: vec![], failed: vec![] };
         crate::output::check_verdict(all, part.len()).map(Answer::Verdict).map_err(Failure::Nonsense)
     }
@@ -369,7 +377,7 @@ mod tests {
     #[test]
     fn a_turn_that_is_full_ends_behind_all_that_came_of_a_record() {
         // Four of each source; the first call takes two of the second.
-        let flows: Vec<Flow> = flows(40).into_iter().map(|flow| Flow { source: flow.source / 4, ..flow }).collect();
+        let flows: Vec<Flow<'_>> = flows(40).into_iter().map(|flow| Flow { source: flow.source / 4, ..flow }).collect();
         let mut calls = Vec::new();
         let ran = ran(flows, 1, |part| {
             calls.push(part.len());
@@ -380,7 +388,7 @@ mod tests {
     }
 
     /// An answer that makes a value of so many bytes of each record.
-    fn values(part: &[Flow], bytes: usize) -> Result<Answer, Failure> {
+    fn values(part: &[Flow<'_>], bytes: usize) -> Result<Answer, Failure> {
         let value = |origin| Produced { origin, value: Some(vec![0; bytes].into()), ..Produced::default() };
         Ok(Answer::Output(Output { produced: (0..part.len()).map(value).collect(), failed: vec![] }))
     }

@@ -1,5 +1,6 @@
 //! What the steps of a chain made of a turn's records, and what is to become of those that failed.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, btree_map::Entry};
 use std::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::state::Timer;
 pub(crate) type Falls = BTreeMap<usize, (usize, Fall)>;
 
 /// The chain's result.
-pub(crate) struct Chained {
-    pub(crate) flows: Vec<Flow>,
+pub(crate) struct Chained<'r> {
+    pub(crate) flows: Vec<Flow<'r>>,
     pub(crate) falls: Falls,
     /// The records that fell in this chain, not before it.
     fell: Vec<usize>,
@@ -80,9 +81,9 @@ pub(crate) struct Bringer {
     pub(crate) turns: u32,
 }
 
-impl Chained {
+impl<'r> Chained<'r> {
     /// The records as they come to the first step; those that fell already are left out.
-    pub(crate) fn begin(records: &[Record], left_out: &Falls) -> Self {
+    pub(crate) fn begin(records: &'r [Record], left_out: &Falls) -> Self {
         let mut falls = left_out.clone();
         for (source, record) in records.iter().enumerate() {
             if let Some(problem) = &record.unreadable {
@@ -90,11 +91,21 @@ impl Chained {
                 falls.entry(source).or_insert((0, Fall { action, code, reason }));
             }
         }
-        let flow = |(source, record): (usize, &Record)| Flow { record: record.clone(), source, target: 0 };
-        let wanted = records.iter().enumerate().filter(|(source, _)| !falls.contains_key(source));
-        let flows = wanted.map(flow).collect();
+        let flow = |(source, record)| Flow { record: Cow::Borrowed(record), source, target: 0 };
+        let mut flows = Vec::with_capacity(records.len());
+        flows.extend(records.iter().enumerate().map(flow));
+        if !falls.is_empty() {
+            flows.retain(|flow| !falls.contains_key(&flow.source));
+        }
         let (done, fell, kept) = (records.len(), Vec::new(), Vec::new());
         Self { flows, falls, fell, done, touched: 0, kept, bringer: None, deadline_missed: false }
+    }
+
+    /// Apart from the records that it began with.
+    pub(crate) fn into_owned(self) -> Chained<'static> {
+        let own =
+            |Flow { record, source, target }| Flow { record: Cow::Owned(Cow::into_owned(record)), source, target };
+        Chained { flows: self.flows.into_iter().map(own).collect(), ..self }
     }
 
     /// The first fall of a record stands.
@@ -106,7 +117,7 @@ impl Chained {
     }
 
     /// Takes over what a step did.
-    pub(crate) fn ran(&mut self, step: usize, keeps_state: bool, ran: Ran) {
+    pub(crate) fn ran(&mut self, step: usize, keeps_state: bool, ran: Ran<'r>) {
         self.deadline_missed |= ran.deadline_missed;
         if keeps_state {
             let last = ran.entered.iter().map(|(_, last)| last + 1).max();
@@ -130,7 +141,7 @@ impl Chained {
     /// Cuts the chain where a unit has no room for more; a record that is too much for it alone falls.
     pub(crate) fn fit(&mut self, step: usize, room: &Room) {
         let mut bytes = 0;
-        let no_room = |(at, flow): (usize, &Flow)| {
+        let no_room = |(at, flow): (usize, &Flow<'_>)| {
             bytes += flow.record.size();
             (at >= room.outputs || bytes > room.bytes).then_some(flow.source)
         };
@@ -148,7 +159,7 @@ impl Chained {
 
     /// Has records fall of which something came that no sink takes.
     pub(crate) fn check(&mut self, step: usize, check: impl Fn(&Record) -> Result<(), Unfit>) {
-        let refused = |flow: &Flow| Some((flow.source, check(&flow.record).err()?));
+        let refused = |flow: &Flow<'_>| Some((flow.source, check(&flow.record).err()?));
         for (source, unfit) in self.flows.iter().filter_map(refused).collect::<Vec<_>>() {
             let code = unfit.code().into();
             let fall = Fall { action: Action::DeadLetter, code, reason: unfit.into_reason() };

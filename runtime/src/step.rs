@@ -93,7 +93,7 @@ impl Running {
     }
 
     /// Takes what came of a run into the counters.
-    pub(crate) fn count(&mut self, ran: &Ran) {
+    pub(crate) fn count(&mut self, ran: &Ran<'_>) {
         self.counters.read += ran.tried;
         self.counters.sent += ran.flows.len() as u64;
         self.counters.failed += ran.failed.len() as u64;
@@ -163,7 +163,7 @@ impl Running {
     /// Which of the records is the first to bring its processor more than so many event-time timers together with those before it.
     pub(crate) fn brings_crowd(
         &self,
-        flows: &[Flow],
+        flows: &[Flow<'_>],
         crowd: usize,
         lateness: u64,
         home: &mut Home,

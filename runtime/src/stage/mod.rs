@@ -245,12 +245,12 @@ impl Stage {
     ///
     /// With state, nothing may stay there of what comes behind the last record that is done with, nor of a record that fell in a later step:
     /// if something did, the rest is run again without it.
-    fn run(
+    fn run<'r>(
         &mut self,
-        work: &Work<'_>,
+        work: &Work<'r>,
         sink: &dyn Sink,
         home: &mut Home,
-    ) -> Result<(Vec<Record>, Chained, Settled), Error> {
+    ) -> Result<(Vec<Record>, Chained<'r>, Settled), Error> {
         let mut most = match work {
             Work::Records(records) => records.len(),
             Work::Timers(_) => self.timer_pace.records(),
@@ -367,13 +367,13 @@ impl Stage {
     }
 
     /// All steps over the records but those left out. The failures come with the step they happened in.
-    fn chain(
+    fn chain<'r>(
         &mut self,
-        records: &[Record],
+        records: &'r [Record],
         left_out: &Falls,
         sink: &dyn Sink,
         home: &mut Home,
-    ) -> Result<Chained, Error> {
+    ) -> Result<Chained<'r>, Error> {
         let mut chained = Chained::begin(records, left_out);
         let retried = self.retry.filter(|(offset, _)| records.first().is_some_and(|r| r.offset == *offset));
         let attempt = retried.map_or(0, |(_, attempt)| u16::try_from(attempt).unwrap_or(u16::MAX));
@@ -409,7 +409,7 @@ impl Stage {
     fn chain_from(
         &mut self,
         first: usize,
-        chained: &mut Chained,
+        chained: &mut Chained<'_>,
         attempt: impl Fn(usize) -> u16,
         head: Head,
         sink: &dyn Sink,
@@ -461,7 +461,7 @@ impl Stage {
 
     /// Applies the policy to the failures. The turn ends before the first record that is not to fall yet. Where the records are timers,
     /// these are given as well.
-    fn settle(&self, records: &[Record], timers: &[Timer], chained: &mut Chained) -> Settled {
+    fn settle(&self, records: &[Record], timers: &[Timer], chained: &mut Chained<'_>) -> Settled {
         let mut settled = Settled::default();
         for (&source, (step, fall)) in chained.falls.range(..chained.done) {
             let (step, fall) = (*step, fall.clone());
@@ -537,7 +537,7 @@ impl Stage {
         &mut self,
         records: &[Record],
         position: u64,
-        chained: Chained,
+        chained: Chained<'_>,
         settled: Settled,
         sink: &mut dyn Sink,
         home: &mut Home,
@@ -559,7 +559,7 @@ impl Stage {
             if moves {
                 self.yielded = Yield::of(chained.done, &chained.flows, &dead_letters, kept);
             }
-            let outgoing = |flow: Flow| Outgoing { record: flow.record, sink: flow.target };
+            let outgoing = |flow: Flow<'_>| Outgoing { record: flow.record.into_owned(), sink: flow.target };
             let outputs = chained.flows.into_iter().map(outgoing).collect();
             if let Err(e) = sink.commit(Unit { outputs, dead_letters, position, state }) {
                 let turn = self.port_trouble("committing", e);
@@ -642,8 +642,8 @@ struct Yield {
 }
 
 impl Yield {
-    fn of(records: usize, made: &[Flow], dead: &[DeadLetter], kept: usize) -> Self {
-        let all = made.iter().map(|flow| &flow.record).chain(dead.iter().map(|letter| &letter.record));
+    fn of(records: usize, made: &[Flow<'_>], dead: &[DeadLetter], kept: usize) -> Self {
+        let all = made.iter().map(|flow| &*flow.record).chain(dead.iter().map(|letter| &letter.record));
         let bytes = all.map(Record::size).sum::<usize>() + kept;
         Self { records: records as u64, outputs: (made.len() + dead.len()) as u64, bytes: bytes as u64 }
     }

@@ -105,7 +105,7 @@ impl Stage {
         left_out: &Falls,
         sink: &dyn Sink,
         home: &mut Home,
-    ) -> Result<(Fired, Chained), Error> {
+    ) -> Result<(Fired, Chained<'static>), Error> {
         let DueTimers { step, until, at, brought_by } = *due;
         let running = &self.steps[step];
         let domain = if brought_by.is_some() { Domain::EventTime } else { Domain::ProcessingTime };
@@ -152,6 +152,7 @@ impl Stage {
         } else if chained.done == timers.len() {
             self.timer_pace.kept(timers.len(), self.longest_since(&before), self.plan.limits.deadline);
         }
+        let chained = chained.into_owned();
         Ok((Fired { timers, records }, chained))
     }
 }
