@@ -114,7 +114,7 @@ struct Name<'p> {
     /// [`NOWHERE`] if none is.
     len: usize,
     bytes: &'p [u8],
-    /// Its first bytes, and which bits of a word they are.
+    /// Its first eight bytes, and which bits of a word they are.
     word: u64,
     mask: u64,
     /// The path below it.
@@ -367,13 +367,16 @@ mod tests {
     use super::super::by_library;
     use super::*;
 
-    const TEXTS: [&str; 6] = [
+    const TEXTS: [&str; 9] = [
         r#"{"id":17,"amount":501,"currency":"EUR","customer":"c00017","note":"                        x"}"#,
         r#" { "a" : { "b" : -1.5e3 , "c":[1, {"b":2}, [], {}, "x", null] } , "amount" : "\u00e9\"\\ é" ,"":0 } "#,
         r#"{"a":{"d":[{"amount":1},[true,false]],"b":{"b":null}},"amount":123456789012345678,"b":"ü"}"#,
         r#"{"a":{"b":0.25},"amount":1e2,"a_long_name_for_once":{"and_another_one":["1","22"]}}"#,
         r#"{"amount":{"b":1,"a":true},"a":false,"12345678":"12345678","":{"":""}}"#,
+        r#"{"a":1}"#,
+        r#"{"":2}"#,
         "{}",
+        " {}",
     ];
     const POINTERS: [&str; 11] = [
         "/amount",
