@@ -59,9 +59,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub policy: Policy,
     pub limits: Limits,
-    /// Most records of one turn, 1 to [`Batch::MAX_RECORDS`]; 256 is a good number.
+    /// Most records of one turn, 1 to [`Batch::MAX_RECORDS`].
     pub batch_records: usize,
-    /// Bytes after which a turn reads no further; 1 MiB is a good number.
+    /// Bytes after which a turn reads no further.
     pub batch_bytes: usize,
     pub observer: Arc<dyn Observer>,
     /// Needed when one of the steps is a processor.
@@ -69,6 +69,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Records of one turn where a queue has as many: so many that what a call and a turn cost by themselves hardly counts. Where a turn
+    /// makes much of them, or they take long, it takes fewer.
+    pub const BATCH_RECORDS: usize = 2_048;
+    /// Bytes after which such a turn reads no further.
+    pub const BATCH_BYTES: usize = 1024 * 1024;
+
     /// Whether the steps and the sinks fit together.
     ///
     /// # Errors

@@ -30,8 +30,8 @@ type Done<T> = Result<T, Box<dyn Error>>;
 /// Of each, one sample after the other in turn, so that a slow moment of the machine meets both.
 const ROUNDS: usize = 15;
 const SAMPLE: Duration = Duration::from_millis(40);
-/// What a pipeline's stage reads at once, and four times as much, where the cost of the call itself counts less.
-const BATCHES: [usize; 2] = [512, 2048];
+/// What a pipeline's stage reads at once where its queue has as much, and a quarter of it, where the call itself counts for more.
+const BATCHES: [usize; 2] = [512, Plan::BATCH_RECORDS];
 /// Records that a round goes through: more than the nearest cache holds.
 const RECORDS: usize = 16_384;
 const KEYS: usize = 1_000;

@@ -37,9 +37,6 @@ use crate::{
 
 /// Marks the tokens of pipelines among those of pulls.
 const TOKENS: u64 = 1 << 63;
-/// Records of one turn.
-const BATCH_RECORDS: usize = 512;
-const BATCH_BYTES: usize = 1024 * 1024;
 /// Longest sleep of an idle pipeline, so that lost wakes are found by then; how often one looks for new queues.
 const IDLE: Duration = Duration::from_millis(500);
 /// Longest time until a queue is tried again that could not be served; it doubles from [`IDLE`].
@@ -291,8 +288,8 @@ pub(super) fn plan(checked: &Checked, queue: QueueId, observer: Arc<dyn Observer
         steps: checked.steps.clone(),
         policy: checked.policy.clone(),
         limits: checked.limits.clone(),
-        batch_records: BATCH_RECORDS,
-        batch_bytes: BATCH_BYTES,
+        batch_records: Plan::BATCH_RECORDS,
+        batch_bytes: Plan::BATCH_BYTES,
         observer,
         state: partition.map(|partition| StatePlan { partition, lateness }),
     }

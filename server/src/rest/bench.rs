@@ -35,9 +35,6 @@ use crate::{
 const MESSAGES_LIMIT: usize = 1_000;
 const SECONDS: u64 = 2;
 const SECONDS_LIMIT: u64 = 10;
-/// Records and bytes of one turn, as in a pipeline.
-const BATCH_RECORDS: usize = 512;
-const BATCH_BYTES: usize = 1024 * 1024;
 /// Bytes of changes of what a processor keeps after which it ends: all of it is in memory.
 const KEPT_LIMIT: usize = 256 * 1024 * 1024;
 
@@ -133,8 +130,8 @@ fn measure(version: &Version, test: SpeedTest, go_on: impl Fn() -> bool) -> Resu
         steps: vec![step],
         policy: Policy { retries: 0, backoff: Duration::ZERO, then: Then::DeadLetter },
         limits: Limits::default(),
-        batch_records: BATCH_RECORDS,
-        batch_bytes: BATCH_BYTES,
+        batch_records: Plan::BATCH_RECORDS,
+        batch_bytes: Plan::BATCH_BYTES,
         observer: Arc::new(Logs::default()),
         state: Some(StatePlan { partition, lateness: 0 }),
     };
