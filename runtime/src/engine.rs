@@ -82,7 +82,7 @@ fn settings(config: &Config) -> wasmtime::Config {
         .wasm_component_model(true)
         .epoch_interruption(true)
         .wasm_memory64(false)
-        // There is one memory for a component; `pieces` relies on it.
+        // There is one memory for a component; `rewrite` relies on it.
         .wasm_multi_memory(false)
         .memory_init_cow(true)
         // A stack is told by its functions' names; places in them would make modules an eighth larger, and traps slower.

@@ -19,8 +19,8 @@ use crate::instance;
 use crate::limits::Compilers;
 use crate::manifest::{Manifest, Report, Role};
 use crate::packages;
-use crate::pieces;
 use crate::plugin::{Exports, Plugin, Program};
+use crate::rewrite;
 use crate::wasi;
 
 const CONTRACT: &str = "sluice:plugin/";
@@ -79,7 +79,7 @@ fn examine(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<(Plugin, Rep
 fn compile(runtime: &Runtime, hint: &str, bytes: Vec<u8>) -> Result<Component, Refusal> {
     let refuse = |text: String| Refusal::new(RefusalCode::Invalid, format!("{hint}: does not compile: {text}"));
     bounds::check(&bytes).map_err(refuse)?;
-    let bytes = pieces::component(&as_component(hint, bytes)?).map_err(|e| refuse(format!("{e:#}")))?;
+    let bytes = rewrite::component(&as_component(hint, bytes)?).map_err(|e| refuse(format!("{e:#}")))?;
     Component::new(&runtime.shared.engine, bytes).map_err(|e| refuse(format!("{e:#}")))
 }
 
