@@ -30,7 +30,7 @@ impl<'a> Record<'a> {
     /// # Errors
     /// It is no JSON.
     pub fn json(&self) -> Result<serde_json::Value, serde_json::Error> {
-        serde_json::from_slice(self.value())
+        parse(self.value())
     }
 
     /// The field of a JSON body at a JSON Pointer (RFC 6901), as `/items/0/price`; `None` if it is not there. Makes nothing of the rest of
@@ -127,6 +127,15 @@ impl<'a> Record<'a> {
     }
 }
 
+/// The same as from bytes, but UTF-8 is checked once, and not in each string.
+fn parse(body: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
+    match str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        // It names the place.
+        Err(_) => serde_json::from_slice(body),
+    }
+}
+
 /// Text of a key, tag or property: UTF-8, as RocketMQ's own. Up to the first byte that is not.
 fn text(bytes: &[u8]) -> &str {
     match str::from_utf8(bytes) {
@@ -170,6 +179,25 @@ mod tests {
         assert_eq!((first.value(), second.value()), (&b"one"[..], &b"two"[..]));
         assert_eq!((first.header("a"), second.header("b")), (None, Some("x")));
         assert_eq!((second.header_u64("a"), second.header_u64("b")), (Some(1), None));
+    }
+
+    #[test]
+    fn a_body_is_read_as_the_library_reads_bytes() {
+        let bodies: [&[u8]; 9] = [
+            b"{\"a\":[1,\"\xC3\xA4\\u00e4\"]}",
+            b" null ",
+            b"",
+            b"{\"a\":1",
+            b"{\"a\":1}x",
+            b"{\"a\":\n\"\xFF\"}",
+            b"\xFF{}",
+            b"{}\xFF",
+            b"\xEF\xBB\xBF{}",
+        ];
+        for body in bodies {
+            let same = |read: Result<serde_json::Value, serde_json::Error>| read.map_err(|error| error.to_string());
+            assert_eq!(same(parse(body)), same(serde_json::from_slice(body)), "{body:?}");
+        }
     }
 
     #[test]
