@@ -1,6 +1,9 @@
 //! Finding a field in one pass over the text, eight bytes at a time. Anything unusual is left to the library, so whatever is answered here,
-//! it would answer as well. What the loop over an object does not always need lies in memory or in functions that are not inlined:
-//! registers are what a guest has few of, beside those that watch its deadline.
+//! it would answer as well. What the loop over an object does not always need lies in memory, and what it seldom needs in
+//! functions that are not inlined: registers are what a guest has few of, beside those that watch its deadline, and each call looks at that and
+//! at the stack.
+
+use std::num::NonZeroUsize;
 
 /// Deepest nesting that is gone into.
 const DEPTH: u32 = 32;
@@ -18,7 +21,7 @@ pub(super) fn find<'j>(json: &'j [u8], pointer: &str) -> Option<Option<&'j [u8]>
     if text.byte(at) != b'{' {
         return None;
     }
-    let end = scan.object(at + 1)?;
+    let end = scan.object(at + 1)?.get();
     let whole = end == json.len() || text.blanks(end) == json.len();
     let valid = scan.seen & HIGH == 0 || str::from_utf8(json).is_ok();
     (whole && valid).then_some(scan.found)
@@ -57,9 +60,39 @@ impl<'j> Text<'j> {
         }
     }
 
+    /// The place of the quote that closes what begins at `at` with this word, if it is within so many words and all before it is usual; else how
+    /// far that is so.
+    #[inline(always)]
+    fn closing<const WORDS: usize>(&self, mut at: usize, mut word: u64) -> Result<usize, usize> {
+        for _ in 1..WORDS {
+            match quoted(word) {
+                Ok(short) => return Ok(at + short),
+                Err(8) => at += 8,
+                Err(short) => return Err(at + short),
+            }
+            word = self.word(at);
+        }
+        quoted(word).map(|short| at + short).map_err(|short| at + short)
+    }
+
     #[inline(always)]
     fn blanks(&self, at: usize) -> usize {
-        if self.byte(at) > b' ' { at } else { self.more_blanks(at) }
+        self.behind_blanks(at, self.byte(at)).0
+    }
+
+    /// The next place that is no blank, and its byte. `byte` is the one at `at`.
+    #[inline(always)]
+    fn behind_blanks(&self, at: usize, byte: u8) -> (usize, u8) {
+        if byte > b' ' {
+            return (at, byte);
+        }
+        let at = self.more_blanks(at);
+        (at, self.byte(at))
+    }
+
+    #[inline(always)]
+    fn and_byte(&self, at: Place) -> (usize, u8) {
+        (at.get(), self.byte(at.get()))
     }
 
     #[inline(never)]
@@ -80,7 +113,7 @@ impl<'j> Text<'j> {
     }
 
     #[inline(never)]
-    fn number(&self, mut at: usize) -> Option<usize> {
+    fn number(&self, mut at: usize) -> Option<Place> {
         if self.byte(at) == b'-' {
             at += 1;
         }
@@ -92,7 +125,7 @@ impl<'j> Text<'j> {
             let signed = matches!(self.byte(at + 1), b'+' | b'-');
             at = self.digits(at + 1 + usize::from(signed))?;
         }
-        Some(at)
+        Place::new(at)
     }
 
     /// The place after one digit or more.
@@ -107,6 +140,9 @@ impl<'j> Text<'j> {
         }
     }
 }
+
+/// A place in a text behind its first byte: as an [`Option`] it is one value, which a function of a guest gives in a register.
+type Place = NonZeroUsize;
 
 /// The name that is looked for in an object.
 #[derive(Clone, Copy)]
@@ -147,7 +183,7 @@ impl<'p> Name<'p> {
 
 struct Scan<'j, 'p> {
     text: Text<'j>,
-    /// All words of strings, one over the other: whether there is anything but ASCII.
+    /// The words of strings that are long or unusual, one over the other: whether there is anything but ASCII.
     seen: u64,
     depth: u32,
     sought: Name<'p>,
@@ -156,62 +192,55 @@ struct Scan<'j, 'p> {
 
 impl Scan<'_, '_> {
     /// What follows a brace: the place after the closing one.
-    fn object(&mut self, from: usize) -> Option<usize> {
+    fn object(&mut self, from: usize) -> Option<Place> {
         let text = self.text;
-        let mut at = text.blanks(from);
-        if text.byte(at) == b'}' {
-            return Some(at + 1);
+        let (mut at, mut byte) = text.behind_blanks(from, text.byte(from));
+        if byte == b'}' {
+            return Place::new(at + 1);
         }
         loop {
-            if text.byte(at) != b'"' {
+            if byte != b'"' {
                 return None;
             }
             let name = at + 1;
             let word = text.word(name);
-            self.seen |= word;
-            let stops = stops(word);
-            let mut end = name + first_of(stops);
-            if stops == 0 || text.byte(end) != b'"' {
-                end = self.string(end, false)?;
-            }
+            let end = match text.closing::<2>(name, word) {
+                Ok(end) => end,
+                Err(far) => self.string(far, false)?.get(),
+            };
             let is_it = end - name == self.sought.len
                 && (word ^ self.sought.word) & self.sought.mask == 0
                 && self.meet(name, end)?;
-            at = end + 1;
-            if text.byte(at) != b':' {
-                at = text.more_blanks(at);
-                if text.byte(at) != b':' {
-                    return None;
-                }
+            (at, byte) = text.behind_blanks(end + 1, text.byte(end + 1));
+            if byte != b':' {
+                return None;
             }
-            let start = text.blanks(at + 1);
-            match text.byte(start) {
+            let (start, first) = text.behind_blanks(at + 1, text.byte(at + 1));
+            (at, byte) = match first {
                 b'"' => {
-                    let word = text.word(start + 1);
-                    self.seen |= word;
-                    let stops = self::stops(word);
-                    at = start + 1 + first_of(stops);
-                    if stops == 0 || text.byte(at) != b'"' {
-                        at = self.string(at, true)?;
-                    }
-                    at += 1;
+                    let closing = match text.closing::<4>(start + 1, text.word(start + 1)) {
+                        Ok(end) => end,
+                        Err(far) => self.string(far, true)?.get(),
+                    };
+                    (closing + 1, text.byte(closing + 1))
                 }
                 b'1'..=b'9' => {
-                    let others = others(text.word(start));
-                    at = start + first_of(others);
-                    if others == 0 || matches!(text.byte(at), b'.' | b'e' | b'E') {
-                        at = text.number(start)?;
+                    let word = text.word(start);
+                    let digits = first_of(others(word));
+                    match byte_of(word, digits) {
+                        Some(next) if !matches!(next, b'.' | b'e' | b'E') => (start + digits, next),
+                        _ => text.and_byte(text.number(start)?),
                     }
                 }
-                _ => at = self.other(start, is_it)?,
-            }
+                _ => text.and_byte(self.other(start, is_it)?),
+            };
             if is_it && !self.ends(start, at) {
                 return None;
             }
-            at = text.blanks(at);
-            match text.byte(at) {
-                b',' => at = text.blanks(at + 1),
-                b'}' => return Some(at + 1),
+            (at, byte) = text.behind_blanks(at, byte);
+            match byte {
+                b',' => (at, byte) = text.behind_blanks(at + 1, text.byte(at + 1)),
+                b'}' => return Place::new(at + 1),
                 _ => return None,
             }
         }
@@ -219,16 +248,16 @@ impl Scan<'_, '_> {
 
     /// What follows a quote: the place of the closing one.
     #[inline(never)]
-    fn string(&mut self, mut at: usize, may_escape: bool) -> Option<usize> {
+    fn string(&mut self, mut at: usize, may_escape: bool) -> Option<Place> {
         let text = self.text;
         loop {
             let word = text.word(at);
             self.seen |= word;
-            let stops = stops(word);
+            let stops = marks(word) & !word & HIGH;
             at += first_of(stops);
             if stops != 0 {
                 match text.byte(at) {
-                    b'"' => return Some(at),
+                    b'"' => return Place::new(at),
                     b'\\' if may_escape => at = text.escape(at + 1)?,
                     _ => return None,
                 }
@@ -237,7 +266,7 @@ impl Scan<'_, '_> {
     }
 
     /// A name that begins as the one that is looked for, and is as long: whether it is that. `None` if it was there before.
-    #[inline(never)]
+    #[inline(always)]
     fn meet(&mut self, name: usize, end: usize) -> Option<bool> {
         let is_it = end - name <= 8 || self.sought.bytes == &self.text.bytes[name..end];
         let again = is_it && self.sought.met;
@@ -246,7 +275,7 @@ impl Scan<'_, '_> {
     }
 
     /// The value of the name that is looked for. False if there is more of the path, but nothing below.
-    #[inline(never)]
+    #[inline(always)]
     fn ends(&mut self, from: usize, to: usize) -> bool {
         if !self.sought.below.is_empty() {
             return self.text.byte(from) == b'{';
@@ -257,8 +286,11 @@ impl Scan<'_, '_> {
 
     /// A value that is neither a string nor begins with a digit but 0.
     #[inline(never)]
-    fn other(&mut self, at: usize, is_it: bool) -> Option<usize> {
-        let is = |word: &[u8]| self.text.bytes[at..].starts_with(word).then_some(at + word.len());
+    fn other(&mut self, at: usize, is_it: bool) -> Option<Place> {
+        let is = |word: &[u8]| {
+            let there = self.text.bytes[at..].starts_with(word);
+            if there { Place::new(at + word.len()) } else { None }
+        };
         match self.text.byte(at) {
             b'0' | b'-' => self.text.number(at),
             b't' => is(b"true"),
@@ -287,22 +319,22 @@ impl Scan<'_, '_> {
     }
 
     /// What follows a bracket: the place after the closing one.
-    fn array(&mut self, from: usize) -> Option<usize> {
+    fn array(&mut self, from: usize) -> Option<Place> {
         let text = self.text;
         let mut at = text.blanks(from);
         if text.byte(at) == b']' {
-            return Some(at + 1);
+            return Place::new(at + 1);
         }
         loop {
             at = match text.byte(at) {
-                b'"' => self.string(at + 1, true)? + 1,
-                b'1'..=b'9' => text.number(at)?,
-                _ => self.other(at, false)?,
+                b'"' => self.string(at + 1, true)?.get() + 1,
+                b'1'..=b'9' => text.number(at)?.get(),
+                _ => self.other(at, false)?.get(),
             };
             at = text.blanks(at);
             match text.byte(at) {
                 b',' => at = text.blanks(at + 1),
-                b']' => return Some(at + 1),
+                b']' => return Place::new(at + 1),
                 _ => return None,
             }
         }
@@ -327,14 +359,21 @@ fn few(bytes: &[u8]) -> u64 {
     }
 }
 
-/// Bit 7 of the first byte that is a quote, a backslash, or less than a space; those after it may say anything.
+/// How many bytes of a string there are up to the closing quote, if that is in the word and all before it is usual; else how many of them are.
 #[inline(always)]
-fn stops(word: u64) -> u64 {
+fn quoted(word: u64) -> Result<usize, usize> {
+    let usual = first_of(marks(word) & HIGH);
+    if byte_of(word, usual) == Some(b'"') { Ok(usual) } else { Err(usual) }
+}
+
+/// Bit 7 of the first byte that is a quote, a backslash, less than a space, or not ASCII; those after it may say anything.
+#[inline(always)]
+fn marks(word: u64) -> u64 {
     let zero = |word: u64| word.wrapping_sub(ONES);
     let quote = zero(word ^ (ONES * u64::from(b'"')));
     let backslash = zero(word ^ (ONES * u64::from(b'\\')));
     let control = word.wrapping_sub(ONES * u64::from(b' '));
-    (quote | backslash | control) & !word & HIGH
+    quote | backslash | control
 }
 
 /// Bit 7 of the first byte that ends a name of a pointer, which is `/`, `~` or the end; those after it may say anything.
@@ -354,6 +393,12 @@ fn others(word: u64) -> u64 {
     ((word & UPPER) ^ digits) | ((word.wrapping_add(ONES * 6) & UPPER) ^ digits)
 }
 
+/// `None` for the one after the last.
+#[inline(always)]
+fn byte_of(word: u64, index: usize) -> Option<u8> {
+    (index < 8).then(|| word.wrapping_shr(8 * index as u32).to_le_bytes()[0])
+}
+
 /// Which byte the lowest bit is in; 8 if there is none.
 #[inline(always)]
 fn first_of(bits: u64) -> usize {
@@ -371,7 +416,7 @@ mod tests {
         r#"{"id":17,"amount":501,"currency":"EUR","customer":"c00017","note":"                        x"}"#,
         r#" { "a" : { "b" : -1.5e3 , "c":[1, {"b":2}, [], {}, "x", null] } , "amount" : "\u00e9\"\\ é" ,"":0 } "#,
         r#"{"a":{"d":[{"amount":1},[true,false]],"b":{"b":null}},"amount":123456789012345678,"b":"ü"}"#,
-        r#"{"a":{"b":0.25},"amount":1e2,"a_long_name_for_once":{"and_another_one":["1","22"]}}"#,
+        r#"{"a":{"b":0.25},"amount":1e2,"c":17.5,"a_long_name_for_once":{"and_another_one":["1","22"]}}"#,
         r#"{"amount":{"b":1,"a":true},"a":false,"12345678":"12345678","":{"":""}}"#,
         r#"{"a":1}"#,
         r#"{"":2}"#,
