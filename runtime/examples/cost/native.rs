@@ -13,8 +13,10 @@ pub fn trivial() -> Filter {
 
 pub fn json() -> Filter {
     Box::new(|record| {
-        let body: Result<serde_json::Value, _> = serde_json::from_slice(&record.value);
-        body.is_ok_and(|body| body["amount"].as_u64().is_some_and(|amount| amount > 500))
+        // As `sluice_sdk::Record::json` does it.
+        let text = str::from_utf8(&record.value).ok();
+        let body: Option<serde_json::Value> = text.and_then(|text| serde_json::from_str(text).ok());
+        body.is_some_and(|body| body["amount"].as_u64().is_some_and(|amount| amount > 500))
     })
 }
 

@@ -7,6 +7,8 @@ use wasmparser::Operator;
 
 /// As much as stays resident from one instance to the next, pages of 64 KiB.
 const PAGES: u64 = 4;
+/// What part of its memory a module has ahead at the most: a small one is to do with a small limit.
+const PART: u64 = 4;
 /// Most pages of a memory.
 const MOST: u64 = 65_536;
 
@@ -53,7 +55,7 @@ impl Ahead {
         else {
             return None;
         };
-        let pages = maximum.unwrap_or(MOST).saturating_sub(initial).min(PAGES);
+        let pages = maximum.unwrap_or(MOST).saturating_sub(initial).min(initial / PART).min(PAGES);
         let minimum = initial + pages;
         let memory = MemoryType { minimum, maximum, memory64: false, shared: false, page_size_log2: None };
         (pages > 0).then_some(Ahead { memory, pages, global: globals })
@@ -151,7 +153,7 @@ mod tests {
     #[test]
     fn a_module_sees_the_memory_that_it_would_have_seen() {
         let engine = Engine::default();
-        for limits in ["0", "1", "2 2", "2 3", "1 5", "3 7", "1 9", "2 65536"] {
+        for limits in ["0", "1", "4 4", "4 5", "11", "16 20", "17 18", "17 30", "20 65536"] {
             let plain = asking(limits);
             let ahead = module(&plain, true).unwrap();
             wasmparser::validate(&ahead).unwrap();
@@ -159,7 +161,7 @@ mod tests {
                 [0, 1, 0, 1, 1, 1, 1, 1],
                 [4, 0, 1, 0, 9, 1, 0, 0],
                 [5, 5, 1, 0, u32::MAX, 65_536, 1, 1],
-                [3, 2, 0, 65_530, 1, 1, 0, 2],
+                [3, 2, 0, 65_520, 1, 1, 0, 2],
                 [u32::MAX, 1, u32::MAX, 3, u32::MAX - 3, 1, 1, 1],
             ] {
                 let [mut plain, mut ahead] = [&plain, &*ahead].map(|bytes| Running::start(&engine, bytes));
@@ -176,39 +178,43 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_first_is_there_already() {
-        let mut running = Running::start(&Engine::default(), &module(&asking("2"), true).unwrap());
-        assert_eq!(running.sizes(), (2, 2 + PAGES));
-        for (asked, told) in [(1, 3), (3, 6)] {
+        let begin = |limits| Running::start(&Engine::default(), &module(&asking(limits), true).unwrap());
+        let mut running = begin("17");
+        assert_eq!(running.sizes(), (17, 21));
+        for (asked, told) in [(1, 18), (3, 21)] {
             running.grow.call(&mut running.store, asked).unwrap();
-            assert_eq!(running.sizes(), (told, 2 + PAGES));
+            assert_eq!(running.sizes(), (told, 21));
         }
         running.grow.call(&mut running.store, 1).unwrap();
-        assert_eq!(running.sizes(), (7, 7));
-        assert_eq!(Running::start(&Engine::default(), &module(&asking("2 3"), true).unwrap()).sizes(), (2, 3));
+        assert_eq!(running.sizes(), (22, 22));
+        for (limits, sizes) in [("17 19", (17, 19)), ("9", (9, 11)), ("4", (4, 5)), ("3", (3, 3))] {
+            assert_eq!(begin(limits).sizes(), sizes, "{limits}");
+        }
     }
 
     #[test]
     fn whoever_does_not_ask_or_cannot_have_more_stays_as_it_is() {
         let grow = "(func (drop (memory.grow (i32.const 1))))";
         for text in [
-            "(memory 1) (global i32 (i32.const 1)) (func (drop (memory.size)))".to_owned(),
-            format!("(memory 2 2) (global i32 (i32.const 1)) {grow}"),
-            format!(r#"(import "m" "memory" (memory 1)) (global i32 (i32.const 1)) {grow}"#),
-            format!("(memory 1) {grow}"),
+            "(memory 17) (global i32 (i32.const 1)) (func (drop (memory.size)))".to_owned(),
+            format!("(memory 17 17) (global i32 (i32.const 1)) {grow}"),
+            format!("(memory 3) (global i32 (i32.const 1)) {grow}"),
+            format!(r#"(import "m" "memory" (memory 17)) (global i32 (i32.const 1)) {grow}"#),
+            format!("(memory 17) {grow}"),
         ] {
             let plain = wat::parse_str(format!("(module {text})")).unwrap();
             assert!(*module(&plain, true).unwrap() == *plain, "{text}");
         }
-        assert!(*module(&asking("2"), false).unwrap() == *asking("2"));
+        assert!(*module(&asking("17"), false).unwrap() == *asking("17"));
     }
 
     #[test]
     fn nothing_is_had_ahead_where_another_module_has_a_part_in_the_memory() {
         let grow = "(func (drop (memory.grow (i32.const 1))))";
-        let own = format!(r#"(core module $m (memory (export "memory") 1) (global i32 (i32.const 1)) {grow})"#);
+        let own = format!(r#"(core module $m (memory (export "memory") 17) (global i32 (i32.const 1)) {grow})"#);
         let alone = wat::parse_str(format!("(component {own} (core instance $i (instantiate $m)))")).unwrap();
         assert!(component(&alone).unwrap().len() > alone.len());
-        let other = format!(r#"(core module $o (import "m" "memory" (memory 1)) {grow})"#);
+        let other = format!(r#"(core module $o (import "m" "memory" (memory 17)) {grow})"#);
         let both = format!(
             r#"(component {own} (component {other}) {other} (core instance $i (instantiate $m))
             (core instance (instantiate $o (with "m" (instance $i)))))"#
