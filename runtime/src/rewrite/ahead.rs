@@ -201,6 +201,7 @@ mod tests {
             format!("(memory 3) (global i32 (i32.const 1)) {grow}"),
             format!(r#"(import "m" "memory" (memory 17)) (global i32 (i32.const 1)) {grow}"#),
             format!("(memory 17) {grow}"),
+            format!("(memory 17) (memory 1) (global i32 (i32.const 1)) {grow}"),
         ] {
             let plain = wat::parse_str(format!("(module {text})")).unwrap();
             assert!(*module(&plain, true).unwrap() == *plain, "{text}");

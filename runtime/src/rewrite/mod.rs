@@ -155,7 +155,14 @@ impl Known {
                 FUNCTIONS => {
                     known.functions = known.functions.saturating_add(FunctionSectionReader::new(reader)?.count());
                 }
-                MEMORIES => memory = MemorySectionReader::new(reader)?.into_iter().next().transpose()?,
+                MEMORIES => {
+                    let mut memories = MemorySectionReader::new(reader)?.into_iter();
+                    memory = memories.next().transpose()?;
+                    // The engine is to see, and to refuse, a second one.
+                    if memories.next().transpose()?.is_some() {
+                        memory = None;
+                    }
+                }
                 GLOBALS => own_globals = Some(GlobalSectionReader::new(reader)?.count()),
                 DATA => {
                     for segment in DataSectionReader::new(reader)? {
