@@ -6,7 +6,7 @@ use wasm_encoder::{BlockType, ConstExpr, Encode, Function, GlobalType, Instructi
 use wasmparser::Operator;
 
 /// As much as stays resident from one instance to the next, pages of 64 KiB.
-const PAGES: u64 = 4;
+const PAGES: u32 = 4;
 /// What part of its memory a module has ahead at the most: a small one is to do with a small limit.
 const PART: u64 = 4;
 /// Most pages of a memory.
@@ -44,7 +44,7 @@ impl Asks {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ahead {
     memory: MemoryType,
-    pages: u64,
+    pages: u32,
     global: u32,
 }
 
@@ -55,8 +55,9 @@ impl Ahead {
         else {
             return None;
         };
-        let pages = maximum.unwrap_or(MOST).saturating_sub(initial).min(initial / PART).min(PAGES);
-        let minimum = initial + pages;
+        let room = maximum.unwrap_or(MOST).saturating_sub(initial).min(initial / PART);
+        let pages = u32::try_from(room).map_or(PAGES, |room| room.min(PAGES));
+        let minimum = initial + u64::from(pages);
         let memory = MemoryType { minimum, maximum, memory64: false, shared: false, page_size_log2: None };
         (pages > 0).then_some(Ahead { memory, pages, global: globals })
     }
@@ -72,7 +73,7 @@ impl Ahead {
     pub(super) fn global(&self) -> Vec<u8> {
         let mut global = Vec::new();
         GlobalType { val_type: ValType::I32, mutable: true, shared: false }.encode(&mut global);
-        ConstExpr::i32_const(i32::try_from(self.pages).unwrap_or(0)).encode(&mut global);
+        ConstExpr::i32_const(self.pages.cast_signed()).encode(&mut global);
         global
     }
 
@@ -170,7 +171,7 @@ mod tests {
                     assert_eq!(ahead.grow.call(&mut ahead.store, pages).unwrap(), expected, "{limits} {asked:?}");
                     let ((told, has), (same, really)) = (plain.sizes(), ahead.sizes());
                     assert_eq!((told, u64::from(told)), (same, has), "{limits} {asked:?}");
-                    assert!((has..=has + PAGES).contains(&really), "{limits} {asked:?}: {really}");
+                    assert!((has..=has + u64::from(PAGES)).contains(&really), "{limits} {asked:?}: {really}");
                 }
             }
         }
