@@ -13,6 +13,9 @@ use crate::{
     stream::{bench, consume, produce},
 };
 
+/// Where the REST API is when nobody says.
+const USUAL_SERVER: &str = "http://127.0.0.1:8082";
+
 /// A message broker that speaks RocketMQ's protocol and runs WebAssembly plugins on its streams.
 #[derive(Parser)]
 #[command(name = "sluice", version, arg_required_else_help = true, propagate_version = true)]
@@ -26,9 +29,9 @@ struct Cli {
     /// What is logged, as in RUST_LOG: `info`, `debug`, `sluice_server=debug,info`.
     #[arg(long, global = true, env = "SLUICE_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
-    /// Address of the REST API, for the commands that ask a running server.
-    #[arg(long, global = true, env = "SLUICE_SERVER", default_value = "http://127.0.0.1:8082", value_name = "URL")]
-    server: String,
+    /// Address of the REST API, for the commands that ask a running server; http://127.0.0.1:8082 when left out.
+    #[arg(long, global = true, env = "SLUICE_SERVER", value_name = "URL")]
+    server: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -83,15 +86,16 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> anyhow::Result<()> {
     log::init(&cli.log)?;
-    let rest = Rest::new(&cli.server);
+    let rest = Rest::new(cli.server.as_deref().unwrap_or(USUAL_SERVER));
+    let server = cli.server.is_some().then_some(&rest);
     match cli.command {
         Command::Dev(args) => run::dev::run(args),
         Command::Namesrv(args) => run::namesrv::run(args),
         Command::Broker(args) => run::broker::run(args),
         Command::Demo(args) => demo::run(args),
-        Command::Produce(args) => produce::run(args),
-        Command::Consume(args) => consume::run(args),
-        Command::Bench(args) => bench::run(args, &rest),
+        Command::Produce(args) => produce::run(args, server),
+        Command::Consume(args) => consume::run(args, server),
+        Command::Bench(args) => bench::run(args, &rest, server),
         Command::Topic(args) => topic::run(args, &rest),
         Command::Group(args) => group::run(args, &rest),
         Command::Plugin(args) => plugin::run(args, &rest),

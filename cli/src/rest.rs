@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use ureq::{
     Agent, Body,
-    http::{Request, Response},
+    http::{Request, Response, Uri},
 };
 
 /// Most bytes of an answer.
@@ -37,6 +37,12 @@ impl Rest {
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .build();
         Self { agent: config.into(), base: server.trim_end_matches('/').to_owned() }
+    }
+
+    /// Where the server is, without its port.
+    pub fn host(&self) -> Option<String> {
+        let base: Uri = self.base.parse().ok()?;
+        base.host().map(str::to_owned)
     }
 
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {

@@ -2,7 +2,7 @@
 
 mod binary;
 
-use binary::{Dev, stderr, stdout};
+use binary::{Dev, sluice, stderr, stdout};
 
 #[test]
 fn what_is_produced_is_consumed() {
@@ -37,6 +37,21 @@ fn a_queue_is_read_from_an_offset_and_from_a_time() {
     assert_eq!(recent.lines().count(), 40);
     let none = stdout(&dev.run(&["consume", "numbers", "--from", "@2100-01-01T00:00:00Z"]));
     assert_eq!(none, "");
+}
+
+#[test]
+fn the_name_server_is_that_of_the_server_when_only_that_is_given() {
+    let dev = Dev::start();
+    let server = format!("http://127.0.0.1:{}", 8082 + dev.offset);
+    let by_server = |args: &[&str]| sluice(args).args(["--server", &server]).output().unwrap();
+    assert!(dev.feed(&["produce", "greetings"], "one\n").status.success());
+    let read = by_server(&["consume", "greetings"]);
+    assert_eq!(stdout(&read), "one\n", "{}", stderr(&read));
+    let sent = by_server(&["bench", "produce", "--messages", "3", "-o", "json"]);
+    assert!(sent.status.success(), "{}", stderr(&sent));
+    let nobody = sluice(&["consume", "greetings", "--server", "http://127.0.0.1:1"]).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("--server"), "{}", stderr(&nobody));
 }
 
 #[test]

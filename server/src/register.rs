@@ -26,6 +26,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Registers the broker with every name server: regularly, and whenever its topics change.
 pub struct Registrar {
     shell: Shell,
+    /// Addresses of the name servers.
+    pub addresses: Vec<String>,
     servers: Vec<Connection<Nobody>>,
     changed: Notify,
     /// Version of the topics that the name servers know; none before they heard of the broker.
@@ -40,11 +42,11 @@ impl Handler for Nobody {
 }
 
 impl Registrar {
-    pub fn new(shell: Shell, name_servers: &[String]) -> Arc<Self> {
+    pub fn new(shell: Shell, addresses: Vec<String>) -> Arc<Self> {
         let nobody = Arc::new(Nobody);
         let connect = |address: &String| Connection::new(address, nobody.clone(), ConnectionConfig::default());
-        let servers = name_servers.iter().map(connect).collect();
-        Arc::new(Self { shell, servers, changed: Notify::new(), known: watch::Sender::new(None) })
+        let servers = addresses.iter().map(connect).collect();
+        Arc::new(Self { shell, addresses, servers, changed: Notify::new(), known: watch::Sender::new(None) })
     }
 
     /// The topics changed: the name servers are told soon.

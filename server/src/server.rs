@@ -177,7 +177,7 @@ fn build(config: Config, send_effects: mpsc::UnboundedSender<Effect>) -> Result<
     let pipelines = Arc::new(Pipelines::load(shell.clone(), plugins.clone(), data.join("states"))?);
     let ingresses = Arc::new(Ingresses::load(shell.clone(), plugins.clone())?);
     let filters = Arc::new(Filters::load(shell.clone(), plugins.clone())?);
-    let registrar = Registrar::new(shell.clone(), &config.name_servers);
+    let registrar = Registrar::new(shell.clone(), config.name_servers);
     let parts = Parts {
         shell,
         plugins,

@@ -132,7 +132,19 @@ impl Common {
     }
 }
 
-pub fn run(args: BenchArgs, rest: &Rest) -> anyhow::Result<()> {
+impl Load {
+    fn names(&mut self) -> &mut NameServers {
+        match self {
+            Self::Produce { common, .. } | Self::Consume { common, .. } => &mut common.names,
+            Self::Latency { names, .. } => names,
+            Self::Pipeline(args) => &mut args.names,
+        }
+    }
+}
+
+/// `server` is where name servers are asked for, when it was given.
+pub fn run(mut args: BenchArgs, rest: &Rest, server: Option<&Rest>) -> anyhow::Result<()> {
+    args.load.names().or_of(server)?;
     block_on(async {
         match args.load {
             Load::Produce {

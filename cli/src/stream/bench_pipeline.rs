@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(clap::Args)]
 pub struct PipelineArgs {
     #[command(flatten)]
-    names: NameServers,
+    pub names: NameServers,
     /// Records to be filtered; half of them pass.
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     records: u64,

@@ -11,7 +11,7 @@ use sluice_client::{PullConsumer, QueueRef, Received};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{NameServers, pattern::Pattern, start::Start};
-use crate::run::block_on;
+use crate::{rest::Rest, run::block_on};
 
 /// Messages asked for at a time.
 const BATCH: usize = 64;
@@ -43,7 +43,9 @@ pub struct Args {
     names: NameServers,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+/// `server` is where name servers are asked for, when it was given.
+pub fn run(mut args: Args, server: Option<&Rest>) -> anyhow::Result<()> {
+    args.names.or_of(server)?;
     block_on(async {
         let hint = || format!("{} cannot be read ({})", args.topic, args.names.hint());
         let consumer = Arc::new(args.names.connect()?.pull_consumer("sluice-cli")?);

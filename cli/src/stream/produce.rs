@@ -12,7 +12,7 @@ use sluice_server::LONGEST_DELAY_MS;
 use tokio::sync::mpsc;
 
 use super::{NameServers, send_some};
-use crate::{output::OutputArgs, run::block_on, settings::Span};
+use crate::{output::OutputArgs, rest::Rest, run::block_on, settings::Span};
 
 /// Lines read ahead of what is sent.
 const AHEAD: usize = 1024;
@@ -56,7 +56,9 @@ fn delay(text: &str) -> Result<Span, String> {
     Ok(wanted)
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+/// `server` is where name servers are asked for, when it was given.
+pub fn run(mut args: Args, server: Option<&Rest>) -> anyhow::Result<()> {
+    args.names.or_of(server)?;
     let source: Box<dyn Read + Send> = match &args.file {
         None => Box::new(std::io::stdin()),
         Some(file) => {

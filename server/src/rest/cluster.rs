@@ -23,6 +23,8 @@ use crate::{
 struct ClusterView {
     name: String,
     version: &'static str,
+    /// Name servers that its brokers register with, as host and port. One on loopback is on the broker's own machine.
+    name_servers: Vec<String>,
     brokers: Vec<BrokerView>,
 }
 
@@ -107,8 +109,9 @@ pub fn routes(routes: Routes) -> Routes {
 
 async fn cluster(State(rest): State<Rest>) -> Answer {
     let name = rest.parts.shell.reader.config().cluster.clone();
-    let view = ClusterView { name, version: env!("CARGO_PKG_VERSION"), brokers: vec![view(&rest)] };
-    Ok(Json(view).into_response())
+    let name_servers = rest.parts.registrar.addresses.clone();
+    let brokers = vec![view(&rest)];
+    Ok(Json(ClusterView { name, version: env!("CARGO_PKG_VERSION"), name_servers, brokers }).into_response())
 }
 
 async fn list(State(rest): State<Rest>) -> Answer {
