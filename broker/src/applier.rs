@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluice_model::{
-    LogOffset, RecordView, Timestamp,
+    LogOffset, RecordView, Timestamp, TopicName,
     record::{self, Peek},
 };
 use sluice_storage::{Draft, Retention, Syncer, Written};
@@ -114,12 +114,29 @@ impl Applier {
     /// Deletes whole old segments, none that anything still points into; answers with the log's new start.
     ///
     /// A change that no longer points into a segment counts once it is on the disk; while one is staged only, or the draft
-    /// of a checkpoint is out, nothing is deleted.
+    /// of a checkpoint is out, nothing is deleted. A topic that keeps its messages for longer than the policy has it keeps
+    /// everybody's, since they share the log; a policy of size keeps none.
     pub fn retain(&mut self, now: Timestamp, policy: &Retention) -> Result<LogOffset> {
         // Before the state is looked at: the position of the delayed messages is part of it.
         let delayed = self.reader.oldest_delayed().unwrap_or(LogOffset(u64::MAX));
         let Some(pin) = self.durable(State::oldest_pin)? else { return Ok(self.reader.store().start()) };
         let pin = pin.unwrap_or(LogOffset(u64::MAX)).min(delayed);
-        Ok(self.store.retain(now, policy, pin)?)
+        let longest = self.retentions().into_iter().map(|(_, ms)| ms).max().unwrap_or_default();
+        let policy = Retention { max_age_ms: policy.max_age_ms.map(|ms| ms.max(longest)), ..*policy };
+        Ok(self.store.retain(now, &policy, pin)?)
+    }
+
+    /// Has the queues of each topic that keeps its messages for a time of its own begin behind what is older. Fails with the
+    /// last of the topics' errors; the other topics are done.
+    pub fn expire(&mut self, now: Timestamp) -> Result<()> {
+        let topics = self.retentions();
+        let expired = topics.into_iter().map(|(topic, ms)| self.store.expire(&topic, now.plus_ms(-ms)));
+        Ok(expired.fold(Ok(()), |all, one| one.and(all))?)
+    }
+
+    fn retentions(&self) -> Vec<(TopicName, i64)> {
+        let state = self.shared.state.read();
+        let topics = state.topics.iter();
+        topics.filter_map(|topic| Some((topic.name.clone(), topic.retention_ms?))).collect()
     }
 }

@@ -257,7 +257,7 @@ impl Reader {
         RecordView::parse(&record).ok().map(|record| record.stored_at())
     }
 
-    /// Stored records with this key, the newest first, at most [`limits::QUERY_MESSAGES`].
+    /// Stored records with this key that are in their queues still, the newest first, at most [`limits::QUERY_MESSAGES`].
     pub fn by_key(
         &self,
         topic: &TopicName,
@@ -266,7 +266,14 @@ impl Reader {
         max: usize,
     ) -> Result<Vec<Bytes>> {
         let places = self.store.by_key(topic, key, times.0, times.1, max.min(limits::QUERY_MESSAGES))?;
-        places.into_iter().map(|at| self.record_at(at)).collect()
+        let mut found: Vec<Bytes> = places.into_iter().map(|at| self.record_at(at)).collect::<Result<_>>()?;
+        found.retain(|record| RecordView::parse(record).is_ok_and(|record| !self.is_expired(topic, &record)));
+        Ok(found)
+    }
+
+    /// Whether the queue of a stored record of a topic begins behind it.
+    fn is_expired(&self, topic: &TopicName, record: &RecordView<'_>) -> bool {
+        record.queue_offset() < self.bounds(topic, record.queue()).0
     }
 
     pub fn offset(&self, group: &GroupName, topic: &TopicName, queue: QueueId) -> Option<QueueOffset> {

@@ -23,6 +23,9 @@ pub enum Durability {
     Async,
 }
 
+/// Least time for which a topic keeps its messages.
+const LEAST_RETENTION_MS: i64 = 1_000;
+
 /// What a topic is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TopicKind {
@@ -60,6 +63,8 @@ pub struct Topic {
     pub ordered: bool,
     /// `None` follows the broker's setting.
     pub durability: Option<Durability>,
+    /// For how long messages stay, milliseconds: at least 1,000. `None`: as long as the log has them.
+    pub retention_ms: Option<i64>,
     pub attributes: BTreeMap<String, String>,
 }
 
@@ -73,6 +78,7 @@ impl Topic {
             kind: TopicKind::Normal,
             ordered: false,
             durability: None,
+            retention_ms: None,
             attributes: BTreeMap::new(),
         }
     }
@@ -93,6 +99,9 @@ impl Topic {
         if self.permission.0 > 7 {
             return Err(Error::invalid("perm", format!("expected 0 to 7, got {}", self.permission.0)));
         }
+        if let Some(ms) = self.retention_ms.filter(|ms| *ms < LEAST_RETENTION_MS) {
+            return Err(Error::invalid("retention", format!("expected at least a second, got {ms} ms")));
+        }
         Ok(())
     }
 
@@ -106,6 +115,7 @@ impl Topic {
             Some(Durability::Async) => "async",
         };
         let ordered = if self.ordered { "true" } else { "false" };
+        let retention = self.retention_ms.map(|ms| ms.to_string());
         let plain = [
             ("name", self.name.as_str()),
             ("read", &read),
@@ -115,9 +125,11 @@ impl Topic {
             ("ordered", ordered),
             ("durability", durability),
         ];
+        let retention = retention.iter().map(|ms| ("retention", ms.as_str()));
         let named: Vec<(String, &str)> =
             self.attributes.iter().map(|(key, value)| (format!("attribute.{key}"), value.as_str())).collect();
-        Ok(Properties::from_pairs(plain.into_iter().chain(named.iter().map(|(key, value)| (key.as_str(), *value))))?)
+        let named = named.iter().map(|(key, value)| (key.as_str(), *value));
+        Ok(Properties::from_pairs(plain.into_iter().chain(retention).chain(named))?)
     }
 
     fn from_record(record: &RecordView<'_>) -> Result<Self> {
@@ -142,12 +154,18 @@ impl Topic {
                 "async" => Some(Durability::Async),
                 _ => None,
             },
+            // Topics of earlier versions have none.
+            retention_ms: pairs.get("retention").map(|ms| retention(ms)).transpose()?,
             attributes: pairs
                 .iter()
                 .filter_map(|(key, value)| Some((key.strip_prefix("attribute.")?.to_owned(), (*value).to_owned())))
                 .collect(),
         })
     }
+}
+
+fn retention(ms: &str) -> Result<i64> {
+    ms.parse().map_err(|_| Error::invalid("retention", "expected milliseconds in a topic record"))
 }
 
 pub fn kind_text(kind: TopicKind) -> &'static str {

@@ -3,9 +3,9 @@
 
 mod kit;
 
-use kit::{World, group, message, send_to, topic};
-use sluice_broker::{Decider, Fetch, FetchStatus, Filter, Retention, Verdict};
-use sluice_model::{LogOffset, QueueId, QueueOffset, Transaction};
+use kit::{World, field, group, message, send_to, topic};
+use sluice_broker::{Decider, Fetch, FetchStatus, Filter, Retention, Topic, Verdict};
+use sluice_model::{LogOffset, QueueId, QueueOffset, Timestamp, Transaction};
 
 const SMALL: Retention = Retention { max_age_ms: None, max_bytes: Some(4_096) };
 
@@ -97,4 +97,73 @@ fn age_counts_from_when_a_message_was_stored() {
     };
     assert_eq!(kept(1_000), LogOffset(0));
     assert!(kept(1_001) > LogOffset(0));
+}
+
+fn keep(world: &mut World, name: &str, retention_ms: Option<i64>) {
+    let now = world.now;
+    world.broker().put_topic(Topic { retention_ms, ..Topic::new(topic(name), 1) }, now).unwrap();
+    world.settle();
+}
+
+fn expire(world: &mut World) {
+    let now = world.now;
+    world.opened.applier.expire(now).unwrap();
+}
+
+#[test]
+fn a_topic_with_a_time_of_its_own_forgets_what_is_older_and_the_others_do_not() {
+    let mut world = World::tiny();
+    keep(&mut world, "short", Some(5_000));
+    world.make("t", 1);
+    for (n, at) in [0, 1_000, 2_000, 9_000].into_iter().enumerate() {
+        world.now = Timestamp(1_000_000 + at);
+        world.send(send_to(0, vec![message("short", &n.to_string(), &[("KEYS", "k")])]));
+        world.say("t", &n.to_string());
+    }
+    expire(&mut world);
+    assert_eq!((world.bodies("short", 0), world.bodies("t", 0).len()), (vec!["3".to_owned()], 4));
+    let by_key = |world: &World| {
+        let times = (Timestamp(0), Timestamp(i64::MAX));
+        world.opened.reader.by_key(&topic("short"), "k", times, 10).unwrap().len()
+    };
+    assert_eq!(by_key(&world), 1);
+
+    // The topic comes back as it was; what is as old goes at the first look.
+    world.checkpoint().unwrap();
+    let mut world = world.crash();
+    assert_eq!(world.opened.reader.topic(&topic("short")).unwrap().retention_ms, Some(5_000));
+    world.now = Timestamp(1_000_000 + 14_000);
+    expire(&mut world);
+    assert_eq!(world.bodies("short", 0), ["3"], "exactly as old as it may be");
+    world.now = world.now.plus_ms(1);
+    expire(&mut world);
+    assert_eq!((world.bodies("short", 0), by_key(&world)), (Vec::<String>::new(), 0));
+    assert_eq!(world.say("short", "next").queue_offset, QueueOffset(4));
+    keep(&mut world, "short", None);
+    world.now = world.now.plus_ms(1_000_000);
+    expire(&mut world);
+    assert_eq!(world.bodies("short", 0), ["next"]);
+}
+
+#[test]
+fn the_log_stays_for_the_topic_that_keeps_its_messages_longest() {
+    let mut world = World::tiny();
+    world.make("t", 1);
+    keep(&mut world, "long", Some(60_000));
+    fill(&mut world);
+    let policy = Retention { max_age_ms: Some(1_000), max_bytes: None };
+    let mut kept = |ms| {
+        let now = world.now.plus_ms(ms);
+        world.opened.applier.retain(now, &policy).unwrap()
+    };
+    assert_eq!(kept(60_000), LogOffset(0));
+    assert!(kept(60_001) > LogOffset(0));
+}
+
+#[test]
+fn a_topic_keeps_its_messages_for_a_second_at_least() {
+    let mut world = World::tiny();
+    let refused = Topic { retention_ms: Some(999), ..Topic::new(topic("t"), 1) };
+    let now = world.now;
+    assert_eq!(field(&world.broker().put_topic(refused, now).unwrap_err()), "retention");
 }

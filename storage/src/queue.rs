@@ -306,20 +306,24 @@ impl Queue {
         };
         let all = LogOffset(u64::MAX);
         let gone = |offset: u64| self.entry(QueueOffset(offset), all).is_none_or(|entry| entry.log_offset < start);
-        if min == end || !gone(min) {
-            return;
+        let mut low = min;
+        if min < end && gone(min) {
+            let mut high = end;
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if gone(middle) { low = middle + 1 } else { high = middle }
+            }
+            self.set_min(QueueOffset(low));
         }
-        let (mut low, mut high) = (min + 1, end);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if gone(middle) { low = middle + 1 } else { high = middle }
-        }
-        self.state.write().min = low;
+        // Those before an entry that was there, too: they are of messages that expired.
         self.remove_files(disk, low / FILE_ENTRIES);
     }
 
     /// Removes files numbered below `limit`. One that cannot be removed now is removed the next time.
     pub fn remove_files(&self, disk: &dyn Disk, limit: u64) {
+        if limit == 0 {
+            return;
+        }
         for name in disk.list(&self.dir()).unwrap_or_default() {
             let number = crate::segment::parse_name(&name).map(|byte| byte / FILE_LEN);
             if let Some(number) = number.filter(|number| *number < limit) {
@@ -330,7 +334,7 @@ impl Queue {
         }
     }
 
-    /// Moves the first entry up; for recovery, when the log begins later than the queue.
+    /// Moves the first entry up: the log begins later than the queue, or what is before it expired. Its files stay.
     pub fn set_min(&self, min: QueueOffset) {
         let mut state = self.state.write();
         state.min = min.0.max(state.min).min(state.end());
@@ -422,5 +426,26 @@ mod tests {
         assert!(queue.sync_files(&disk, dirty.clone()).is_err());
         queue.drop_all();
         queue.sync_files(&disk, dirty).unwrap();
+    }
+
+    #[test]
+    fn files_of_messages_that_expired_go_with_the_log() {
+        let disk = FakeDisk::new();
+        let handles = Arc::new(Handles::new(Arc::new(disk.clone()), 8));
+        let name = (TopicName::parse("t").unwrap(), QueueId(0));
+        let queue = Queue::new(name, LogOffset(0), (QueueOffset(0), QueueOffset(FILE_ENTRIES + 2)), handles);
+        let place = |queue_offset: u64, at: u64| {
+            let (queue_offset, log_offset) = (QueueOffset(queue_offset), LogOffset(at));
+            encode(&Entry { queue_offset, log_offset, size: 1, tag: TagCode(0) })
+        };
+        queue.write(&disk, 0, &place(0, 10)).unwrap();
+        queue.write(&disk, FILE_ENTRIES + 1, &place(FILE_ENTRIES + 1, 500)).unwrap();
+        queue.set_min(QueueOffset(FILE_ENTRIES + 1));
+        let files = || disk.list(&queue.dir()).unwrap().len();
+        assert_eq!(files(), 2);
+        queue.cut_front(&disk, LogOffset(100));
+        assert_eq!((queue.min().0, files()), (FILE_ENTRIES + 1, 1));
+        queue.cut_front(&disk, LogOffset(501));
+        assert_eq!((queue.min().0, files()), (FILE_ENTRIES + 2, 1));
     }
 }

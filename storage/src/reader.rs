@@ -81,11 +81,31 @@ impl Reader {
     ) -> Result<QueueOffset, Error> {
         let no_queue = || Error::NotFound(format!("queue {queue} of topic {topic}"));
         let queue = self.queue(topic, queue).ok_or_else(no_queue)?;
-        let (min, end) = queue.bounds(self.readable()).ok_or_else(no_queue)?;
+        let bounds = queue.bounds(self.readable()).ok_or_else(no_queue)?;
+        self.at_time(&queue, bounds, time, boundary)
+    }
+
+    /// The first message of a queue that was stored at `time` or later, if there are any before it.
+    pub(crate) fn later_start(&self, queue: &Queue, time: Timestamp) -> Result<Option<QueueOffset>, Error> {
+        let Some(bounds) = queue.bounds(self.readable()) else { return Ok(None) };
+        // Mostly none is as old, and one look tells.
+        match self.stored_at(queue, bounds.0)? {
+            Some(stored_at) if stored_at < time => self.at_time(queue, bounds, time, Boundary::Lower).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn at_time(
+        &self,
+        queue: &Queue,
+        (min, end): (QueueOffset, QueueOffset),
+        time: Timestamp,
+        boundary: Boundary,
+    ) -> Result<QueueOffset, Error> {
         let (mut low, mut high) = (min.0, end.0);
         while low < high {
             let middle = low + (high - low) / 2;
-            let before = match (self.stored_at(&queue, QueueOffset(middle))?, boundary) {
+            let before = match (self.stored_at(queue, QueueOffset(middle))?, boundary) {
                 // Gone by retention a moment ago: older than anything that is there.
                 (None, _) => true,
                 (Some(stored_at), Boundary::Lower) => stored_at < time,

@@ -1,11 +1,11 @@
-//! Retention: old segments go, whole.
+//! Retention: old segments go, whole; of a topic that keeps its messages for less, the queues begin later.
 
 use std::sync::Arc;
 
-use sluice_model::{LogOffset, RecordView, Timestamp, record};
+use sluice_model::{LogOffset, RecordView, Timestamp, TopicName, record};
 
 use crate::{
-    Applier, Error,
+    Applier, Error, Reader,
     segment::{LOG_DIR, Segment},
 };
 
@@ -49,6 +49,21 @@ impl Applier {
             removed.map_err(|error| segment.failed("remove", error))?;
         }
         Ok(start)
+    }
+
+    /// Has the queues of a topic begin at the first message that was stored at `time` or later. Records, keys and files of
+    /// the others stay until [`Self::retain`] takes them.
+    ///
+    /// Nothing is written: after a crash, queues begin where the last checkpoint has it, and one that is built again begins
+    /// with the log, until the next call. Fails with [`Error::Corrupt`] when a record cannot be read that it has to look at.
+    pub fn expire(&mut self, topic: &TopicName, time: Timestamp) -> Result<(), Error> {
+        let reader = Reader { shared: self.shared.clone() };
+        for queue in self.shared.queues.of(topic) {
+            if let Some(first) = reader.later_start(&queue, time)? {
+                queue.set_min(first);
+            }
+        }
+        Ok(())
     }
 
     /// Takes the first segment out of the log if it may and should go.

@@ -18,7 +18,7 @@ fn config() -> Config {
     Config { segment_len: 8192, ..small() }
 }
 
-/// A bit of everything: units across segments, a deletion and a return of a topic, checkpoints, marks, retention.
+/// A bit of everything: units across segments, a deletion and a return of a topic, checkpoints, marks, retention, messages that expire.
 fn script() -> Vec<Step> {
     let mut steps = Vec::new();
     for round in 0..10u8 {
@@ -36,7 +36,8 @@ fn script() -> Vec<Step> {
         }
         match round {
             4 => steps.extend([Step::Delete(0), Step::Append(vec![(0, 0, 1), (0, 2, 2)])]),
-            7 | 9 => steps.push(Step::Retain(12_000)),
+            6 => steps.push(Step::Expire(2, 150)),
+            7 | 9 => steps.extend([Step::Retain(12_000), Step::Expire(0, 100)]),
             _ => {}
         }
         steps.push(Step::Sync);

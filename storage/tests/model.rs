@@ -34,6 +34,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Mark),
         1 => Just(Step::Ahead),
         1 => (4_000u64..40_000).prop_map(Step::Retain),
+        1 => (0u8..3, 0u16..600).prop_map(|(topic, ms)| Step::Expire(topic, ms)),
         1 => (0u8..3).prop_map(Step::Delete),
     ]
 }

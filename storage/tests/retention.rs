@@ -93,6 +93,40 @@ fn neither_the_pin_nor_a_checkpoint_nor_the_last_segment_is_touched() {
 }
 
 #[test]
+fn a_topic_may_keep_its_messages_for_less_than_the_log() {
+    let disk = FakeDisk::new();
+    let mut world = filled(&disk);
+    world.put(&[keyed("other", 0, b"old", "id", "")]).unwrap();
+    let (places, now) = (world.entries("t", 0, 0, 20), world.now);
+    // Of queue 0 the messages of the seconds 0, 2, 4 and so on to 38.
+    world.log.applier.expire(&topic("t"), Timestamp(10_000)).unwrap();
+    assert_eq!((world.bounds("t", 0), world.bounds("t", 1)), (Some((5, 20)), Some((5, 20))));
+    world.log.applier.expire(&topic("t"), Timestamp(10_001)).unwrap();
+    assert_eq!((world.bounds("t", 0), world.bounds("t", 1)), (Some((6, 20)), Some((5, 20))));
+    assert!(world.entries("t", 0, 5, 1).is_empty());
+    assert_eq!((world.bodies("t", 0).len(), world.bounds("other", 0)), (14, Some((0, 1))));
+    assert!(world.log.reader.record(places[0].log_offset, places[0].size).is_ok(), "the log has it still");
+
+    // What is not in a checkpoint yet is as it was, and expires again.
+    let mut world = World::open(&disk.crash(Fate::Dropped, 0), small()).unwrap();
+    assert_eq!(world.bounds("t", 0), Some((0, 20)));
+    assert!(world.log.recovery.repaired_queues == 0);
+    world.log.applier.expire(&topic("t"), Timestamp(10_001)).unwrap();
+    world.log.applier.expire(&topic("t"), Timestamp(0)).unwrap();
+    assert_eq!(world.bounds("t", 0), Some((6, 20)), "nothing comes back");
+    world.checkpoint().unwrap();
+
+    let disk = disk.crash(Fate::Dropped, 0);
+    let mut world = World::open(&disk, small()).unwrap();
+    world.now = now;
+    world.log.applier.expire(&topic("t"), Timestamp(99_000)).unwrap();
+    world.log.applier.expire(&topic("nobody"), Timestamp(99_000)).unwrap();
+    assert_eq!(world.bounds("t", 0), Some((20, 20)));
+    world.put(&[keyed("t", 0, b"next", "", "")]).unwrap();
+    assert_eq!((world.bounds("t", 0), world.bodies("t", 0)), (Some((20, 21)), vec![b"next".to_vec()]));
+}
+
+#[test]
 fn an_empty_queue_goes_on_where_it_was() {
     let disk = FakeDisk::new();
     let mut world = World::open(&disk, small()).unwrap();

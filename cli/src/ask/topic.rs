@@ -37,6 +37,9 @@ struct Options {
     /// sync: acknowledged means on disk; async: taken.
     #[arg(long)]
     durability: Option<String>,
+    /// For how long messages stay, as 7d; "broker": as long as the broker's log has them.
+    #[arg(long, value_name = "DURATION")]
+    retention: Option<String>,
     /// Free text under a name; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = crate::pairs::parse)]
     attribute: Vec<(String, String)>,
@@ -70,7 +73,7 @@ enum Verb {
         output: OutputArgs,
     },
     /// Change some settings of a topic.
-    #[command(after_help = "Example:\n  sluice topic alter orders --queues 16")]
+    #[command(after_help = "Example:\n  sluice topic alter orders --queues 16 --retention 7d")]
     Alter {
         topic: String,
         #[command(flatten)]
@@ -96,6 +99,8 @@ impl Options {
         set("type", self.kind.and_then(|kind| Some(kind.to_possible_value()?.get_name().into())));
         set("permission", self.permission.clone().map(Value::from));
         set("durability", self.durability.clone().map(Value::from));
+        let retention = |text: String| if text == "broker" { Value::Null } else { text.into() };
+        set("retention", self.retention.clone().map(retention));
         let attributes: Map<_, _> =
             self.attribute.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
         set("attributes", (!attributes.is_empty()).then_some(Value::Object(attributes)));

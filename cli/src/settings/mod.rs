@@ -65,7 +65,7 @@ pub struct Layer {
     /// Largest body of a message.
     #[arg(long, env = "SLUICE_MAX_MESSAGE", value_name = "SIZE")]
     pub max_message: Option<Size>,
-    /// Age at which segments of the log are removed.
+    /// Age at which segments of the log are removed, or as long as any topic keeps its messages, if that is longer.
     #[arg(long, env = "SLUICE_RETENTION", value_name = "DURATION")]
     pub retention: Option<Span>,
     /// Size of the log at which its oldest segments are removed.

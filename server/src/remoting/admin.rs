@@ -65,7 +65,9 @@ impl Door {
     }
 
     pub(super) fn create_topics(&self, request: CreateTopics, responder: Responder) {
-        let topics = request.body.topics.iter().map(bodies::to_topic).collect::<Result<Vec<Topic>>>();
+        let known = |name: &TopicName| self.parts.shell.reader.topic(name).ok();
+        let topics =
+            request.body.topics.iter().map(|topic| bodies::to_topic(topic, known)).collect::<Result<Vec<Topic>>>();
         match topics {
             Ok(topics) => {
                 let verb = move |broker: &mut Broker, now| {

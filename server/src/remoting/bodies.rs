@@ -25,23 +25,31 @@ pub(super) fn created_topic(request: &CreateTopic, known: Option<&Topic>) -> Res
         kind: kind(&attributes)?,
         ordered: request.order,
         durability: known.and_then(|topic| topic.durability),
+        retention_ms: known.and_then(|topic| topic.retention_ms),
         attributes,
     };
     topic.check()?;
     Ok(topic)
 }
 
-pub(super) fn to_topic(config: &body::TopicConfigBody) -> Result<Topic> {
+/// A topic as a tool describes it; what RocketMQ knows nothing of stays as it is.
+pub(super) fn to_topic(
+    config: &body::TopicConfigBody,
+    known: impl FnOnce(&TopicName) -> Option<Arc<Topic>>,
+) -> Result<Topic> {
+    let name = TopicName::parse(&config.topic_name)?;
+    let known = known(&name);
     let attributes: BTreeMap<String, String> =
         config.attributes.iter().map(|(key, value)| (key.trim_start_matches('+').to_owned(), value.clone())).collect();
     let topic = Topic {
-        name: TopicName::parse(&config.topic_name)?,
+        name,
         read_queues: config.read_queue_nums,
         write_queues: config.write_queue_nums,
         permission: Permission(config.perm),
         kind: kind(&attributes)?,
         ordered: config.order,
-        durability: None,
+        durability: known.as_ref().and_then(|topic| topic.durability),
+        retention_ms: known.as_ref().and_then(|topic| topic.retention_ms),
         attributes,
     };
     topic.check()?;

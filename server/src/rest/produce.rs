@@ -66,7 +66,7 @@ struct NewMessage {
     body_base64: Option<String>,
     /// Any queue when left out; in a FIFO topic, the one that the key belongs to.
     queue: Option<u32>,
-    /// When to deliver it, from now: 1s 5s 10s 30s 1m to 10m, 20m, 30m, 1h or 2h.
+    /// When to deliver it, from now: a duration as `10s`, three days at the most.
     delay: Option<String>,
 }
 

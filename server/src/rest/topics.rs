@@ -1,6 +1,6 @@
 //! `/topics`: what there is, and making, changing and deleting it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -10,7 +10,7 @@ use axum::{
     response::IntoResponse,
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
 use sluice_broker::{Broker, Durability, Permission, Reader, Topic, is_system, kind_text, parse_kind, reply_topic};
 use sluice_model::{QueueId, TopicName};
 
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, Result},
+    units,
     uses::Uses,
 };
 
@@ -43,11 +44,10 @@ struct TopicSettings {
     permission: Option<String>,
     /// When a message counts as acknowledged: `sync`, on disk, or `async`, taken. The broker's setting when left out.
     durability: Option<String>,
+    /// For how long messages stay, as `7d`, at least `1s`: the rest is not read any more. As long as the broker's log has them when left out.
+    retention: Option<String>,
     /// Free texts by name.
     attributes: Option<BTreeMap<String, String>>,
-    /// Refused: retention belongs to the broker.
-    #[schemars(skip)]
-    retention: Option<IgnoredAny>,
 }
 
 /// Changes of a topic. What is left out stays.
@@ -59,10 +59,17 @@ struct TopicChanges {
     kind: Option<String>,
     permission: Option<String>,
     durability: Option<String>,
+    /// Null: as long as the broker's log has them.
+    #[serde(default, deserialize_with = "given")]
+    #[schemars(with = "Option<String>")]
+    retention: Option<Option<String>>,
     /// Null removes one.
     attributes: Option<BTreeMap<String, Option<String>>>,
-    #[schemars(skip)]
-    retention: Option<IgnoredAny>,
+}
+
+/// A field that is there, null or not.
+fn given<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// A topic as it stands.
@@ -74,6 +81,8 @@ struct TopicView {
     kind: &'static str,
     permission: &'static str,
     durability: &'static str,
+    /// For how long messages stay; null: as long as the broker's log has them.
+    retention: Option<String>,
     attributes: BTreeMap<String, String>,
     /// It belongs to the broker or to RocketMQ's own tools.
     system: bool,
@@ -174,8 +183,8 @@ async fn put(State(rest): State<Rest>, Path(name): Path<String>, headers: Header
         kind: settings.kind,
         permission: settings.permission,
         durability: settings.durability,
+        retention: Some(settings.retention),
         attributes: None,
-        retention: settings.retention,
     };
     let mut topic = changes.applied_to(usual)?;
     topic.attributes = settings.attributes.unwrap_or_default();
@@ -265,11 +274,6 @@ async fn delete(State(rest): State<Rest>, Path(name): Path<String>, headers: Hea
 
 impl TopicChanges {
     fn applied_to(self, mut topic: Topic) -> Result<Topic> {
-        if self.retention.is_some() {
-            let text = "retention: expected it to be left out: the broker's log is kept by one rule for all topics \
-                        (its own retention setting), there is none a topic";
-            return Err(Failure::invalid("retention", text));
-        }
         if let Some(queues) = self.queues {
             (topic.read_queues, topic.write_queues) = (queues, queues);
         }
@@ -281,6 +285,9 @@ impl TopicChanges {
         }
         if let Some(durability) = self.durability {
             topic.durability = Some(parse_durability(&durability)?);
+        }
+        if let Some(retention) = self.retention {
+            topic.retention_ms = retention.as_deref().map(parse_retention).transpose()?;
         }
         for (key, value) in self.attributes.unwrap_or_default() {
             match value {
@@ -335,6 +342,16 @@ fn parse_durability(text: &str) -> Result<Durability> {
     }
 }
 
+fn parse_retention(text: &str) -> Result<i64> {
+    let time =
+        units::parse_duration(text).map_err(|text| Failure::invalid("retention", format!("retention: {text}")))?;
+    Ok(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn retention_text(ms: i64) -> String {
+    units::duration_text(Duration::from_millis(ms.unsigned_abs()))
+}
+
 fn durability_text(durability: Durability) -> &'static str {
     match durability {
         Durability::Sync => "sync",
@@ -345,7 +362,8 @@ fn durability_text(durability: Durability) -> &'static str {
 /// A tag of a topic's settings.
 fn etag(topic: &Topic) -> String {
     let counts = (topic.read_queues, topic.write_queues, topic.permission.0, topic.ordered);
-    tag_of(&(counts, kind_text(topic.kind), topic.durability.map(durability_text), &topic.attributes))
+    let kept = (topic.durability.map(durability_text), topic.retention_ms);
+    tag_of(&(counts, kind_text(topic.kind), kept, &topic.attributes))
 }
 
 fn view(reader: &Reader, topic: &Topic) -> TopicView {
@@ -360,6 +378,7 @@ fn view(reader: &Reader, topic: &Topic) -> TopicView {
         kind: kind_text(topic.kind),
         permission: permission_text(topic.permission),
         durability: durability_text(topic.durability.unwrap_or(reader.config().durability)),
+        retention: topic.retention_ms.map(retention_text),
         attributes: topic.attributes.clone(),
         system: is_hidden(reader, &topic.name),
         messages: offsets.iter().map(|queue| queue.max.saturating_sub(queue.min)).sum(),

@@ -25,6 +25,8 @@ use crate::{
 const RETRY: Duration = Duration::from_secs(1);
 /// Time between two looks for segments to delete.
 const RETAIN: Duration = Duration::from_secs(60);
+/// Time between two looks for messages that their topics keep no longer.
+const EXPIRE: Duration = Duration::from_secs(5);
 
 pub(super) struct Disk {
     applier: Applier,
@@ -51,6 +53,8 @@ impl Disk {
 
     pub fn run(mut self) {
         let (mut retry, mut retain) = (Instant::now() + RETRY, Instant::now() + RETAIN);
+        // At once: after a crash there is what was gone before it.
+        let mut expire = Instant::now();
         let mut batches = Vec::new();
         while self.backlog.take(&mut batches, RETRY) {
             if !batches.is_empty() {
@@ -65,6 +69,10 @@ impl Disk {
             if Instant::now() >= retry {
                 retry = Instant::now() + RETRY;
                 self.report("writing what had no room", |disk| disk.applier.retry());
+            }
+            if Instant::now() >= expire {
+                expire = Instant::now() + EXPIRE;
+                self.report("looking for messages that are too old", |disk| disk.applier.expire(clock::now()));
             }
             if Instant::now() >= retain && !self.applier.is_drafted() {
                 retain = Instant::now() + RETAIN;

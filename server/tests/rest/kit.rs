@@ -147,6 +147,18 @@ impl World {
         self.send("POST", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
+    /// What `path` answers as soon as it is as wanted.
+    pub async fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        for _ in 0..1_000 {
+            let answer = self.get(path).await.expect(200).json();
+            if wanted(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("not in time: {}", self.get(path).await.text);
+    }
+
     /// An answer whose body stays open.
     pub async fn send_open(&self, path: &str) -> axum::http::Response<hyper::body::Incoming> {
         let request = axum::http::Request::get(format!("{}/api/v1{path}", self.base));

@@ -37,22 +37,10 @@ async fn order(world: &World, statuses: &[&str]) {
     world.post("/topics/in/messages", json!(orders)).await.expect(201);
 }
 
-/// What `path` answers as soon as it is as wanted.
-async fn until(world: &World, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-    for _ in 0..1_000 {
-        let answer = world.get(path).await.expect(200).json();
-        if wanted(&answer) {
-            return answer;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    panic!("not in time: {}", world.get(path).await.text);
-}
-
 /// The pipeline as soon as it read so many records of each queue.
 async fn done(world: &World, each: u64) -> Value {
     let read = |queue: &Value| queue["position"] == each;
-    until(world, "/pipelines/p", |pipeline| pipeline["queues"].as_array().unwrap().iter().all(read)).await
+    world.until("/pipelines/p", |pipeline| pipeline["queues"].as_array().unwrap().iter().all(read)).await
 }
 
 async fn out(world: &World) -> Value {
@@ -142,7 +130,7 @@ async fn a_shadow_tells_the_difference_and_writes_nothing_until_it_is_promoted()
     }
 
     order(&world, &["paid", "new", "old"]).await;
-    let candidate = until(&world, "/pipelines/p/candidate", |of| of["comparison"]["same"] == 2).await;
+    let candidate = world.until("/pipelines/p/candidate", |of| of["comparison"]["same"] == 2).await;
     assert_eq!(candidate["comparison"]["different"], 4);
     assert_eq!(
         (&candidate["live"]["out"], &candidate["candidate"]["out"], &candidate["state"]),
@@ -283,7 +271,7 @@ async fn a_shadow_begins_with_what_the_live_version_keeps() {
     let compared = async |count: u64| {
         let all =
             |of: &Value| of["comparison"]["same"].as_u64().unwrap() + of["comparison"]["different"].as_u64().unwrap();
-        until(&world, "/pipelines/p/candidate", |of| all(of) == count).await["comparison"].clone()
+        world.until("/pipelines/p/candidate", |of| all(of) == count).await["comparison"].clone()
     };
     apply(&world, "/pipelines/p", text(""), 201).await;
     sell(3).await;

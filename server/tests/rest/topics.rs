@@ -54,7 +54,9 @@ async fn what_is_wrong_with_a_topic_is_named() {
         (json!({ "type": "odd" }), "type"),
         (json!({ "permission": "all" }), "permission"),
         (json!({ "durability": "maybe" }), "durability"),
-        (json!({ "retention": "3d" }), "retention"),
+        (json!({ "retention": "soon" }), "retention"),
+        (json!({ "retention": 3 }), "retention"),
+        (json!({ "retention": "999ms" }), "retention"),
         (json!({ "colour": "red" }), "colour"),
     ] {
         world.put("/topics/t", &body).await.problem(400, "invalid-field", Some(field));
@@ -83,4 +85,24 @@ async fn lists_come_in_pages_without_the_brokers_own() {
     assert!(names(&all).contains(&"TBW102".to_owned()));
     world.get("/topics?limit=0").await.problem(400, "invalid-field", Some("limit"));
     world.get("/topics?page=2").await.problem(400, "invalid-field", Some("page"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_keeps_its_messages_for_as_long_as_it_says() {
+    let world = World::new().await;
+    let made = world.put("/topics/short", json!({ "queues": 1, "retention": "90s" })).await.expect(201);
+    assert_eq!(made.json()["retention"], "90s");
+    let patch = |retention: serde_json::Value| json!({ "retention": retention }).to_string();
+    let changed = world.send("PATCH", "/topics/short", &[], patch(json!(null))).await.expect(200);
+    assert_eq!(changed.json()["retention"], json!(null));
+    assert_ne!(changed.header("etag"), made.header("etag"));
+    world.send("PATCH", "/topics/short", &[], patch(json!("1s"))).await.expect(200);
+    let other = world.send("PATCH", "/topics/short", &[], r#"{ "permission": "read-write" }"#).await.expect(200);
+    assert_eq!(other.json()["retention"], "1s", "what is left out stays");
+
+    world.send("POST", "/topics/short/messages", &[], r#"{ "key": "k", "body": "gone" }"#).await.expect(201);
+    world.until("/topics/short", |topic| topic["messages"] == 0).await;
+    let topic = world.get("/topics/short").await.json();
+    assert_eq!((&topic["offsets"][0]["min"], &topic["offsets"][0]["max"]), (&json!(1), &json!(1)));
+    assert_eq!(world.get("/topics/short/messages?key=k").await.expect(200).json()["items"], json!([]));
 }

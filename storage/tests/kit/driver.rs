@@ -22,6 +22,8 @@ pub enum Step {
     Ahead,
     /// Keep at most this many bytes.
     Retain(u64),
+    /// Keep so many milliseconds of a topic.
+    Expire(u8, u16),
     Delete(u8),
 }
 
@@ -31,6 +33,8 @@ pub struct History {
     pub units: Vec<Vec<Record>>,
     pub durable_units: usize,
     pub messages: u64,
+    /// Where queues were made to begin; after a crash they may begin earlier again.
+    pub expired: BTreeMap<(String, u32), u64>,
 }
 
 pub struct Driver {
@@ -97,7 +101,30 @@ impl Driver {
                 let policy = Retention { max_age_ms: None, max_bytes: Some(*max_bytes) };
                 self.world.log.applier.retain(self.world.now, &policy, LogOffset(u64::MAX)).map(drop)
             }
+            Step::Expire(n, ms) => self.expire(&topic_name(*n), *ms),
         }
+    }
+
+    fn expire(&mut self, name: &str, ms: u16) -> Result<(), Error> {
+        let time = self.world.now.plus_ms(-i64::from(ms));
+        let queues = self.world.log.reader.queues(&topic(name));
+        let starts: Vec<u64> = queues
+            .iter()
+            .map(|(id, min, end)| {
+                let kept = self.world.entries(name, id.0, min.0, usize::MAX).into_iter().find(|entry| {
+                    let bytes = self.world.log.reader.record(entry.log_offset, entry.size).unwrap();
+                    RecordView::parse(&bytes).unwrap().stored_at() >= time
+                });
+                kept.map_or(end.0, |entry| entry.queue_offset.0)
+            })
+            .collect();
+        self.world.log.applier.expire(&topic(name), time)?;
+        for ((id, _, _), start) in queues.iter().zip(starts) {
+            assert_eq!(self.world.bounds(name, id.0).unwrap().0, start, "{name}/{id} begins with what is as young");
+            let expired = self.history.expired.entry((name.to_owned(), id.0)).or_default();
+            *expired = start.max(*expired);
+        }
+        Ok(())
     }
 
     fn message(&mut self, (name, queue, size): (u8, u8, u16)) -> Message {
@@ -144,9 +171,10 @@ pub fn check(world: &World, history: &History) -> History {
     }
     assert_eq!(seen.0, expected, "whole units, in order, each record once");
     assert!(units >= history.durable_units, "{units} units are there, {} were durable", history.durable_units);
-    check_queues(world);
+    check_queues(world, &history.expired);
     check_keys(world);
-    History { units: history.units[..units].to_vec(), durable_units: units, messages: history.messages }
+    let (units, durable_units) = (history.units[..units].to_vec(), units);
+    History { units, durable_units, messages: history.messages, expired: history.expired.clone() }
 }
 
 /// The queues that follow from the records.
@@ -164,14 +192,17 @@ fn model(seen: &Seen) -> BTreeMap<(String, u32), Vec<Record>> {
     queues
 }
 
-fn check_queues(world: &World) {
+fn check_queues(world: &World, expired: &BTreeMap<(String, u32), u64>) {
     let start = world.log.reader.start().0;
     let model = model(&world.views);
     for ((name, queue), records) in &model {
-        let there: Vec<&Record> = records.iter().filter(|record| record.at >= start).collect();
+        let mut there: Vec<&Record> = records.iter().filter(|record| record.at >= start).collect();
         let (min, end) = world.bounds(name, *queue).unwrap();
         assert_eq!(end, records.len() as u64, "end of {name}/{queue}");
-        assert_eq!(end - min, there.len() as u64, "min of {name}/{queue}");
+        let first = end - there.len() as u64;
+        let latest = expired.get(&(name.clone(), *queue)).map_or(first, |expired| first.max(*expired));
+        assert!((first..=latest).contains(&min), "{name}/{queue} begins at {min}, not {first} to {latest}");
+        there.retain(|record| record.offset >= min);
         let bodies: Vec<Vec<u8>> = there.iter().map(|record| record.body.clone()).collect();
         assert_eq!(world.bodies(name, *queue), bodies, "{name}/{queue}");
         let places: Vec<u64> = world.entries(name, *queue, min, usize::MAX).iter().map(|e| e.log_offset.0).collect();
