@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use sluice_guest_build::Guests;
 
-const PLUGINS: [&str; 6] = ["json-filter", "json-map", "route", "aggregate", "dedup", "ledger-checker"];
+const PLUGINS: [&str; 7] = ["json-filter", "json-map", "redact", "route", "aggregate", "dedup", "ledger-checker"];
 const SOURCES: [&str; 4] = ["../sdk-wasm/guest", "../sdk-wasm/macros", "../sdk-wasm/wit", "../Cargo.lock"];
 
 fn main() -> ExitCode {

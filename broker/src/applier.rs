@@ -129,9 +129,11 @@ impl Applier {
     /// Has the queues of each topic that keeps its messages for a time of its own begin behind what is older. Fails with the
     /// last of the topics' errors; the other topics are done.
     pub fn expire(&mut self, now: Timestamp) -> Result<()> {
-        let topics = self.retentions();
-        let expired = topics.into_iter().map(|(topic, ms)| self.store.expire(&topic, now.plus_ms(-ms)));
-        Ok(expired.fold(Ok(()), |all, one| one.and(all))?)
+        let mut outcome = Ok(());
+        for (topic, ms) in self.retentions() {
+            outcome = self.store.expire(&topic, now.plus_ms(-ms)).and(outcome);
+        }
+        Ok(outcome?)
     }
 
     fn retentions(&self) -> Vec<(TopicName, i64)> {

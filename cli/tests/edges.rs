@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str], &[&str])] = &[
     ("plugins/dedup", &["sdk"], &[]),
     ("plugins/json-filter", &["sdk"], &[]),
     ("plugins/json-map", &["sdk"], &[]),
+    ("plugins/redact", &["sdk"], &[]),
     ("plugins/ledger-checker", &["sdk"], &[]),
     ("plugins/route", &["sdk"], &[]),
     ("examples/big-orders", &["sdk"], &[]),

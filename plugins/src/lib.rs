@@ -26,6 +26,7 @@ macro_rules! ready_made {
 pub const READY_MADE: &[ReadyMade] = &[
     ready_made!("json-filter"),
     ready_made!("json-map"),
+    ready_made!("redact"),
     ready_made!("route"),
     ready_made!("aggregate"),
     ready_made!("dedup"),

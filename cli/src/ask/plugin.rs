@@ -78,7 +78,7 @@ enum Verb {
     /// Upload a component; the server checks and compiles it first.
     #[command(after_help = "Example:\n  sluice plugin push big-orders.wasm --name big-orders")]
     Push {
-        /// The component; or a plugin that comes with Sluice: json-filter, json-map, route, aggregate, dedup, ledger-checker.
+        /// The component; or a plugin that comes with Sluice: json-filter, json-map, redact, route, aggregate, dedup, ledger-checker.
         file: PathBuf,
         /// The plugin's name; the file's, without its ending, when left out.
         #[arg(long)]

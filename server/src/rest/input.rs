@@ -7,9 +7,11 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;
 use jiff::Timestamp as Time;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use sluice_model::{Kind, Timestamp};
 
 use super::problem::{Problem, named_field};
@@ -62,6 +64,27 @@ async fn drain(mut body: Body) {
     };
     // Too slow is too late.
     let _ = tokio::time::timeout(DRAIN_TIME, read).await;
+}
+
+/// The bytes of a message's body, which is in one of two fields: a text or any other JSON, which is taken as it is written, or
+/// Base64. `None` when it is in neither. The failure names the field.
+pub fn body_bytes(
+    (plain, json): (&str, Option<&RawValue>),
+    (coded, base64): (&str, Option<&str>),
+) -> Result<Option<Bytes>> {
+    match (json.map(RawValue::get), base64) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(Failure::invalid(plain, format!("{plain}: expected it or {coded}, got both"))),
+        (Some(text), None) if text.starts_with('"') => {
+            let text = serde_json::from_str::<String>(text);
+            text.map(|text| Some(text.into())).map_err(|error| Failure::invalid(plain, format!("{plain}: {error}")))
+        }
+        (Some(json), None) => Ok(Some(json.to_owned().into())),
+        (None, Some(text)) => {
+            let wrong = |error| Failure::invalid(coded, format!("{coded}: expected Base64 with padding: {error}"));
+            BASE64_STANDARD.decode(text).map(|bytes| Some(bytes.into())).map_err(wrong)
+        }
+    }
 }
 
 /// Reads JSON; nothing at all is read as `{}`. The failure names the field.

@@ -9,7 +9,6 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, header},
     response::IntoResponse,
 };
-use base64::{Engine, prelude::BASE64_STANDARD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -288,15 +287,8 @@ fn to_send(topic: &Topic, message: NewMessage, raw: Option<Bytes>, born_host: Ho
 }
 
 fn body_of(message: &NewMessage) -> Result<Bytes> {
-    match (&message.body, &message.body_base64) {
-        (Some(json), None) if json.get().starts_with('"') => Ok(input::json::<String>(json.get().as_bytes())?.into()),
-        (Some(json), None) => Ok(json.get().to_owned().into()),
-        (None, Some(text)) => BASE64_STANDARD.decode(text).map(Bytes::from).map_err(|error| {
-            Failure::invalid("body_base64", format!("body_base64: expected Base64 with padding: {error}"))
-        }),
-        (None, None) => Err(Failure::invalid("body", "body: expected body or body_base64")),
-        (Some(_), Some(_)) => Err(Failure::invalid("body", "body: expected body or body_base64, got both")),
-    }
+    let body = input::body_bytes(("body", message.body.as_deref()), ("body_base64", message.body_base64.as_deref()))?;
+    body.ok_or_else(|| Failure::invalid("body", "body: expected body or body_base64"))
 }
 
 /// Any queue unless one is named; a FIFO topic keeps what has one key in one queue (as RocketMQ's selector by hash).

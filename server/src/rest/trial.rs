@@ -7,11 +7,10 @@ use std::{
 };
 
 use axum::{Json, body::Body, http::HeaderMap, http::Method, response::IntoResponse};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 use sluice_model::{Properties, key, limits};
 use sluice_runtime::{Context, Decision, Grants, HalfMessage, Outputs, Plugin, Record, Role, Setup};
 
@@ -55,16 +54,21 @@ struct Trial {
     messages: Vec<Given>,
 }
 
-/// A message to try the plugin on; a half message for a checker.
+/// A message to try the plugin on; a half message for a checker. What is sent to a topic may be given as it is: `properties` says
+/// the same as `headers`, `body` as `value`, and `body_base64` as `value_base64`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
     key: Option<String>,
     tag: Option<String>,
-    #[serde(default)]
+    #[serde(default, alias = "properties")]
     headers: BTreeMap<String, String>,
-    value: Option<String>,
+    /// A text; anything else is the JSON that it is. Empty when left out.
+    #[serde(alias = "body")]
+    #[schemars(with = "Option<serde_json::Value>")]
+    value: Option<Box<RawValue>>,
     /// The value in Base64, when it is no text.
+    #[serde(alias = "body_base64")]
     value_base64: Option<String>,
 }
 
@@ -270,19 +274,9 @@ impl OutputMessage {
 impl Given {
     /// The value; `at` is the message's index.
     fn bytes(&self, at: usize) -> Result<Bytes> {
-        let wrong = |text: String| {
-            let field = format!("messages[{at}].value");
-            Failure::invalid(&field, format!("{field}: {text}"))
-        };
-        match (&self.value, &self.value_base64) {
-            (Some(_), Some(_)) => Err(wrong("expected value or value_base64, got both".to_owned())),
-            (Some(text), None) => Ok(text.clone().into()),
-            (None, Some(text)) => BASE64_STANDARD
-                .decode(text)
-                .map(Bytes::from)
-                .map_err(|error| wrong(format!("expected Base64: {error}"))),
-            (None, None) => Ok(Bytes::new()),
-        }
+        let [plain, coded] = ["value", "value_base64"].map(|field| format!("messages[{at}].{field}"));
+        let bytes = input::body_bytes((&plain, self.value.as_deref()), (&coded, self.value_base64.as_deref()))?;
+        Ok(bytes.unwrap_or_default())
     }
 
     /// The message as a plugin sees it; `at` is its index, and its offset.

@@ -55,6 +55,14 @@ async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
     let tried = world.post("/plugins/only:try", &trial).await.expect(200).json();
     assert_eq!((&tried["results"][0], &tried["results"][1]), (&json!({ "keep": true }), &json!({ "keep": false })));
     assert_eq!(tried["results"][2]["error"]["action"], "dead-letter", "{tried}");
+    // As messages are sent to a topic.
+    let sent =
+        json!([{ "body": { "status": "paid" }, "tag": "t", "properties": { "p": "1" } }, { "body_base64": "e30=" }]);
+    let trial = json!({ "config": { "path": "/status", "equals": "paid" }, "messages": sent });
+    let tried = world.post("/plugins/only:try", &trial).await.expect(200).json();
+    assert_eq!(tried["results"], json!([{ "keep": true }, { "keep": false }]));
+    let bad = json!({ "config": trial["config"], "messages": [{ "value": "1", "body_base64": "e30=" }] });
+    world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some("messages[0].value"));
     let bad = json!({ "config": { "colour": 1 }, "messages": [{ "value": "1" }] });
     world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some("config"));
     let bad = json!({ "role": "transform", "messages": [{ "value": "1" }] });
