@@ -1,13 +1,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 use sluice_plugins::ready_made;
 use sluice_testkit::{Kit, Run, Sample, record};
 
 const START: u64 = 1_700_000_000_000;
 
+/// Compiled once for all tests.
+static KIT: LazyLock<Kit> = LazyLock::new(|| Kit::upload(ready_made("dedup").unwrap().component).unwrap());
+
 fn start(config: &Value) -> Run {
-    Kit::upload(ready_made("dedup").unwrap().component).unwrap().start(config).unwrap()
+    KIT.start(config).unwrap()
 }
 
 fn payment(id: &str, at: u64) -> Sample {
@@ -71,14 +76,13 @@ fn what_cannot_be_told_apart_is_a_dead_letter() {
 
 #[test]
 fn a_config_that_makes_no_sense_is_refused() {
-    let kit = Kit::upload(ready_made("dedup").unwrap().component).unwrap();
     for (config, expected) in [
         (json!({}), "within-ms"),
         (json!({ "within-ms": 0 }), "at least 1"),
         (json!({ "by": "payment", "within-ms": 1 }), "write \"/payment\""),
         (json!({ "by": "/a", "header": "b", "within-ms": 1 }), "either"),
     ] {
-        let problem = kit.start(&config).err().unwrap().to_string();
+        let problem = KIT.start(&config).err().unwrap().to_string();
         assert!(problem.contains(expected), "{problem}");
     }
 }

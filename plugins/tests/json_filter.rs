@@ -1,11 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 use sluice_plugins::ready_made;
 use sluice_testkit::{Kit, Run, record};
 
+/// Compiled once for all tests.
+static KIT: LazyLock<Kit> = LazyLock::new(|| Kit::upload(ready_made("json-filter").unwrap().component).unwrap());
+
 fn start(config: &Value) -> Result<Run, sluice_testkit::Error> {
-    Kit::upload(ready_made("json-filter").unwrap().component).unwrap().start(config)
+    KIT.start(config)
 }
 
 fn kept(config: &Value, bodies: &[&str]) -> Vec<bool> {

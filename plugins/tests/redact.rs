@@ -1,12 +1,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::LazyLock;
+
 use serde_json::{Value, json};
 use sluice_plugins::ready_made;
 use sluice_testkit::{Kit, record};
 
+/// Compiled once for all tests.
+static KIT: LazyLock<Kit> = LazyLock::new(|| Kit::upload(ready_made("redact").unwrap().component).unwrap());
+
 fn redact(config: &Value, body: &str) -> String {
-    let kit = Kit::upload(ready_made("redact").unwrap().component).unwrap();
-    let out = kit.start(config).unwrap().transform(&[record(body.to_owned())]).unwrap();
+    let out = KIT.start(config).unwrap().transform(&[record(body.to_owned())]).unwrap();
     out.made[0].text()
 }
 
@@ -30,17 +34,15 @@ fn what_has_none_of_the_fields_passes_byte_for_byte_and_so_does_what_is_masked()
 
 #[test]
 fn one_bad_body_is_a_dead_letter_and_hurts_no_other() {
-    let kit = Kit::upload(ready_made("redact").unwrap().component).unwrap();
     let records = ["no json", r#"{"card":7}"#].map(|body| record(body.to_owned()));
-    let out = kit.start(&json!({"fields": ["card"]})).unwrap().transform(&records).unwrap();
+    let out = KIT.start(&json!({"fields": ["card"]})).unwrap().transform(&records).unwrap();
     assert_eq!((out.failed[0].0, out.failed[0].1.as_str()), (0, "not-json"));
     assert_eq!(out.made[0].text(), r#"{"card":"***"}"#);
 }
 
 #[test]
 fn a_configuration_that_masks_nothing_is_refused() {
-    let kit = Kit::upload(ready_made("redact").unwrap().component).unwrap();
     for fields in [json!([]), json!([""]), json!(["/a~2"]), json!("card")] {
-        assert!(kit.start(&json!({"fields": fields})).is_err(), "{fields}");
+        assert!(KIT.start(&json!({"fields": fields})).is_err(), "{fields}");
     }
 }
