@@ -149,7 +149,8 @@ fn failed(name: &str, error: &io::Error) -> Failure {
     match error.kind() {
         ErrorKind::NotFound => Failure::not_found("secret", name),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            Failure::new(Kind::Denied, format!("secret {name}: the folder of secrets does not allow it: {error}"))
+            let text = format!("secret {name}: the folder of secrets does not allow it: {error}");
+            Failure { field: Some("secret".to_owned()), ..Failure::new(Kind::Denied, text) }
         }
         ErrorKind::StorageFull => Failure::new(Kind::Full, format!("secret {name}: {error}")),
         _ => Failure::new(Kind::Internal, format!("secret {name}: {error}")),

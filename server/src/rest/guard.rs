@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, StatusCode},
+    http::{HeaderName, HeaderValue, Method},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -56,7 +56,8 @@ async fn same_site(request: Request, next: Next) -> Response {
     let foreign = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
     if foreign && !reads {
         let text = "a page of another site may not change anything here";
-        return Problem::from(Failure::new(Kind::Denied, text)).into_response();
+        let problem = Problem::from(Failure::new(Kind::Denied, text));
+        return problem.hint("Send it from a page of this server, or without a browser").into_response();
     }
     next.run(request).await
 }
@@ -66,9 +67,7 @@ fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
     tracing::error!(panic = text, "a REST handler panicked");
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    Problem::new(status, "/problems/internal", "The server failed", "the server failed; its log has the reason")
-        .into_response()
+    Problem::from(Failure::new(Kind::Internal, "the server failed; its log has the reason")).into_response()
 }
 
 fn span<B>(request: &axum::http::Request<B>) -> tracing::Span {

@@ -170,8 +170,8 @@ async fn no_route(method: Method, uri: Uri) -> Problem {
 async fn no_method(method: Method, uri: Uri) -> Problem {
     let detail = format!("{} does not take {method}", uri.path());
     let status = axum::http::StatusCode::METHOD_NOT_ALLOWED;
-    Problem::new(status, "/problems/method-not-allowed", "There is no such method here", detail)
-        .hint("The header Allow and /api/v1/openapi.json say what it takes")
+    let kind = ("/problems/method-not-allowed", "There is no such method here");
+    Problem::new(status, kind, detail, "The header Allow and /api/v1/openapi.json say what it takes")
 }
 
 /// Runs what blocks where it may.

@@ -29,8 +29,7 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Box<str>>,
     /// What to do next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<Box<str>>,
+    pub hint: Box<str>,
     /// More facts, by name.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -39,9 +38,15 @@ pub struct Problem {
 pub type Answer = Result<Response, Problem>;
 
 impl Problem {
-    pub fn new(status: StatusCode, kind: &'static str, title: &'static str, detail: impl Into<Box<str>>) -> Self {
-        let (status, detail) = (status.as_u16(), detail.into());
-        Self { kind, title, status, detail, field: None, hint: None, more: Map::new() }
+    /// `kind` is the type.
+    pub fn new(
+        status: StatusCode,
+        (kind, title): (&'static str, &'static str),
+        detail: impl Into<Box<str>>,
+        hint: impl Into<Box<str>>,
+    ) -> Self {
+        let (status, detail, hint) = (status.as_u16(), detail.into(), hint.into());
+        Self { kind, title, status, detail, field: None, hint, more: Map::new() }
     }
 
     pub fn field(self, field: impl Into<Box<str>>) -> Self {
@@ -49,7 +54,7 @@ impl Problem {
     }
 
     pub fn hint(self, hint: impl Into<Box<str>>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
+        Self { hint: hint.into(), ..self }
     }
 
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -62,19 +67,18 @@ impl Problem {
         let code = failure.field.unwrap_or_default();
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "/problems/component-refused",
-            "The component was refused",
+            ("/problems/component-refused", "The component was refused"),
             failure.text,
+            "`sluice plugin check` says the same without uploading; sdk-wasm/README.md tells how plugins are built",
         )
         .field("body")
         .with("code", code)
-        .hint("`sluice plugin check` says the same without uploading; sdk-wasm/README.md tells how plugins are built")
     }
 
     pub fn too_large(limit: usize) -> Self {
         let detail = format!("body: expected at most {limit} bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/body-too-large", "The body is too large", detail)
-            .field("body")
+        let kind = ("/problems/body-too-large", "The body is too large");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, kind, detail, "Send less in one request").field("body")
     }
 
     pub fn busy(detail: impl Into<String>) -> Self {
@@ -83,8 +87,8 @@ impl Problem {
 
     pub fn no_route(method: &str, path: &str) -> Self {
         let detail = format!("there is nothing to {method} at {path}");
-        Self::new(StatusCode::NOT_FOUND, "/problems/no-route", "There is no such route", detail)
-            .hint("GET /api/v1/openapi.json lists every route")
+        let kind = ("/problems/no-route", "There is no such route");
+        Self::new(StatusCode::NOT_FOUND, kind, detail, "GET /api/v1/openapi.json lists every route")
     }
 }
 
@@ -92,32 +96,31 @@ impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let guard = matches!(failure.field.as_deref(), Some("If-Match" | "If-None-Match"));
         let refused = failure.field.as_deref() == Some(ingress::REFUSED);
-        let (status, kind, title) = match failure.kind {
+        let (status, kind) = match failure.kind {
             Kind::Invalid if refused => {
-                (StatusCode::UNPROCESSABLE_ENTITY, "/problems/message-refused", "The message was refused")
+                (StatusCode::UNPROCESSABLE_ENTITY, ("/problems/message-refused", "The message was refused"))
             }
-            Kind::Invalid => (StatusCode::BAD_REQUEST, "/problems/invalid-field", "The request is not valid"),
-            Kind::NotFound => (StatusCode::NOT_FOUND, "/problems/not-found", "It does not exist"),
+            Kind::Invalid => (StatusCode::BAD_REQUEST, ("/problems/invalid-field", "The request is not valid")),
+            Kind::NotFound => (StatusCode::NOT_FOUND, ("/problems/not-found", "It does not exist")),
             Kind::Conflict if guard => {
-                (StatusCode::PRECONDITION_FAILED, "/problems/precondition-failed", "It was changed meanwhile")
+                (StatusCode::PRECONDITION_FAILED, ("/problems/precondition-failed", "It was changed meanwhile"))
             }
-            Kind::Conflict => (StatusCode::CONFLICT, "/problems/conflict", "It conflicts with what is there"),
-            Kind::Denied => (StatusCode::FORBIDDEN, "/problems/denied", "It is not allowed"),
-            Kind::Full => (StatusCode::INSUFFICIENT_STORAGE, "/problems/full", "There is no room"),
-            Kind::Busy => (StatusCode::TOO_MANY_REQUESTS, "/problems/busy", "There is too much to do"),
-            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "/problems/unavailable", "It is not available"),
-            Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "/problems/timeout", "It took too long"),
-            Kind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, "/problems/corrupt", "Stored bytes are damaged"),
-            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "The server failed"),
+            Kind::Conflict => (StatusCode::CONFLICT, ("/problems/conflict", "It conflicts with what is there")),
+            Kind::Denied => (StatusCode::FORBIDDEN, ("/problems/denied", "It is not allowed")),
+            Kind::Full => (StatusCode::INSUFFICIENT_STORAGE, ("/problems/full", "There is no room")),
+            Kind::Busy => (StatusCode::TOO_MANY_REQUESTS, ("/problems/busy", "There is too much to do")),
+            Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, ("/problems/unavailable", "It is not available")),
+            Kind::Timeout => (StatusCode::GATEWAY_TIMEOUT, ("/problems/timeout", "It took too long")),
+            Kind::Corrupt => (StatusCode::INTERNAL_SERVER_ERROR, ("/problems/corrupt", "Stored bytes are damaged")),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, ("/problems/internal", "The server failed")),
         };
         let hint = hint(&failure);
-        let problem = Self { field: failure.field.map(Into::into), ..Self::new(status, kind, title, failure.text) };
-        Self { hint, ..problem }
+        Self { field: failure.field.map(Into::into), ..Self::new(status, kind, failure.text, hint) }
     }
 }
 
-fn hint(failure: &Failure) -> Option<Box<str>> {
-    let text = match (failure.kind, failure.field.as_deref()) {
+fn hint(failure: &Failure) -> &'static str {
+    match (failure.kind, failure.field.as_deref()) {
         (Kind::Invalid, Some(ingress::REFUSED)) => {
             "GET /api/v1/topics/{topic}/ingress says which plugins it has to pass"
         }
@@ -148,9 +151,15 @@ fn hint(failure: &Failure) -> Option<Box<str>> {
         (Kind::Full, _) => "Free space on the disk, or delete what is not needed any more",
         (Kind::Unavailable, _) => "GET /readyz says whether the server takes requests",
         (Kind::Corrupt | Kind::Internal, _) => "The server's log has more about it, under this answer's X-Request-Id",
-        _ => return None,
-    };
-    Some(text.into())
+        (Kind::Timeout, _) => "Send it again; GET /readyz says whether the server takes requests",
+        (Kind::Denied, Some("secret")) => "Let the server's user own the folder of secrets",
+        (Kind::Denied, _) => {
+            "GET /api/v1/topics?system=true says what is the broker's own, and what each topic permits"
+        }
+        (Kind::Conflict, _) => "GET what is there, and change or delete what stands in the way",
+        (Kind::NotFound, _) => "GET the list that it would be in; GET /api/v1/openapi.json names all of them",
+        (Kind::Invalid, _) => "GET /api/v1/openapi.json says what each request takes",
+    }
 }
 
 impl From<sluice_broker::Error> for Problem {

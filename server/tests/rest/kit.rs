@@ -63,7 +63,9 @@ impl Reply {
         assert_eq!(problem["type"], format!("/problems/{kind}"), "{problem}");
         assert_eq!(problem["status"], status);
         assert_eq!(problem["field"].as_str(), field, "{problem}");
-        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
+        for told in ["title", "detail", "hint"] {
+            assert!(problem[told].as_str().is_some_and(|text| !text.is_empty()), "{told}: {problem}");
+        }
         problem
     }
 }
