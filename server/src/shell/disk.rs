@@ -48,13 +48,15 @@ impl Disk {
         effects: Effects,
         failed: Arc<AtomicBool>,
     ) -> Self {
-        Self { applier, retention, buffers, checkpoints: Some(checkpoints), backlog, effects, failed }
+        let mut disk = Self { applier, retention, buffers, checkpoints: Some(checkpoints), backlog, effects, failed };
+        // Before anybody reads: after a crash there is what was gone before it.
+        disk.expire();
+        disk
     }
 
     pub fn run(mut self) {
         let (mut retry, mut retain) = (Instant::now() + RETRY, Instant::now() + RETAIN);
-        // At once: after a crash there is what was gone before it.
-        let mut expire = Instant::now();
+        let mut expire = Instant::now() + EXPIRE;
         let mut batches = Vec::new();
         while self.backlog.take(&mut batches, RETRY) {
             if !batches.is_empty() {
@@ -72,7 +74,7 @@ impl Disk {
             }
             if Instant::now() >= expire {
                 expire = Instant::now() + EXPIRE;
-                self.report("looking for messages that are too old", |disk| disk.applier.expire(clock::now()));
+                self.expire();
             }
             if Instant::now() >= retain && !self.applier.is_drafted() {
                 retain = Instant::now() + RETAIN;
@@ -86,6 +88,10 @@ impl Disk {
         if let Some(checkpointer) = self.checkpoints.take().and_then(Checkpoints::end) {
             self.last_checkpoint(checkpointer);
         }
+    }
+
+    fn expire(&mut self) {
+        self.report("looking for messages that are too old", |disk| disk.applier.expire(clock::now()));
     }
 
     /// Makes batches durable, then visible, then answers those who waited for it.

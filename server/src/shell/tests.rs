@@ -103,6 +103,24 @@ fn what_nobody_calls_for_is_done_with_the_next_tick() {
 }
 
 #[test]
+fn what_is_too_old_at_a_start_is_gone_before_anybody_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let shell = start(dir.path());
+    let short = sluice_broker::Topic { retention_ms: Some(1_000), ..sluice_broker::Topic::new(topic(), 1) };
+    shell.ask_blocking(move |broker, now| broker.put_topic(short, now)).unwrap();
+    let (answer, answered) = mpsc::channel();
+    shell.send(one("old".to_owned()), move |sent, _| answer.send(sent.is_ok()).unwrap());
+    shell.work();
+    assert_eq!(answered.recv_timeout(PATIENCE), Ok(true));
+    shell.stop();
+    drop(shell);
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let shell = start(dir.path());
+    assert_eq!(shell.reader.bounds(&topic(), QueueId(0)), (QueueOffset(1), QueueOffset(1)));
+    shell.stop();
+}
+
+#[test]
 fn after_a_panic_the_log_takes_nothing_more() {
     let dir = tempfile::tempdir().unwrap();
     let shell = start(dir.path());
