@@ -24,6 +24,12 @@ fn retain(world: &mut World) -> LogOffset {
     world.opened.applier.retain(now, &SMALL).unwrap()
 }
 
+/// Where the log begins so much later, when it keeps everything for a second.
+fn start_after(world: &mut World, ms: i64) -> LogOffset {
+    let (now, policy) = (world.now.plus_ms(ms), Retention { max_age_ms: Some(1_000), max_bytes: None });
+    world.opened.applier.retain(now, &policy).unwrap()
+}
+
 #[test]
 fn a_delayed_message_holds_its_segment_until_it_is_delivered() {
     let mut world = World::tiny();
@@ -90,13 +96,8 @@ fn age_counts_from_when_a_message_was_stored() {
     let mut world = World::tiny();
     world.make("t", 1);
     fill(&mut world);
-    let policy = Retention { max_age_ms: Some(1_000), max_bytes: None };
-    let mut kept = |ms| {
-        let now = world.now.plus_ms(ms);
-        world.opened.applier.retain(now, &policy).unwrap()
-    };
-    assert_eq!(kept(1_000), LogOffset(0));
-    assert!(kept(1_001) > LogOffset(0));
+    assert_eq!(start_after(&mut world, 1_000), LogOffset(0));
+    assert!(start_after(&mut world, 1_001) > LogOffset(0));
 }
 
 fn keep(world: &mut World, name: &str, retention_ms: Option<i64>) {
@@ -151,13 +152,8 @@ fn the_log_stays_for_the_topic_that_keeps_its_messages_longest() {
     world.make("t", 1);
     keep(&mut world, "long", Some(60_000));
     fill(&mut world);
-    let policy = Retention { max_age_ms: Some(1_000), max_bytes: None };
-    let mut kept = |ms| {
-        let now = world.now.plus_ms(ms);
-        world.opened.applier.retain(now, &policy).unwrap()
-    };
-    assert_eq!(kept(60_000), LogOffset(0));
-    assert!(kept(60_001) > LogOffset(0));
+    assert_eq!(start_after(&mut world, 60_000), LogOffset(0));
+    assert!(start_after(&mut world, 60_001) > LogOffset(0));
 }
 
 #[test]

@@ -407,12 +407,18 @@ mod tests {
     use super::*;
     use crate::fake::FakeDisk;
 
-    #[test]
-    fn what_retention_took_before_it_was_synced_is_not_missed_and_what_is_lost_is() {
+    /// None of its entries is written yet.
+    fn of_two_files() -> (FakeDisk, Queue) {
         let disk = FakeDisk::new();
         let handles = Arc::new(Handles::new(Arc::new(disk.clone()), 8));
         let name = (TopicName::parse("t").unwrap(), QueueId(0));
         let queue = Queue::new(name, LogOffset(0), (QueueOffset(0), QueueOffset(FILE_ENTRIES + 2)), handles);
+        (disk, queue)
+    }
+
+    #[test]
+    fn what_retention_took_before_it_was_synced_is_not_missed_and_what_is_lost_is() {
+        let (disk, queue) = of_two_files();
         for first in [0, FILE_ENTRIES] {
             queue.write(&disk, first, &[1; ENTRY_LEN]).unwrap();
         }
@@ -430,10 +436,7 @@ mod tests {
 
     #[test]
     fn files_of_messages_that_expired_go_with_the_log() {
-        let disk = FakeDisk::new();
-        let handles = Arc::new(Handles::new(Arc::new(disk.clone()), 8));
-        let name = (TopicName::parse("t").unwrap(), QueueId(0));
-        let queue = Queue::new(name, LogOffset(0), (QueueOffset(0), QueueOffset(FILE_ENTRIES + 2)), handles);
+        let (disk, queue) = of_two_files();
         let place = |queue_offset: u64, at: u64| {
             let (queue_offset, log_offset) = (QueueOffset(queue_offset), LogOffset(at));
             encode(&Entry { queue_offset, log_offset, size: 1, tag: TagCode(0) })

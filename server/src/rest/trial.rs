@@ -54,22 +54,27 @@ struct Trial {
     messages: Vec<Given>,
 }
 
-/// A message to try the plugin on; a half message for a checker. What is sent to a topic may be given as it is: `properties` says
-/// the same as `headers`, `body` as `value`, and `body_base64` as `value_base64`.
+/// A message to try the plugin on; a half message for a checker. In a plugin's words (`headers`, `value`) or in those in which it
+/// is sent to a topic (`properties`, `body`).
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Given {
     key: Option<String>,
     tag: Option<String>,
-    #[serde(default, alias = "properties")]
+    #[serde(default)]
     headers: BTreeMap<String, String>,
+    #[serde(default)]
+    properties: BTreeMap<String, String>,
     /// A text; anything else is the JSON that it is. Empty when left out.
-    #[serde(alias = "body")]
-    #[schemars(with = "Option<serde_json::Value>")]
+    #[schemars(with = "Option<Value>")]
     value: Option<Box<RawValue>>,
     /// The value in Base64, when it is no text.
-    #[serde(alias = "body_base64")]
     value_base64: Option<String>,
+    /// As `value`.
+    #[schemars(with = "Option<Value>")]
+    body: Option<Box<RawValue>>,
+    /// As `value_base64`.
+    body_base64: Option<String>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -274,9 +279,18 @@ impl OutputMessage {
 impl Given {
     /// The value; `at` is the message's index.
     fn bytes(&self, at: usize) -> Result<Bytes> {
-        let [plain, coded] = ["value", "value_base64"].map(|field| format!("messages[{at}].{field}"));
-        let bytes = input::body_bytes((&plain, self.value.as_deref()), (&coded, self.value_base64.as_deref()))?;
-        Ok(bytes.unwrap_or_default())
+        let bytes = |names: [&str; 2], json: &Option<Box<RawValue>>, base64: &Option<String>| {
+            let [plain, coded] = names.map(|name| format!("messages[{at}].{name}"));
+            input::body_bytes((&plain, json.as_deref()), (&coded, base64.as_deref()))
+        };
+        let value = bytes(["value", "value_base64"], &self.value, &self.value_base64)?;
+        match (value, bytes(["body", "body_base64"], &self.body, &self.body_base64)?) {
+            (Some(_), Some(_)) => {
+                let field = format!("messages[{at}].body");
+                Err(Failure::invalid(&field, format!("{field}: expected a value or a body, got both")))
+            }
+            (value, body) => Ok(value.or(body).unwrap_or_default()),
+        }
     }
 
     /// The message as a plugin sees it; `at` is its index, and its offset.
@@ -285,7 +299,7 @@ impl Given {
         let now = u64::try_from(clock::now().0).unwrap_or(0);
         let own = [(key::KEYS, &self.key), (key::TAGS, &self.tag)];
         let own = own.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?)));
-        let headers = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = self.headers.iter().chain(&self.properties).map(|(name, value)| (name.as_str(), value.as_str()));
         let headers = Properties::from_pairs(own.chain(headers))?;
         Ok(Record {
             offset: at as u64,

@@ -61,8 +61,15 @@ async fn a_plugin_is_uploaded_described_tried_and_kept_while_it_is_used() {
     let trial = json!({ "config": { "path": "/status", "equals": "paid" }, "messages": sent });
     let tried = world.post("/plugins/only:try", &trial).await.expect(200).json();
     assert_eq!(tried["results"], json!([{ "keep": true }, { "keep": false }]));
-    let bad = json!({ "config": trial["config"], "messages": [{ "value": "1", "body_base64": "e30=" }] });
-    world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some("messages[0].value"));
+    for (message, field) in [
+        (json!({ "value": "1", "body_base64": "e30=" }), "messages[0].body"),
+        (json!({ "body": "1", "body_base64": "e30=" }), "messages[0].body"),
+        (json!({ "body_base64": "?" }), "messages[0].body_base64"),
+        (json!({ "value_base64": "?" }), "messages[0].value_base64"),
+    ] {
+        let bad = json!({ "config": trial["config"], "messages": [message] });
+        world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some(field));
+    }
     let bad = json!({ "config": { "colour": 1 }, "messages": [{ "value": "1" }] });
     world.post("/plugins/only:try", &bad).await.problem(400, "invalid-field", Some("config"));
     let bad = json!({ "role": "transform", "messages": [{ "value": "1" }] });
