@@ -81,31 +81,11 @@ impl Reader {
     ) -> Result<QueueOffset, Error> {
         let no_queue = || Error::NotFound(format!("queue {queue} of topic {topic}"));
         let queue = self.queue(topic, queue).ok_or_else(no_queue)?;
-        let bounds = queue.bounds(self.readable()).ok_or_else(no_queue)?;
-        self.at_time(&queue, bounds, time, boundary)
-    }
-
-    /// The first message of a queue that was stored at `time` or later, if there are any before it.
-    pub(crate) fn later_start(&self, queue: &Queue, time: Timestamp) -> Result<Option<QueueOffset>, Error> {
-        let Some(bounds) = queue.bounds(self.readable()) else { return Ok(None) };
-        // Mostly none is as old, and one look tells.
-        match self.stored_at(queue, bounds.0)? {
-            Some(stored_at) if stored_at < time => self.at_time(queue, bounds, time, Boundary::Lower).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    fn at_time(
-        &self,
-        queue: &Queue,
-        (min, end): (QueueOffset, QueueOffset),
-        time: Timestamp,
-        boundary: Boundary,
-    ) -> Result<QueueOffset, Error> {
+        let (min, end) = queue.bounds(self.readable()).ok_or_else(no_queue)?;
         let (mut low, mut high) = (min.0, end.0);
         while low < high {
             let middle = low + (high - low) / 2;
-            let before = match (self.stored_at(queue, QueueOffset(middle))?, boundary) {
+            let before = match (self.stored_at(&queue, QueueOffset(middle))?, boundary) {
                 // Gone by retention a moment ago: older than anything that is there.
                 (None, _) => true,
                 (Some(stored_at), Boundary::Lower) => stored_at < time,
@@ -117,6 +97,26 @@ impl Reader {
             Boundary::Lower => QueueOffset(low),
             Boundary::Upper => QueueOffset(low.saturating_sub(1).max(min.0)),
         })
+    }
+
+    /// The first message of a queue that was stored at `time` or later, if there are any before it. For who alone takes messages
+    /// away: one that cannot be read is not taken for one that is gone, and then there is no answer.
+    pub(crate) fn later_start(&self, queue: &Queue, time: Timestamp) -> Result<Option<QueueOffset>, Error> {
+        let Some((min, end)) = queue.bounds(self.readable()) else { return Ok(None) };
+        // Mostly the first is young enough, and one look tells.
+        let (mut low, mut high, mut middle) = (min.0, end.0, min.0);
+        while low < high {
+            let Some(stored_at) = self.stored_at(queue, QueueOffset(middle))? else { return Ok(None) };
+            if stored_at < time {
+                low = middle + 1;
+            } else if middle == min.0 {
+                return Ok(None);
+            } else {
+                high = middle;
+            }
+            middle = low + (high - low) / 2;
+        }
+        Ok((low > min.0).then_some(QueueOffset(low)))
     }
 
     fn stored_at(&self, queue: &Queue, offset: QueueOffset) -> Result<Option<Timestamp>, Error> {

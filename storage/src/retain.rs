@@ -55,7 +55,7 @@ impl Applier {
     /// the others stay until [`Self::retain`] takes them.
     ///
     /// Nothing is written: after a crash, queues begin where the last checkpoint has it, and one that is built again begins
-    /// with the log, until the next call. Fails with [`Error::Corrupt`] when a record cannot be read that it has to look at.
+    /// with the log, until the next call. A queue of which an entry cannot be read stays as it is. Fails with [`Error::Corrupt`] when a record cannot be read that it has to look at.
     pub fn expire(&mut self, topic: &TopicName, time: Timestamp) -> Result<(), Error> {
         let reader = Reader { shared: self.shared.clone() };
         for queue in self.shared.queues.of(topic) {

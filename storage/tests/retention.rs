@@ -127,6 +127,18 @@ fn a_topic_may_keep_its_messages_for_less_than_the_log() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_taken_for_what_expired() {
+    let disk = FakeDisk::new();
+    filled(&disk);
+    let disk = disk.crash(Fate::Dropped, 0);
+    let mut world = World::open(&disk, small()).unwrap();
+    // The entry that is looked at first behind the oldest.
+    disk.damage("consumequeue/t/0/00000000000000000000", 10 * 20, &[0; 20]).unwrap();
+    world.log.applier.expire(&topic("t"), Timestamp(5_000)).unwrap();
+    assert_eq!((world.bounds("t", 0), world.bounds("t", 1)), (Some((0, 20)), Some((2, 20))));
+}
+
+#[test]
 fn an_empty_queue_goes_on_where_it_was() {
     let disk = FakeDisk::new();
     let mut world = World::open(&disk, small()).unwrap();
